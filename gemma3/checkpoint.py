@@ -1,0 +1,54 @@
+"""A checkpoint on disk: what model it holds and whether its tensors are complete, told from headers alone.
+
+Opening one reads no weights and imports no torch, so bad input is answered at once. ``weights.py`` turns an opened checkpoint
+into tensors.
+"""
+
+from pathlib import Path
+
+from gemma3.errors import CheckpointError, WeightsNotFoundError
+from gemma3.gguf_checkpoint import GGUFCheckpoint
+from gemma3.safetensors_checkpoint import SafetensorsCheckpoint
+
+Checkpoint = SafetensorsCheckpoint | GGUFCheckpoint
+
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Open a directory or a ``.gguf`` file and check that it holds a complete Gemma 3 text model.
+
+    Raises:
+        WeightsNotFoundError: there are no weights at ``path``.
+        ConfigError: the model is not Gemma 3 text.
+        CheckpointError: a file is damaged, a pickle, or a tensor is missing, unknown or of the wrong shape.
+    """
+    if not path.exists():
+        raise WeightsNotFoundError(f"{path}: no such file or directory.")
+    if path.is_dir():
+        return _open_directory(path)
+    if path.suffix == ".gguf":
+        return GGUFCheckpoint.open(path)
+    if path.suffix in _PICKLES:
+        raise CheckpointError(
+            f"{path.name} is a pickle, which can run code when it is read; only safetensors and GGUF are."
+        )
+    if path.suffix == ".safetensors":
+        raise CheckpointError(f"{path.name}: give the directory, which also holds config.json and tokenizer.json.")
+    raise CheckpointError(f"{path.name}: unknown kind of file; a directory or a .gguf file is needed.")
+
+
+def _open_directory(folder: Path) -> Checkpoint:
+    if any(folder.glob("*.safetensors")):
+        return SafetensorsCheckpoint.open(folder)
+    ggufs = sorted(folder.glob("*.gguf"))
+    if len(ggufs) == 1:
+        return GGUFCheckpoint.open(ggufs[0])
+    if len(ggufs) > 1:
+        raise CheckpointError(f"{folder.name}/ holds {len(ggufs)} .gguf files; give the path of one.")
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
+    if pickles:
+        raise CheckpointError(
+            f"{folder.name}/ holds only pickles ({pickles[0]}), which can run code when they are read; convert to safetensors."
+        )
+    raise WeightsNotFoundError(f"{folder.name}/ holds no weights: neither *.safetensors nor *.gguf.")

@@ -1,0 +1,187 @@
+"""The shape of a Gemma 3 text model, with the field names of the checkpoint's ``config.json``.
+
+Owns what may be built and what may not: an architecture this package does not implement, or a size no Gemma 3 has, is
+refused here, before a byte of weights is read. Imports no torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from gemma3.errors import ConfigError
+
+SLIDING = "sliding_attention"
+FULL = "full_attention"
+
+MODEL_TYPES = ("gemma3_text",)
+# Bounds far above any Gemma 3 text model (27B: 62 layers, hidden 5,376), far below what would exhaust a machine.
+_BOUNDS = {
+    "vocab_size": (1, 1_000_000),
+    "hidden_size": (1, 32_768),
+    "intermediate_size": (1, 131_072),
+    "num_hidden_layers": (1, 256),
+    "num_attention_heads": (1, 256),
+    "num_key_value_heads": (1, 256),
+    "head_dim": (2, 1_024),
+    "context_length": (1, 1_048_576),
+    "sliding_window": (1, 1_048_576),
+}
+# A checkpoint that sets one of these to something else computes what this package does not.
+_REQUIRED = {
+    "attention_bias": (None, False),
+    "attn_logit_softcapping": (None,),
+    "final_logit_softcapping": (None,),
+    "hidden_activation": (None, "gelu_pytorch_tanh"),
+    "tie_word_embeddings": (None, True),
+    "use_bidirectional_attention": (None, False),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gemma3TextConfig:
+    """A Gemma 3 text model; the defaults are Gemma 3 270M (``google/gemma-3-270m``, config.json).
+
+    ``context_length`` is ``max_position_embeddings`` of the checkpoint; ``rope_local_theta`` is its
+    ``rope_local_base_freq``. ``layer_types`` has one entry per layer; every sixth layer is global.
+
+    Raises:
+        ConfigError: a value is of the wrong type, out of bounds, or does not fit another.
+    """
+
+    vocab_size: int = 262_144
+    hidden_size: int = 640
+    intermediate_size: int = 2_048
+    num_hidden_layers: int = 18
+    num_attention_heads: int = 4
+    num_key_value_heads: int = 1
+    head_dim: int = 256
+    rms_norm_eps: float = 1e-6
+    query_pre_attn_scalar: float = 256.0
+    context_length: int = 32_768
+    sliding_window: int = 512
+    rope_theta: float = 1_000_000.0
+    rope_local_theta: float = 10_000.0
+    layer_types: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _BOUNDS.items():
+            _check_integer(name, getattr(self, name), low, high)
+        for name in ("rms_norm_eps", "query_pre_attn_scalar", "rope_theta", "rope_local_theta"):
+            _check_positive(name, getattr(self, name))
+        if not self.layer_types:
+            object.__setattr__(self, "layer_types", layer_types_from_pattern(self.num_hidden_layers, 6))
+        self._check_fit()
+
+    def _check_fit(self) -> None:
+        if len(self.layer_types) != self.num_hidden_layers:
+            raise ConfigError(
+                f"layer_types has {len(self.layer_types)} entries, but num_hidden_layers is {self.num_hidden_layers}."
+            )
+        unknown = sorted(set(self.layer_types) - {SLIDING, FULL})
+        if unknown:
+            raise ConfigError(f"layer_types holds {unknown[0]!r:.60}; allowed are {SLIDING!r} and {FULL!r}.")
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ConfigError(
+                f"num_attention_heads={self.num_attention_heads} is not a multiple of "
+                f"num_key_value_heads={self.num_key_value_heads}."
+            )
+        if self.head_dim % 2:
+            raise ConfigError(f"head_dim={self.head_dim} is odd; RoPE rotates pairs.")
+
+    def window(self, layer_idx: int) -> int | None:
+        """How many keys a query of this layer sees, itself included; ``None`` means all."""
+        return self.sliding_window if self.layer_types[layer_idx] == SLIDING else None
+
+    @classmethod
+    def from_hf_dict(cls, raw: Mapping[str, Any]) -> Self:
+        """Read a ``config.json``, in its old spelling (``rope_theta``, ``rope_local_base_freq``,
+        ``sliding_window_pattern``) or its new one (``rope_parameters``, ``layer_types``).
+
+        Keys that do not change what the model computes are ignored.
+
+        Raises:
+            ConfigError: not a Gemma 3 text model, or one that computes something this package does not.
+        """
+        _check_architecture(raw)
+        sizes = {name: raw[name] for name in _BOUNDS if name in raw and name != "context_length"}
+        missing = [name for name in ("hidden_size", "num_hidden_layers") if name not in sizes]
+        if missing:
+            raise ConfigError(f"config.json has no {missing[0]!r}.")
+        _check_integer("num_hidden_layers", sizes["num_hidden_layers"], *_BOUNDS["num_hidden_layers"])
+        thetas = _rope_thetas(raw)
+        return cls(
+            **sizes,
+            **{name: raw[name] for name in ("rms_norm_eps", "query_pre_attn_scalar") if name in raw},
+            context_length=raw.get("max_position_embeddings", cls.context_length),
+            rope_theta=thetas[FULL],
+            rope_local_theta=thetas[SLIDING],
+            layer_types=_layer_types(raw, sizes["num_hidden_layers"]),
+        )
+
+
+def layer_types_from_pattern(num_layers: int, pattern: int) -> tuple[str, ...]:
+    """Every ``pattern``-th layer is global: 5 sliding, 1 full (Gemma 3 report, section 2.1)."""
+    return tuple(SLIDING if (i + 1) % pattern else FULL for i in range(num_layers))
+
+
+def _check_architecture(raw: Mapping[str, Any]) -> None:
+    model_type = raw.get("model_type")
+    if model_type == "gemma3":
+        raise ConfigError(
+            "model_type='gemma3' is the multimodal Gemma 3; only text checkpoints, 'gemma3_text', run here."
+        )
+    if model_type not in MODEL_TYPES:
+        raise ConfigError(f"model_type={model_type!r:.60} is not Gemma 3 text; 'gemma3_text' is needed.")
+    for name, allowed in _REQUIRED.items():
+        if raw.get(name) not in allowed:
+            raise ConfigError(f"{name}={raw[name]!r:.60} is not implemented; allowed is {allowed[-1]!r}.")
+    scaling = raw.get("rope_scaling")
+    if scaling is not None:
+        raise ConfigError(f"rope_scaling={scaling!r:.60} is not implemented; allowed is None.")
+
+
+def _rope_thetas(raw: Mapping[str, Any]) -> dict[str, float]:
+    """The RoPE base of each layer type, from the new spelling if it is there."""
+    old = {
+        FULL: raw.get("rope_theta", Gemma3TextConfig.rope_theta),
+        SLIDING: raw.get("rope_local_base_freq", Gemma3TextConfig.rope_local_theta),
+    }
+    parameters = raw.get("rope_parameters")
+    if parameters is None:
+        return old
+    if not isinstance(parameters, dict):
+        raise ConfigError(f"rope_parameters={parameters!r:.60} is not an object.")
+    return {kind: _rope_theta(kind, parameters.get(kind), theta) for kind, theta in old.items()}
+
+
+def _rope_theta(layer_type: str, entry: object, default: float) -> float:
+    if entry is None:
+        return default
+    if not isinstance(entry, dict):
+        raise ConfigError(f"rope_parameters.{layer_type}={entry!r:.60} is not an object.")
+    kind = entry.get("rope_type", "default")
+    if kind != "default":
+        raise ConfigError(f"rope_parameters.{layer_type}.rope_type={kind!r:.60} is not implemented; 'default' is.")
+    theta: float = entry.get("rope_theta", default)
+    return theta
+
+
+def _layer_types(raw: Mapping[str, Any], num_layers: int) -> tuple[str, ...]:
+    listed = raw.get("layer_types")
+    if listed is not None:
+        if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
+            raise ConfigError(f"layer_types={listed!r:.60} is not a list of strings.")
+        return tuple(listed)
+    pattern = raw.get("sliding_window_pattern", raw.get("_sliding_window_pattern", 6))
+    _check_integer("sliding_window_pattern", pattern, 1, 256)
+    return layer_types_from_pattern(num_layers, pattern)
+
+
+def _check_integer(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ConfigError(f"{name}={value!r:.60} is not allowed: an integer from {low:,} to {high:,} is.")
+
+
+def _check_positive(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ConfigError(f"{name}={value!r:.60} is not allowed: a number above 0 is.")

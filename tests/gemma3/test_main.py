@@ -1,0 +1,169 @@
+"""``python main.py`` as a process: real text, and one line with exit status 2 for everything bad."""
+
+import pickle
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.gemma3 import tiny
+from tests.gemma3.program import Run, run_main
+
+MAX_BAD_S = 2.0
+MAX_BAD_BYTES = 64 << 20
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    shape = tiny.random_shape(random.Random(2)) | {"max_position_embeddings": 64}
+    return tiny.save_directory(tmp_path_factory.mktemp("main") / "model", tiny.oracle_model(shape, 2))
+
+
+def test_real_text(embedded_gguf: Path) -> None:
+    run = run_main("The capital of France is", "--max-new-tokens", "24", "--model", str(embedded_gguf))
+    assert run.status == 0, run.err
+    text = "The capital of France is the capital of the country of France. It is the largest city in France"
+    assert run.out.startswith(text)
+    assert "tokens/s" in run.err
+    assert "first token" in run.err
+
+
+def test_chat_with_the_real_base_model(embedded_gguf: Path) -> None:
+    """The transcript makes the base model answer, ``/reset`` forgets, ``/exit`` ends."""
+    lines = "What is the capital of France?\n/reset\nWhat is the capital of Italy?\n/exit\nnever read\n"
+    run = run_main("chat", "--max-new-tokens", "24", "--model", str(embedded_gguf), text=lines)
+    assert run.status == 0, run.err
+    assert "Paris" in run.out
+    assert "Rome" in run.out
+    assert "User:" not in run.out
+    assert "(forgotten)" in run.err
+
+
+def test_quiet_prints_text_alone(folder: Path) -> None:
+    run = run_main("abc", "--quiet", "--max-new-tokens", "5", "--model", str(folder))
+    assert (run.status, run.err) == (0, "")
+    assert not run.out.startswith("abc")
+
+
+def test_same_seed_same_text(folder: Path) -> None:
+    settings = (
+        "--temperature",
+        "1",
+        "--top-k",
+        "50",
+        "--top-p",
+        "0.9",
+        "--max-new-tokens",
+        "20",
+        "--model",
+        str(folder),
+    )
+    assert run_main("abc", "--seed", "4", *settings).out == run_main("abc", "--seed", "4", *settings).out
+
+
+def test_long_prompt_is_windowed_with_a_notice(folder: Path) -> None:
+    run = run_main("x" * 200, "--max-new-tokens", "5", "--model", str(folder))
+    assert run.status == 0, run.err
+    assert "has 201 tokens; only the last 59 fit" in run.err
+
+
+def one_line(run: Run) -> str:
+    assert run.status == 2, run.err
+    assert run.out == ""
+    assert "Traceback" not in run.err
+    lines = run.err.strip().splitlines()
+    assert lines[-1].startswith("main.py: error: ")
+    return lines[-1]
+
+
+@pytest.fixture(scope="module")
+def plain_bytes() -> int:
+    """What the program needs before it looks at any weights."""
+    return run_main("x", "--model", "/no/such/path").peak_bytes
+
+
+def bad_path(folder: Path, kind: str) -> Path:
+    """A bad checkpoint of each kind whose message must come before torch is even imported."""
+    path = folder / "bad"
+    path.mkdir()
+    if kind == "pickle":
+        (path / "pytorch_model.bin").write_bytes(pickle.dumps({"a": 1}))
+    elif kind == "pickle as gguf":
+        path = path / "model.gguf"
+        torch.save({"a": torch.zeros(2)}, path)
+    elif kind == "lfs":
+        path = path / "model.gguf"
+        path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    elif kind == "layers":
+        (path / "config.json").write_text(
+            '{"model_type": "gemma3_text", "hidden_size": 8, "num_hidden_layers": 1000000000}'
+        )
+        (path / "model.safetensors").write_bytes(b"")
+    elif kind == "sparse":
+        path = path / "model.gguf"
+        with path.open("wb") as file:
+            file.write(b"GGUF\x03\0\0\0" + b"\xff" * 16)
+            file.truncate(1 << 32)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("empty", "holds no weights"),
+        ("pickle", "only pickles"),
+        ("pickle as gguf", "pickle"),
+        ("lfs", "LFS"),
+        ("layers", "num_hidden_layers=1000000000"),
+        ("sparse", "model.gguf"),
+    ],
+)
+def test_bad_checkpoints(tmp_path: Path, plain_bytes: int, kind: str, words: str) -> None:
+    run = run_main("x", "--model", str(bad_path(tmp_path, kind)))
+    assert words in one_line(run)
+    assert run.wall_s < MAX_BAD_S
+    assert run.peak_bytes < plain_bytes + MAX_BAD_BYTES
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("x", "--model", "/no/such/path"), "no such file or directory"),
+        (("x", "--model", "not a name"), "not OWNER/NAME"),
+        (("x", "--unknown"), "unrecognized arguments: --unknown"),
+        ((), "required: prompt"),
+        (("x", "--temperature", "3"), "'3' is not a number from 0 to 2"),
+        (("x", "--temperature", "nan"), "'nan' is not a number"),
+        (("x", "--max-new-tokens", "0"), "'0' is not an integer from 1"),
+        (("x", "--dtype", "float16"), "invalid choice: 'float16'"),
+        (("x", "--threads", "0"), "'0' is not an integer"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(args: tuple[str, ...], words: str) -> None:
+    assert words in one_line(run_main(*args))
+
+
+def test_unknown_device(folder: Path) -> None:
+    assert "device='tpu' is not allowed" in one_line(
+        run_main("x", "--device", "tpu", "--model", str(folder), "--quiet")
+    )
+
+
+def test_nan_weights(folder: Path, tmp_path: Path) -> None:
+    oracle = tiny.oracle_model(tiny.random_shape(random.Random(2)), 2)
+    tensors = tiny.weights_of(oracle)
+    tensors["model.norm.weight"][0] = float("nan")
+    bad = tiny.save_directory(tmp_path / "nan", oracle, tensors)
+    assert "NaN" in one_line(run_main("x", "--model", str(bad), "--quiet"))
+
+
+def test_nothing_installed_says_how_to_get_weights(tmp_path: Path) -> None:
+    """With an empty Hub cache and without the weights package (hidden by an isolated site directory)."""
+    code = "import importlib.metadata as m\ndef hide(name):\n    raise m.PackageNotFoundError(name)\nm.distribution = hide\n"
+    (tmp_path / "sitecustomize.py").write_text(code)
+    run = run_main("x", env={"PYTHONPATH": str(tmp_path), "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"})
+    message = one_line(run)
+    for step in ("pip install", "accept the licence", "hf auth login", "--model PATH"):
+        assert step in message

@@ -1,0 +1,146 @@
+"""The real weights: our forward against transformers', float32, and bfloat16 against float32.
+
+The weights reach transformers through the ``gguf`` package's own dequantiser, so an error of our reader shows here too.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import gguf
+import pytest
+import torch
+from gguf.quants import dequantize
+from torch import Tensor
+from transformers import Gemma3ForCausalLM as OracleModel
+from transformers import Gemma3TextConfig as OracleConfig
+
+from gemma3.attention import Segment
+from gemma3.checkpoint import open_checkpoint
+from gemma3.config import Gemma3TextConfig
+from gemma3.gguf_checkpoint import _model_name
+from gemma3.kv_cache import ContiguousKVCache
+from gemma3.model import Gemma3ForCausalLM
+from gemma3.tokenizer import Gemma3Tokenizer
+from gemma3.weights import load_model
+from tests.gemma3 import texts
+
+NUM_NEW = 64
+MARGIN = 1e-3
+
+
+@dataclass(frozen=True)
+class Real:
+    oracle: OracleModel
+    model: Gemma3ForCausalLM
+    tokenizer: Gemma3Tokenizer
+
+
+@pytest.fixture(scope="module")
+def real(embedded_gguf: Path) -> Real:
+    checkpoint = open_checkpoint(embedded_gguf)
+    model = load_model(checkpoint, dtype=torch.float32)
+    return Real(oracle_from_gguf(embedded_gguf), model, checkpoint.load_tokenizer())
+
+
+def oracle_from_gguf(path: Path) -> OracleModel:
+    config = Gemma3TextConfig()
+    shape = {name: getattr(config, name) for name in ("vocab_size", "hidden_size", "intermediate_size", "head_dim")}
+    shape |= {
+        name: getattr(config, name) for name in ("num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    }
+    with torch.device("meta"):
+        oracle = OracleModel(OracleConfig(**shape, sliding_window=512, query_pre_attn_scalar=256))
+    tensors = {}
+    for tensor in gguf.GGUFReader(path).tensors:
+        values = torch.tensor(dequantize(tensor.data, tensor.tensor_type)).reshape(*reversed(tensor.shape.tolist()))
+        tensors[_model_name(tensor.name)] = values - 1.0 if values.ndim == 1 else values
+    oracle.load_state_dict(tensors, strict=False, assign=True)
+    oracle.tie_weights()
+    fresh = OracleModel(OracleConfig(**shape | {"vocab_size": 8}, sliding_window=512, query_pre_attn_scalar=256))
+    oracle.model.rotary_emb = fresh.model.rotary_emb
+    oracle.model.embed_tokens.embed_scale = fresh.model.embed_tokens.embed_scale
+    return oracle.eval().requires_grad_(False)
+
+
+def prompts(tokenizer: Gemma3Tokenizer) -> list[list[int]]:
+    """Twelve: seven short ones, and one of each length around the window's edges."""
+    long_ids = tokenizer.encode(texts.MIXED * 12, add_bos=True)
+    assert len(long_ids) >= max(texts.LONG_LENGTHS)
+    short = [tokenizer.encode(text, add_bos=True) for text in texts.SHORT_PROMPTS]
+    return short + [long_ids[:length] for length in texts.LONG_LENGTHS]
+
+
+def greedy(model: Gemma3ForCausalLM, prompts: list[list[int]], num_new: int) -> list[list[int]]:
+    """Continue all prompts together: prefill one by one, then ragged decode steps."""
+    caches = [ContiguousKVCache(model.config) for _ in prompts]
+    last = [model.step(torch.tensor(ids), cache)[-1:] for ids, cache in zip(prompts, caches, strict=True)]
+    answers: list[list[int]] = [[] for _ in prompts]
+    segments = [Segment(i, i + 1, cache) for i, cache in enumerate(caches)]
+    hidden = torch.cat(last)
+    for step in range(num_new):
+        chosen = model.compute_logits(hidden).argmax(-1)
+        for answer, token_id in zip(answers, chosen.tolist(), strict=True):
+            answer.append(token_id)
+        if step + 1 < num_new:
+            hidden = model(chosen, torch.tensor([cache.num_tokens for cache in caches]), segments)
+    return answers
+
+
+def logit_chunks(real: Real, token_ids: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits of every position from both models, 256 rows at a time (all of 2,600 rows would be 2.7 GB)."""
+    ids = torch.tensor(token_ids)
+    ours = real.model.step(ids, ContiguousKVCache(real.model.config))
+    theirs = real.oracle.model(ids[None]).last_hidden_state[0]
+    for ours_rows, their_rows in zip(ours.split(256), theirs.split(256), strict=True):
+        yield real.model.compute_logits(ours_rows), real.oracle.lm_head(their_rows)
+
+
+@torch.inference_mode()
+def test_parity_with_transformers(real: Real) -> None:
+    """Logits within 2e-3 at every position of prompt and answer, and the answer is transformers' greedy one.
+
+    Our answers are decoded through the cache in one ragged batch; transformers sees prompt and answer at once, so this also
+    shows that cached ragged decode equals full recomputation.
+    """
+    all_prompts = prompts(real.tokenizer)
+    answers = greedy(real.model, all_prompts, NUM_NEW)
+    worst, num_compared = 0.0, 0
+    for prompt, answer in zip(all_prompts, answers, strict=True):
+        whole, row = prompt + answer[:-1], 0
+        for ours, theirs in logit_chunks(real, whole):
+            worst = max(worst, (ours - theirs).abs().max().item())
+            for i in range(max(row, len(prompt) - 1), row + len(theirs)):
+                best, second = theirs[i - row].topk(2).values.tolist()
+                if best - second > MARGIN:
+                    assert answer[i - len(prompt) + 1] == int(theirs[i - row].argmax()), (prompt[:8], i)
+                    num_compared += 1
+            row += len(theirs)
+    print(f"largest logit difference {worst:.2e}; {num_compared} greedy tokens compared")
+    assert worst <= 2e-3
+    assert num_compared >= 12 * NUM_NEW * 0.95
+
+
+@torch.inference_mode()
+def test_greedy_text_of_the_real_model(real: Real) -> None:
+    ids = real.tokenizer.encode("The capital of France is", add_bos=True)
+    text = real.tokenizer.decode(greedy(real.model, [ids], 24)[0])
+    assert text.startswith(" the capital of the country of France. It is the largest city in France")
+
+
+@torch.inference_mode()
+def test_bfloat16_stays_close_to_float32(real: Real, embedded_gguf: Path) -> None:
+    """Mean KL divergence over mixed text at most 0.001, same likeliest token for at least 98 %."""
+    half = load_model(open_checkpoint(embedded_gguf), dtype=torch.bfloat16)
+    ids = torch.tensor(real.tokenizer.encode(texts.MIXED * 2, add_bos=True)[:1_200])
+    exact = real.model.step(ids, ContiguousKVCache(half.config))
+    rounded = half.step(ids, ContiguousKVCache(half.config))
+    total, same = 0.0, 0
+    for exact_rows, rounded_rows in zip(exact.split(256), rounded.split(256), strict=True):
+        p = real.model.compute_logits(exact_rows).log_softmax(-1)
+        q = half.compute_logits(rounded_rows).float().log_softmax(-1)
+        total += (p.exp() * (p - q)).sum().item()
+        same += int((p.argmax(-1) == q.argmax(-1)).sum())
+    print(f"mean KL {total / len(ids):.5f}, same top-1 {same / len(ids):.1%}")
+    assert total / len(ids) <= 1e-3
+    assert same / len(ids) >= 0.98
