@@ -79,7 +79,8 @@ def _assign(
 ) -> Gemma3ForCausalLM:
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype} is not allowed: torch.bfloat16 or torch.float32 is (float16 overflows here).")
-    with torch.inference_mode(mode=False):  # threads fill the tensors, and they do not inherit a caller's inference mode
+    # Threads fill the tensors, and they do not inherit a caller's inference mode.
+    with torch.inference_mode(mode=False):
         tensors = checkpoint.load_tensors(dtype, progress)
     head = tensors.pop(HEAD, None)
     if head is not None and not torch.equal(head, tensors[EMBEDDING]):
