@@ -2,6 +2,7 @@
 
     python main.py "Once upon a time"     continue a text
     python main.py chat                   talk (/reset forgets, /exit or Ctrl-D ends, Ctrl-C stops an answer)
+    python main.py serve                  serve it with OpenAI's API (the flags of openai_api.run)
 
 Text goes to standard output, everything else to standard error. Bad input ends with one line and exit status 2.
 """
@@ -11,19 +12,21 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 from gemma3.chat import ChatStyle, Message, render_chat
-from gemma3.checkpoint import Checkpoint, open_checkpoint
+from gemma3.checkpoint import Checkpoint, load_all, open_checkpoint
 from gemma3.errors import Gemma3Error
 from gemma3.locate import TERMS, locate_weights
 
 if TYPE_CHECKING:
     from gemma3.generate import Gemma3Generator
     from gemma3.model import Gemma3ForCausalLM
+    from gemma3.tokenizer import Gemma3Tokenizer
 
 log = logging.getLogger("gemma3")
 
@@ -32,7 +35,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="main.py",
         description="Write text with Gemma 3 270M.",
-        epilog="The words 'chat' and 'serve' alone are commands; 'serve' is reserved for the server.",
+        epilog="The words 'chat' and 'serve' are commands; 'main.py serve --help' lists the server's own flags.",
     )
     parser.add_argument("prompt", help="the text to continue, or 'chat' to talk")
     parser.add_argument("--model", help="a directory, a .gguf file, OWNER/NAME on the Hub, '270m' or '270m-it'")
@@ -78,38 +81,31 @@ class Session:
 
 
 def load(args: argparse.Namespace, began_s: float) -> Session:
-    """Find, check and load the weights. The tokenizer is built in a thread beside the import of torch and the weights."""
+    """Find, check and load the weights."""
     located = locate_weights(args.model, beside=Path(__file__).resolve().parent)
     checkpoint = open_checkpoint(located.path)
     log.info("Weights: %s (%s)", located.path, located.reason)
     if located.is_first_use:
         log.info(TERMS)
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        pending = pool.submit(checkpoint.load_tokenizer)
-        model = _load_model(checkpoint, args)
-        tokenizer = pending.result()
+    model, tokenizer = _load_all(checkpoint, args)
+    import torch
+
     from gemma3.generate import Gemma3Generator
 
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
     style = ChatStyle.GEMMA_TURNS if checkpoint.is_instruction_tuned(tokenizer) else ChatStyle.TRANSCRIPT
     return Session(Gemma3Generator(model, tokenizer), style, args, began_s, time.perf_counter())
 
 
-def _load_model(checkpoint: Checkpoint, args: argparse.Namespace) -> "Gemma3ForCausalLM":
-    import torch
-    from tqdm import tqdm
-
-    from gemma3.weights import load_model, pick_device
-
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    device = pick_device(args.device)
+def _load_all(checkpoint: Checkpoint, args: argparse.Namespace) -> "tuple[Gemma3ForCausalLM, Gemma3Tokenizer]":
     with tqdm(desc="Loading", disable=args.quiet or not sys.stderr.isatty(), leave=False) as bar:
 
         def progress(num_done: int, num_steps: int) -> None:
             bar.total = num_steps
             bar.update(num_done - bar.n)
 
-        return load_model(checkpoint, dtype=getattr(torch, args.dtype), device=device, progress=progress)
+        return load_all(checkpoint, dtype=args.dtype, device=args.device, progress=progress)
 
 
 def write_answer(session: Session, token_ids: Sequence[int], stop: Sequence[str], stop_token_ids: Sequence[int]) -> str:
@@ -197,13 +193,15 @@ def _warn_if_windowed(session: Session, token_ids: Sequence[int]) -> None:
 
 def main(argv: Sequence[str]) -> int:
     began_s = time.perf_counter()
+    if argv[:1] == ["serve"]:
+        from openai_api.run import main as serve
+
+        return serve(argv[1:])
     args = parse_args(argv)
     logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("httpx", "httpx2", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        if args.prompt == "serve":
-            raise Gemma3Error("'serve' is reserved for the server, which is not built yet.")
         session = load(args, began_s)
         (chat if args.prompt == "chat" else complete)(session)
     except Gemma3Error as error:

@@ -32,7 +32,9 @@ def peer_of(model: Gemma3ForCausalLM) -> PeerModel:
     config = model.config
     dtype, device = model.model.embed_tokens.weight.dtype, model.model.embed_tokens.weight.device
     shape = {name: getattr(config, name) for name in ("vocab_size", "hidden_size", "intermediate_size", "head_dim")}
-    shape |= {name: getattr(config, name) for name in ("num_hidden_layers", "num_attention_heads", "num_key_value_heads")}
+    shape |= {
+        name: getattr(config, name) for name in ("num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    }
     peer = PeerModel(PeerConfig(**shape, sliding_window=config.sliding_window, query_pre_attn_scalar=256)).to(dtype)
     peer.load_state_dict({name: tensor.clone() for name, tensor in model.state_dict().items()}, strict=False)
     return peer.to(device).eval()
@@ -89,7 +91,10 @@ def report(figures: dict[str, list[float]], model: Gemma3ForCausalLM) -> None:
     medians = {name: statistics.median(values) for name, values in figures.items()}
     for name, values in figures.items():
         print(f"{name:14} median {medians[name]:8.1f} tokens/s   [{min(values):.1f}, {max(values):.1f}]")
-    ratios = {work: statistics.median(map(lambda a, b: a / b, figures[work], figures[f"{work}_peer"])) for work in ("decode", "prefill")}
+    ratios = {
+        work: statistics.median(map(lambda a, b: a / b, figures[work], figures[f"{work}_peer"]))
+        for work in ("decode", "prefill")
+    }
     print("ratio          " + ", ".join(f"{work} {ratio:.2f}x" for work, ratio in ratios.items()))
     num_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
     share = None
@@ -108,7 +113,7 @@ def main() -> None:
     parser.add_argument("--gguf", type=Path, help="another GGUF file than the embedded default")
     args = parser.parse_args()
     checkpoint = open_checkpoint(args.gguf or embedded.embedded_gguf()[0])
-    model = load_model(checkpoint, dtype=getattr(torch, args.dtype), device=args.device)
+    model = load_model(checkpoint, dtype=args.dtype, device=args.device)
     peer = peer_of(model)
     print(f"{machine.describe()}\n{checkpoint.name}, {args.dtype}, {args.device}, {args.rounds} rounds")
     report(measure(model, peer, args.rounds), model)

@@ -1,6 +1,6 @@
 """Where the time of a start goes: ``python main.py`` from a warm cache, and each part alone.
 
-    python benchmarks/bench_start.py [--rounds 5]
+python benchmarks/bench_start.py [--rounds 5]
 """
 
 import argparse
@@ -18,7 +18,7 @@ PARTS = {
     "import torch": "import torch",
     "open the checkpoint (no torch)": OPEN,
     "... and build the tokenizer": OPEN + "c.load_tokenizer()",
-    "... and load the weights (torch)": OPEN + "import torch; from gemma3.weights import load_model; load_model(c, dtype=torch.bfloat16)",
+    "... and load the weights (torch)": OPEN + "from gemma3.weights import load_model; load_model(c)",
 }
 
 
@@ -40,8 +40,12 @@ def main() -> None:
         wall, log = seconds([sys.executable, "main.py", "Once upon a time", "--max-new-tokens", "1"])
         firsts.append(float(re.search(r"([\d.]+) s after start", log)[1]))
         walls.append(wall)
-    print(f"{'main.py, first token':34} median {statistics.median(firsts):.2f} s   [{min(firsts):.2f}, {max(firsts):.2f}]")
-    print(f"{'main.py, whole process, 1 token':34} median {statistics.median(walls):.2f} s   [{min(walls):.2f}, {max(walls):.2f}]")
+    print(
+        f"{'main.py, first token':34} median {statistics.median(firsts):.2f} s   [{min(firsts):.2f}, {max(firsts):.2f}]"
+    )
+    print(
+        f"{'main.py, whole process, 1 token':34} median {statistics.median(walls):.2f} s   [{min(walls):.2f}, {max(walls):.2f}]"
+    )
 
 
 if __name__ == "__main__":

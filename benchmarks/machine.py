@@ -13,7 +13,9 @@ def describe() -> str:
     """Processor, cores and the instruction sets that decide the speed."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text() if cpuinfo.is_file() else ""
-    model = next((line.partition(": ")[2] for line in text.splitlines() if line.startswith("model name")), platform.machine())
+    model = next(
+        (line.partition(": ")[2] for line in text.splitlines() if line.startswith("model name")), platform.machine()
+    )
     flags = next((line.split() for line in text.splitlines() if line.startswith("flags")), [])
     known = [name for name in ("avx2", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16") if name in flags]
     return f"{model}, {torch.get_num_threads()} threads, {' '.join(known)}, torch {torch.__version__}"

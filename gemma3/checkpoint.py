@@ -4,13 +4,23 @@ Opening one reads no weights and imports no torch, so bad input is answered at o
 into tensors.
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gemma3.errors import CheckpointError, WeightsNotFoundError
 from gemma3.gguf_checkpoint import GGUFCheckpoint
 from gemma3.safetensors_checkpoint import SafetensorsCheckpoint
+from gemma3.tensors import Progress, no_progress
+from gemma3.tokenizer import Gemma3Tokenizer
+
+if TYPE_CHECKING:
+    from gemma3.model import Gemma3ForCausalLM
 
 Checkpoint = SafetensorsCheckpoint | GGUFCheckpoint
+
+DTYPES = ("bfloat16", "float32")
 
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
@@ -52,3 +62,32 @@ def _open_directory(folder: Path) -> Checkpoint:
             f"{folder.name}/ holds only pickles ({pickles[0]}), which can run code when they are read; convert to safetensors."
         )
     raise WeightsNotFoundError(f"{folder.name}/ holds no weights: neither *.safetensors nor *.gguf.")
+
+
+def check_dtype(dtype: str) -> None:
+    """Raise ``ValueError`` unless the model runs in ``dtype``."""
+    if dtype not in DTYPES:
+        raise ValueError(
+            f"dtype={dtype!r:.60} is not allowed: bfloat16 or float32 is (float16 overflows in this model)."
+        )
+
+
+def load_all(
+    checkpoint: Checkpoint, *, dtype: str, device: str, progress: Progress = no_progress
+) -> "tuple[Gemma3ForCausalLM, Gemma3Tokenizer]":
+    """The model and its tokenizer: both are made in threads while this one imports torch, which takes as long.
+
+    Raises:
+        Gemma3Error, ValueError: as ``weights.load_model``.
+    """
+    check_dtype(dtype)
+    # Read once, when torch loads its thread library. Threads that spin at a barrier stand still while another process has
+    # their core: 1.1 tokens/s instead of 12 on two cores, one of them busy (docs/decisions.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        tensors = pool.submit(checkpoint.load_tensors, dtype, progress)
+        tokenizer = pool.submit(checkpoint.load_tokenizer)
+        from gemma3.weights import build_model, pick_device
+
+        torch_device = pick_device(device)
+        return build_model(checkpoint, tensors.result(), torch_device), tokenizer.result()

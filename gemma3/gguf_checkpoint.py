@@ -1,5 +1,6 @@
 """A ``.gguf`` file as a checkpoint: llama.cpp's names and metadata in the words of ``config.json``."""
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gemma3.config import Gemma3TextConfig, layer_types_from_pattern
 from gemma3.errors import CheckpointError, ConfigError
@@ -16,7 +18,6 @@ from gemma3.tensors import EMBEDDING, HEAD, Progress, check_shapes, expected_sha
 from gemma3.tokenizer import Gemma3Tokenizer
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 _LAYER_NAMES = {
@@ -84,32 +85,49 @@ class GGUFCheckpoint:
     def load_tokenizer(self) -> Gemma3Tokenizer:
         return Gemma3Tokenizer.from_gguf(self.file)
 
-    def load_tensors(self, dtype: "torch.dtype", progress: Progress) -> "dict[str, Tensor]":
-        """All tensors, dequantised to ``dtype`` by two threads (numpy releases the GIL), one cache-sized chunk at a time.
+    def load_tensors(self, dtype: str, progress: Progress) -> "dict[str, Tensor]":
+        """All tensors, dequantised to ``dtype``; norms stay float32.
 
-        Norms stay float32. GGUF stores them with 1 added (llama.cpp, ``convert_hf_to_gguf.py``, Gemma3Model); it is taken off.
+        Needs torch only at the very end: until then it can run in a thread while torch is being imported.
         """
+        arrays = self._load_arrays(dtype, progress)
         import torch
 
-        tensors: dict[str, Tensor] = {}
+        as_bfloat16 = {name for name, array in arrays.items() if array.dtype == np.uint16}
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return {name: t.view(torch.bfloat16) if name in as_bfloat16 else t for name, t in tensors.items()}
+
+    def _load_arrays(self, dtype: str, progress: Progress) -> dict[str, NDArray[Any]]:
+        """One cache-sized chunk at a time on every core (numpy releases the GIL). Bfloat16 is its bits as ``uint16``."""
+        arrays: dict[str, NDArray[Any]] = {}
         jobs = []
         for name, inner in self.names.items():
-            tensor = self.file.tensors[inner]
-            tensors[name] = torch.empty(tensor.shape, dtype=torch.float32 if len(tensor.shape) == 1 else dtype)
-            jobs += [partial(self._fill, tensors[name], inner, rows) for rows in _row_chunks(tensor.shape)]
-        with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:
+            shape = self.file.tensors[inner].shape
+            arrays[name] = np.empty(shape, np.uint16 if dtype == "bfloat16" and len(shape) > 1 else np.float32)
+            jobs += [partial(self._fill, arrays[name], inner, rows) for rows in _row_chunks(shape)]
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             for num_done, job in enumerate([pool.submit(job) for job in jobs], start=1):
                 job.result()
                 progress(num_done, len(jobs))
-        return tensors
+        return arrays
 
-    def _fill(self, out: "Tensor", inner: str, rows: slice) -> None:
-        import torch
-
+    def _fill(self, out: NDArray[Any], inner: str, rows: slice) -> None:
         values = self.file.dequantize(inner, rows)
         if not np.isfinite(values.sum(dtype=np.float32)):
             raise CheckpointError(f"{self.path.name}: {inner} holds NaN or infinite values.")
-        out[rows] = torch.from_numpy(values - 1.0 if values.ndim == 1 else values)
+        if values.ndim == 1:
+            values -= 1.0  # llama.cpp stores norms with 1 added (convert_hf_to_gguf.py, Gemma3Model)
+        out[rows] = bfloat16_bits(values) if out.dtype == np.uint16 else values
+
+
+def bfloat16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Round finite float32 values to the nearest bfloat16, ties to even. ``values`` is used up as working space."""
+    bits = values.view(np.uint32)
+    odd = bits >> 16
+    odd &= 1
+    bits += odd
+    bits += 0x7FFF
+    return bits.view(np.uint16)[..., 1::2]
 
 
 def _row_chunks(shape: tuple[int, ...]) -> Iterator[slice]:

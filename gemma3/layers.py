@@ -45,12 +45,18 @@ class Linear(nn.Linear):
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features, bias=False)
 
+    def reset_parameters(self) -> None:
+        """Nothing: weights come from a checkpoint, and memory that was never written costs none."""
+
     def forward(self, x_TI: Tensor) -> Tensor:
         return linear(x_TI, self.weight)
 
 
 class ScaledEmbedding(nn.Embedding):
     """Token embedding times ``sqrt(D)``, the factor rounded to the weights' dtype as in Google's implementation."""
+
+    def reset_parameters(self) -> None:
+        """Nothing, as in ``Linear``."""
 
     def forward(self, token_ids_T: Tensor) -> Tensor:
         scale = torch.tensor(self.embedding_dim**0.5, dtype=self.weight.dtype, device=self.weight.device)

@@ -59,7 +59,8 @@ class Gemma3ForCausalLM(nn.Module):
     """The model with its head, which is the embedding itself ("tied").
 
     ``forward`` and ``compute_logits`` are apart because the head is 62.6 % of all weight bytes of the 270M: compute it only for
-    rows that are sampled or whose log probabilities are asked for.
+    rows that are sampled or whose log probabilities are asked for. A new model's weights are not initialised:
+    ``load_weights_into`` fills them.
     """
 
     def __init__(self, config: Gemma3TextConfig) -> None:

@@ -14,7 +14,6 @@ from gemma3.tensors import Progress, check_shapes, expected_shapes
 from gemma3.tokenizer import Gemma3Tokenizer
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 _INDEX = "model.safetensors.index.json"
@@ -63,7 +62,7 @@ class SafetensorsCheckpoint:
     def load_tokenizer(self) -> Gemma3Tokenizer:
         return Gemma3Tokenizer.from_local_path(self.folder)
 
-    def load_tensors(self, dtype: "torch.dtype", progress: Progress) -> "dict[str, Tensor]":
+    def load_tensors(self, dtype: str, progress: Progress) -> "dict[str, Tensor]":
         """All tensors, norms as float32 and the rest as ``dtype``; what is stored so stays memory-mapped, uncopied."""
         import torch
 
@@ -74,7 +73,7 @@ class SafetensorsCheckpoint:
                     stored = file.get_tensor(name)
                     if not torch.isfinite(stored.sum(dtype=torch.float32)):
                         raise CheckpointError(f"{path.name}: {name!r:.120} holds NaN or infinite values.")
-                    tensors[name] = stored.to(torch.float32 if stored.ndim == 1 else dtype)
+                    tensors[name] = stored.to(torch.float32 if stored.ndim == 1 else getattr(torch, dtype))
                     progress(len(tensors), len(self.files))
         return tensors
 

@@ -13,6 +13,10 @@ EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
 
 
+def no_progress(num_done: int, num_steps: int) -> None:
+    """Say nothing."""
+
+
 def expected_shapes(config: Gemma3TextConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of the model, as ``Gemma3ForCausalLM.state_dict()`` has them."""
     shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (config.vocab_size, config.hidden_size)}

@@ -3,36 +3,31 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from gemma3.checkpoint import Checkpoint, open_checkpoint
+from gemma3.checkpoint import Checkpoint, check_dtype, open_checkpoint
 from gemma3.errors import CheckpointError, DeviceError
 from gemma3.locate import locate_weights
 from gemma3.model import Gemma3ForCausalLM
-from gemma3.tensors import EMBEDDING, HEAD, Progress, check_shapes, expected_shapes
-
-DTYPES = (torch.bfloat16, torch.float32)
-
-
-def no_progress(num_done: int, num_steps: int) -> None:
-    """Say nothing."""
+from gemma3.tensors import EMBEDDING, HEAD, Progress, check_shapes, expected_shapes, no_progress
 
 
 def load_model(
-    checkpoint: Checkpoint,
-    *,
-    dtype: torch.dtype,
-    device: torch.device | str = "cpu",
-    progress: Progress = no_progress,
+    checkpoint: Checkpoint, *, dtype: str = "bfloat16", device: str = "cpu", progress: Progress = no_progress
 ) -> Gemma3ForCausalLM:
-    """Build the model without memory of its own and hand it the checkpoint's tensors.
+    """Build the model of a checkpoint.
 
     Raises:
         CheckpointError: a tensor holds NaN or infinite values, or a second copy of the head differs from the embedding.
         ValueError: ``dtype`` is neither bfloat16 nor float32 (float16 overflows in this model).
     """
-    with torch.device("meta"):
-        model = Gemma3ForCausalLM(checkpoint.config)
-    return _assign(model, checkpoint, dtype, torch.device(device), progress)
+    check_dtype(dtype)
+    return build_model(checkpoint, checkpoint.load_tensors(dtype, progress), pick_device(device))
+
+
+def build_model(checkpoint: Checkpoint, tensors: dict[str, Tensor], device: torch.device) -> Gemma3ForCausalLM:
+    """A model of these tensors; its own memory, which they replace, was never touched."""
+    return _assign(Gemma3ForCausalLM(checkpoint.config), checkpoint, tensors, device)
 
 
 def pick_device(name: str) -> torch.device:
@@ -67,21 +62,13 @@ def load_weights_into(
     checkpoint = open_checkpoint(located.path)
     check_shapes(expected_shapes(checkpoint.config), expected_shapes(model.config), where=checkpoint.name)
     weight = model.model.embed_tokens.weight
-    return _assign(model, checkpoint, weight.dtype, torch.device(device) if device is not None else weight.device)
+    tensors = checkpoint.load_tensors(str(weight.dtype).removeprefix("torch."), no_progress)
+    return _assign(model, checkpoint, tensors, torch.device(device) if device is not None else weight.device)
 
 
 def _assign(
-    model: Gemma3ForCausalLM,
-    checkpoint: Checkpoint,
-    dtype: torch.dtype,
-    device: torch.device,
-    progress: Progress = no_progress,
+    model: Gemma3ForCausalLM, checkpoint: Checkpoint, tensors: dict[str, Tensor], device: torch.device
 ) -> Gemma3ForCausalLM:
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype} is not allowed: torch.bfloat16 or torch.float32 is (float16 overflows here).")
-    # Threads fill the tensors, and they do not inherit a caller's inference mode.
-    with torch.inference_mode(mode=False):
-        tensors = checkpoint.load_tensors(dtype, progress)
     head = tensors.pop(HEAD, None)
     if head is not None and not torch.equal(head, tensors[EMBEDDING]):
         raise CheckpointError(f"{checkpoint.name}: {HEAD} differs from {EMBEDDING}; this model ties them.")

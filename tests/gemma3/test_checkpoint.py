@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from gemma3 import Gemma3ForCausalLM, Gemma3TextConfig, load_weights_into
 from gemma3.checkpoint import open_checkpoint
 from gemma3.errors import CheckpointError, ConfigError, Gemma3Error, WeightsNotFoundError
+from gemma3.gguf_checkpoint import bfloat16_bits
 from gemma3.kv_cache import ContiguousKVCache
 from gemma3.tensors import EMBEDDING, HEAD
 from gemma3.weights import load_model
@@ -29,13 +31,13 @@ def folder(tmp_path: Path) -> Path:
     return tiny.save_directory(tmp_path / "model", ORACLE)
 
 
-def logits(path: Path, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def logits(path: Path, dtype: str = "float32") -> torch.Tensor:
     model = load_model(open_checkpoint(path), dtype=dtype)
     return model.compute_logits(model.step(torch.arange(6, 60), ContiguousKVCache(model.config)))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_gguf_and_safetensors_give_identical_logits(folder: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gguf_and_safetensors_give_identical_logits(folder: Path, tmp_path: Path, dtype: str) -> None:
     """``1 + w`` of a GGUF is exact again after taking 1 off only where float32 can hold it; so the values are made so."""
     exact = {n: (t * 2**10).round() / 2**10 if t.ndim == 1 else t for n, t in WEIGHTS.items()}
     gguf_path = tiny.save_gguf(tmp_path / "model.gguf", ORACLE, exact)
@@ -77,7 +79,7 @@ def test_load_weights_into_keeps_dtype(folder: Path) -> None:
 
 def test_float16_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="float16 overflows"):
-        load_model(open_checkpoint(folder), dtype=torch.float16)
+        load_model(open_checkpoint(folder), dtype="float16")
 
 
 def replace(name: str, tensor: torch.Tensor | None) -> Callable[[Path], object]:
@@ -195,3 +197,13 @@ def test_other_files_are_refused_by_name(tmp_path: Path, suffix: str) -> None:
     path.write_bytes(b"abc")
     with pytest.raises(CheckpointError, match=path.name):
         open_checkpoint(path)
+
+
+def test_bfloat16_bits_round_as_torch_does() -> None:
+    """All exponents, ties among them, both signs, the largest value that stays finite."""
+    bits = np.random.default_rng(0).integers(0, 2**32, 400_000, dtype=np.uint32)
+    bits[:100_000] = (bits[:100_000] & 0xFFFF0000) | 0x8000  # exactly between two neighbours
+    values = bits.view(np.float32)
+    values = np.append(values[np.isfinite(values)], np.float32([0.0, -0.0, 1e-45, 3.38e38]))
+    expected = torch.tensor(values).bfloat16().view(torch.uint16).numpy()
+    assert np.array_equal(bfloat16_bits(values.copy()), expected)

@@ -39,7 +39,7 @@ class Real:
 @pytest.fixture(scope="module")
 def real(embedded_gguf: Path) -> Real:
     checkpoint = open_checkpoint(embedded_gguf)
-    model = load_model(checkpoint, dtype=torch.float32)
+    model = load_model(checkpoint, dtype="float32")
     return Real(oracle_from_gguf(embedded_gguf), model, checkpoint.load_tokenizer())
 
 
@@ -131,7 +131,7 @@ def test_greedy_text_of_the_real_model(real: Real) -> None:
 @torch.inference_mode()
 def test_bfloat16_stays_close_to_float32(real: Real, embedded_gguf: Path) -> None:
     """Mean KL divergence over mixed text at most 0.001, same likeliest token for at least 98 %."""
-    half = load_model(open_checkpoint(embedded_gguf), dtype=torch.bfloat16)
+    half = load_model(open_checkpoint(embedded_gguf), dtype="bfloat16")
     ids = torch.tensor(real.tokenizer.encode(texts.MIXED * 2, add_bos=True)[:1_200])
     exact = real.model.step(ids, ContiguousKVCache(half.config))
     rounded = half.step(ids, ContiguousKVCache(half.config))

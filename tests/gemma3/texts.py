@@ -31,7 +31,10 @@ def merge_intervals(intervals: list[tuple[int, int]]) -> list[tuple[int, int]]:
 '''
 JSON = '{"order": {"id": 10423, "customer": {"name": "Ana Lima", "city": "Porto"}, "lines": [{"sku": "A-1", "count": 3}]}}\n'
 CHAT = "User: What is the boiling point of water at sea level?\nAssistant: 100 degrees Celsius.\nUser: And of ethanol?\nAssistant:"
-SCRIPTS = "\u4eca\u5929\u5929\u6c14\u5f88\u597d\u3002 \u041f\u043e\u0435\u0437\u0434 \u0443\u0448\u0451\u043b. \u0645\u0631\u062d\u0628\u0627 "
+SCRIPTS = (
+    "\u4eca\u5929\u5929\u6c14\u5f88\u597d\u3002 "
+    "\u041f\u043e\u0435\u0437\u0434 \u0443\u0448\u0451\u043b. \u0645\u0631\u062d\u0628\u0627 "
+)
 
 MIXED = PROSE + CODE + GERMAN + JSON + FRENCH + SPANISH + SCRIPTS + CHAT + "\n\n"
 SHORT_PROMPTS = (
