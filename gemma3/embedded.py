@@ -38,7 +38,7 @@ def embedded_gguf(cache_dir: Path | None = None) -> tuple[Path, bool]:
         WeightsNotFoundError: the package is not installed.
         CheckpointError: the parts do not have the expected SHA-256, or the cache directory cannot be written.
     """
-    target = (cache_dir or user_cache_path("gemma3-270m")) / f"{SHA256[:16]}-{FILE_NAME}"
+    target = (cache_dir or user_cache_path("gemma3-270m")) / SHA256[:16] / FILE_NAME
     try:
         parts = list(_part_paths())
         num_bytes = sum(path.stat().st_size for path in parts)

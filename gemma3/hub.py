@@ -30,11 +30,10 @@ def is_repo_id(text: str) -> bool:
     return text in SHORT_NAMES or bool(_REPO_ID.fullmatch(text))
 
 
-def cached_snapshot(repo: str) -> Path | None:
+def cached_snapshot(repo_id: str) -> Path | None:
     """The repository's folder in the local Hub cache if everything needed is there; never touches the network."""
     from huggingface_hub import constants
 
-    repo_id = SHORT_NAMES.get(repo, repo)
     # Importing the download code costs 0.4 s; an empty cache is told without it.
     if not Path(constants.HF_HUB_CACHE, f"models--{repo_id.replace('/', '--')}").is_dir():
         return None
@@ -49,7 +48,7 @@ def cached_snapshot(repo: str) -> Path | None:
     return folder if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) else None
 
 
-def download_snapshot(repo: str) -> Path:
+def download_snapshot(repo_id: str) -> Path:
     """Fetch what is missing and return the folder; a progress bar shows on a terminal.
 
     Raises:
@@ -60,7 +59,6 @@ def download_snapshot(repo: str) -> Path:
     from huggingface_hub import errors, snapshot_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    repo_id = SHORT_NAMES.get(repo, repo)
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:

@@ -21,9 +21,11 @@ _NOTHING_FOUND = (
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A directory or a ``.gguf`` file, the reason it was chosen, and whether its licence is to be named (first use)."""
+    """A directory or a ``.gguf`` file, its name for people, why it was chosen, and whether its licence is to be named
+    (first use)."""
 
     path: Path
+    name: str
     reason: str
     is_first_use: bool = False
 
@@ -41,26 +43,27 @@ def locate_weights(model: str | None, *, beside: Path | None = None) -> Located:
 def _given(model: str) -> Located:
     path = Path(model).expanduser()
     if path.exists():
-        return Located(path, "given by path")
+        return Located(path, path.resolve().stem if path.is_file() else path.resolve().name, "given by path")
     if not hub.is_repo_id(model):
         raise WeightsNotFoundError(
             f"model={model!r:.300}: no such file or directory, and not OWNER/NAME, '270m' or '270m-it'."
         )
-    cached = hub.cached_snapshot(model)
+    repo_id = hub.SHORT_NAMES.get(model, model)
+    cached = hub.cached_snapshot(repo_id)
     if cached is not None:
-        return Located(cached, f"{model} from the local Hub cache")
-    return Located(hub.download_snapshot(model), f"{model} downloaded from the Hub", is_first_use=True)
+        return Located(cached, repo_id, f"{repo_id} from the local Hub cache")
+    return Located(hub.download_snapshot(repo_id), repo_id, f"{repo_id} downloaded from the Hub", is_first_use=True)
 
 
 def _default(beside: Path | None) -> Located:
     for name in _FOLDERS:
         if beside is not None and (beside / name).is_dir():
-            return Located(beside / name, f"{name}/ beside the program")
+            return Located(beside / name, name, f"{name}/ beside the program")
     for name in _FOLDERS:
         cached = hub.cached_snapshot(f"google/{name}")
         if cached is not None:
-            return Located(cached, f"google/{name} from the local Hub cache")
+            return Located(cached, f"google/{name}", f"google/{name} from the local Hub cache")
     if embedded.is_installed():
         path, is_new = embedded.embedded_gguf()
-        return Located(path, f"embedded default of {embedded.PACKAGE}", is_first_use=is_new)
+        return Located(path, path.stem, f"embedded default of {embedded.PACKAGE}", is_first_use=is_new)
     raise WeightsNotFoundError(_NOTHING_FOUND)

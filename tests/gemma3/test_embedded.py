@@ -35,7 +35,7 @@ def test_wrong_sha256(parts: list[Path], tmp_path: Path) -> None:
     parts[2].write_bytes(b"x" * 100_000)
     with pytest.raises(CheckpointError, match="SHA-256"):
         embedded.embedded_gguf(tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
 def test_a_cut_file_is_joined_anew(parts: list[Path], tmp_path: Path) -> None:
@@ -75,4 +75,4 @@ def test_processes_that_start_at_once(parts: list[Path], tmp_path: Path) -> None
     for process in processes:
         process.join(timeout=60)
     assert set(digests) == {embedded.SHA256}
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert len([path for path in (tmp_path / "cache").rglob("*") if path.is_file()]) == 1
