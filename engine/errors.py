@@ -1,0 +1,49 @@
+"""The exceptions of the ``engine`` package.
+
+::
+
+    EngineError
+     +-- RequestError         the request itself cannot be served; also a ValueError, names the field
+     +-- QueueFullError       too many requests wait already: come back in ``retry_after_s``
+     +-- QueueTimeoutError    waited longer in the queue than allowed
+     +-- DeadlineError        ran longer than allowed
+     +-- EngineNotReadyError  loading, draining or dead
+     +-- StepError            the step of this request failed inside the engine
+"""
+
+
+class EngineError(Exception):
+    """Base of every error the engine delivers to a request."""
+
+
+class RequestError(EngineError, ValueError):
+    """The request cannot be served as it is. ``param`` names the field, ``code`` is a stable word for programs."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str = "invalid_value") -> None:
+        super().__init__(message)
+        self.param = param
+        self.code = code
+
+
+class QueueFullError(EngineError):
+    """The waiting queue is full. ``retry_after_s`` is 1 to 120."""
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class QueueTimeoutError(EngineError):
+    """No place became free in time."""
+
+
+class DeadlineError(EngineError):
+    """The request ran longer than its deadline allows."""
+
+
+class EngineNotReadyError(EngineError):
+    """The engine takes no requests now: it is loading, draining or dead."""
+
+
+class StepError(EngineError):
+    """The model step of this request failed; its neighbours are not affected."""

@@ -1,0 +1,271 @@
+"""Which KV cache blocks each sequence holds, over two pools: global layers and sliding layers.
+
+Owns the block tables of all sequences, prefix reuse and the arithmetic of memory; knows block ids and never the K and
+V in them. Engine thread only.
+
+A query at position p of a sliding layer sees the keys ``(p - window, p]``, itself included. So once c tokens
+are computed, no later query sees a key before ``c - window + 1``, and a sliding block that ends before it goes back to
+its pool at once; there it stays findable until it is reused. Global layers keep the whole context.
+
+Worked example, Gemma 3 270M: 3 global and 15 sliding layers, K and V of 256 bfloat16 values, 1 KiB per token and layer;
+window 512, blocks of 16 tokens. A token costs 3 KiB in the global pool (48 KiB a block) and 15 KiB in the
+sliding pool (240 KiB a block) while it is in the window, where a sequence holds at most 33 blocks: 7.5 MiB
+for the window itself and 0.2 MiB because it rarely begins where a block does. A prefill chunk is held beside the
+window while it is computed: 57 blocks with chunks of 384 tokens.
+
+* 32,768 tokens: 96 MiB global + 7.7 MiB sliding = 103.7 MiB; at most 109.4 MiB while prefilling.
+* 16 sequences of 2,000 tokens: 16 x (5.9 + 7.7) MiB = 217.5 MiB.
+"""
+
+import sys
+from dataclasses import dataclass
+
+from engine.block_pool import LayerPool, PrefixKey, max_blocks_touched
+from engine.sequence import Sequence
+
+WHOLE_CONTEXT = sys.maxsize  # the window of a global layer
+TYPICAL_WINDOWS = 4  # length, in windows, of the sequences for which both pools run full together
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KVCacheLayout:
+    """What decides the size of a block. ``num_bytes_per_token`` is K and V of one token in one layer."""
+
+    block_size: int
+    window: int
+    num_global_layers: int
+    num_sliding_layers: int
+    num_bytes_per_token: int
+
+    @property
+    def global_block_bytes(self) -> int:
+        return self.block_size * self.num_global_layers * self.num_bytes_per_token
+
+    @property
+    def sliding_block_bytes(self) -> int:
+        return self.block_size * self.num_sliding_layers * self.num_bytes_per_token
+
+
+@dataclass(frozen=True, slots=True)
+class BlockCounts:
+    """How many blocks each pool has, or needs."""
+
+    num_global: int
+    num_sliding: int
+
+
+def blocks_for_one_sequence(num_tokens: int, *, block_size: int, window: int, prefill_chunk_tokens: int) -> BlockCounts:
+    """The most that one sequence ever holds until it has ``num_tokens``.
+
+    The sliding part is what the queries of one chunk see together: ``window - 1`` keys before it and the chunk itself.
+    """
+    num_blocks = -(-num_tokens // block_size)
+    num_visible_tokens = window - 1 + prefill_chunk_tokens
+    return BlockCounts(num_blocks, min(num_blocks, max_blocks_touched(num_visible_tokens, block_size)))
+
+
+def num_blocks_for(
+    kv_cache_bytes: int,
+    layout: KVCacheLayout,
+    *,
+    max_num_seqs: int,
+    max_model_len: int,
+    prefill_chunk_tokens: int,
+) -> BlockCounts:
+    """Split a budget so that one sequence of ``max_model_len`` fits and, beyond that, both pools run full together.
+
+    They do so for ``max_num_seqs`` sequences of equal length if those use up the budget, or for sequences of
+    ``TYPICAL_WINDOWS`` windows if not: what is left over then keeps prefixes for reuse, and a prefix is reusable only
+    while its part in both pools is there.
+    """
+    floor = blocks_for_one_sequence(
+        max_model_len, block_size=layout.block_size, window=layout.window, prefill_chunk_tokens=prefill_chunk_tokens
+    )
+    global_floor_bytes = floor.num_global * layout.global_block_bytes
+    sliding_floor_bytes = floor.num_sliding * layout.sliding_block_bytes
+    if kv_cache_bytes < global_floor_bytes + sliding_floor_bytes:
+        raise ValueError(
+            f"kv_cache_bytes={kv_cache_bytes} cannot hold one sequence of max_model_len={max_model_len} tokens: "
+            f"that needs {global_floor_bytes + sliding_floor_bytes} bytes, {global_floor_bytes} in the global and "
+            f"{sliding_floor_bytes} in the sliding layers with prefill_chunk_tokens={prefill_chunk_tokens}."
+        )
+    sliding_bytes = int(
+        kv_cache_bytes * _sliding_share(kv_cache_bytes / max_num_seqs, layout, max_model_len=max_model_len)
+    )
+    sliding_bytes = max(sliding_floor_bytes, min(sliding_bytes, kv_cache_bytes - global_floor_bytes))
+    num_sliding = sliding_bytes // layout.sliding_block_bytes
+    rest_bytes = kv_cache_bytes - num_sliding * layout.sliding_block_bytes
+    return BlockCounts(rest_bytes // layout.global_block_bytes, num_sliding)
+
+
+def _sliding_share(bytes_per_seq: float, layout: KVCacheLayout, *, max_model_len: int) -> float:
+    """The sliding layers' part of the memory of a sequence as long as ``bytes_per_seq`` allows."""
+    global_bytes = layout.num_global_layers * layout.num_bytes_per_token
+    sliding_bytes = layout.num_sliding_layers * layout.num_bytes_per_token
+    longest = min(TYPICAL_WINDOWS * layout.window, max_model_len)
+    room_beyond_window = (bytes_per_seq - layout.window * sliding_bytes) / global_bytes
+    num_tokens = min(longest, max(layout.window, room_beyond_window))
+    sliding_part = min(num_tokens, layout.window) * sliding_bytes
+    return sliding_part / (sliding_part + num_tokens * global_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixHit:
+    """The longest reusable prefix of a sequence: ``num_tokens`` of them, in these blocks, and its prefix id."""
+
+    num_tokens: int
+    global_block_ids: list[int]
+    sliding_block_ids: list[int]
+    prefix_id: int | str
+
+
+class KVCacheManager:
+    """Gives blocks to sequences and takes them back."""
+
+    def __init__(
+        self, counts: BlockCounts, *, block_size: int, window: int, enable_prefix_caching: bool = True
+    ) -> None:
+        if window < 1:
+            raise ValueError(f"window={window} must be at least 1.")
+        self.block_size = block_size
+        self.window = window
+        self.counts = counts
+        self.enable_prefix_caching = enable_prefix_caching
+        self._global = LayerPool(counts.num_global, block_size=block_size, window=WHOLE_CONTEXT)
+        self._sliding = LayerPool(counts.num_sliding, block_size=block_size, window=window)
+
+    @property
+    def usage(self) -> float:
+        """0 to 1: how full the fuller of the two pools is."""
+        return max(layers.pool.num_used / layers.pool.num_blocks for layers in (self._global, self._sliding))
+
+    @property
+    def num_used(self) -> BlockCounts:
+        return BlockCounts(self._global.pool.num_used, self._sliding.pool.num_used)
+
+    def check_capacity(self, max_model_len: int, prefill_chunk_tokens: int) -> None:
+        """Raise ``ValueError`` unless a sequence of ``max_model_len`` that is alone always finds its blocks."""
+        needed = blocks_for_one_sequence(
+            max_model_len, block_size=self.block_size, window=self.window, prefill_chunk_tokens=prefill_chunk_tokens
+        )
+        if self.counts.num_global < needed.num_global or self.counts.num_sliding < needed.num_sliding:
+            raise ValueError(
+                f"max_model_len={max_model_len} with prefill_chunk_tokens={prefill_chunk_tokens} needs {needed}; "
+                f"the KV cache has {self.counts}."
+            )
+
+    def find_prefix(self, seq: Sequence) -> PrefixHit:
+        """The longest prefix of whole blocks, short of the last token, whose K and V are all there.
+
+        A length L is reusable when the global blocks of ``[0, L)`` exist and the sliding blocks of
+        ``[L - window + 1, L)``, the keys that the query at position L sees. Prompt logprobs need every row of the
+        prompt: no reuse.
+        """
+        salt = "" if self.enable_prefix_caching else seq.request_id  # siblings share a prefix in either case
+        if seq.wants_prompt_logprobs:
+            return PrefixHit(0, [], [], salt)
+        global_ids, sliding_ids = self._find_blocks(seq, salt)
+        end = self._last_usable_end(sliding_ids)
+        if end == 0:
+            return PrefixHit(0, [], [], salt)
+        first_visible = self._sliding.first_visible_block(end * self.block_size)
+        visible_ids = [block_id for block_id in sliding_ids[first_visible:end] if block_id is not None]
+        prefix_id = self._global.pool.prefix_id(global_ids[end - 1])
+        return PrefixHit(end * self.block_size, global_ids[:end], visible_ids, prefix_id)
+
+    def _find_blocks(self, seq: Sequence, salt: str) -> tuple[list[int], list[int | None]]:
+        """The blocks of the longest prefix in the global pool, and for each its counterpart in the sliding pool."""
+        global_ids: list[int] = []
+        sliding_ids: list[int | None] = []
+        parent: int | str = salt
+        for block in range((seq.num_tokens - 1) // self.block_size):
+            key = PrefixKey(parent, self._tokens_of(seq, block))
+            block_id = self._global.pool.find(key)
+            if block_id is None:
+                break
+            global_ids.append(block_id)
+            sliding_ids.append(self._sliding.pool.find(key))
+            parent = self._global.pool.prefix_id(block_id)
+        return global_ids, sliding_ids
+
+    def _last_usable_end(self, sliding_ids: list[int | None]) -> int:
+        """The largest end such that the sliding blocks that a query right after it sees are all there."""
+        end = len(sliding_ids)
+        for block in reversed(range(len(sliding_ids))):  # the blocks [block + 1, end) are there
+            if block < self._sliding.first_visible_block(end * self.block_size):
+                break
+            if sliding_ids[block] is None:
+                end = block
+        return end
+
+    def _tokens_of(self, seq: Sequence, block: int) -> tuple[int, ...]:
+        return tuple(seq.token_ids[block * self.block_size : (block + 1) * self.block_size])
+
+    def has_room_for(self, seq: Sequence, hit: PrefixHit, *, running: list[Sequence]) -> bool:
+        """Whether all known tokens of ``seq`` fit beside what the running ones still need for theirs.
+
+        Later output is not counted: it may need a preemption. Hit blocks that another sequence holds cost nothing.
+        """
+        to_come = self._num_blocks_to_come([seq, *running])
+        num_global = to_come.num_global - self._global.num_in_use(hit.global_block_ids)
+        num_sliding = to_come.num_sliding - self._sliding.num_in_use(hit.sliding_block_ids)
+        return num_global <= self._global.pool.num_free and num_sliding <= self._sliding.pool.num_free
+
+    def _num_blocks_to_come(self, seqs: list[Sequence]) -> BlockCounts:
+        return BlockCounts(
+            sum(self._global.num_blocks_to_come(seq.global_table, seq.num_tokens) for seq in seqs),
+            sum(self._sliding.num_blocks_to_come(seq.sliding_table, seq.num_tokens) for seq in seqs),
+        )
+
+    def attach(self, seq: Sequence, hit: PrefixHit) -> None:
+        """Start ``seq`` with the blocks of ``hit``: they hold its first tokens, whatever becomes of the next step."""
+        end = hit.num_tokens // self.block_size
+        first_visible = end - len(hit.sliding_block_ids)
+        self._global.attach(seq.global_table, hit.global_block_ids, first_block=0)
+        self._sliding.attach(seq.sliding_table, hit.sliding_block_ids, first_block=first_visible)
+        seq.num_computed_tokens = hit.num_tokens
+        seq.prefix_id = hit.prefix_id
+
+    def allocate(self, seq: Sequence, num_new_tokens: int) -> bool:
+        """Make room for the next tokens of ``seq`` in both pools, or change nothing and return False."""
+        end = seq.num_computed_tokens + num_new_tokens
+        num_global = self._global.num_missing_blocks(seq.global_table, end)
+        num_sliding = self._sliding.num_missing_blocks(seq.sliding_table, end)
+        if num_global > self._global.pool.num_free or num_sliding > self._sliding.pool.num_free:
+            return False
+        self._global.extend(seq.global_table, num_global)
+        self._sliding.extend(seq.sliding_table, num_sliding)
+        return True
+
+    def num_tokens_with_room(self, seq: Sequence) -> int:
+        """The largest ``num_new_tokens`` that ``allocate`` would grant now."""
+        end_global = seq.global_table.end_block + self._global.pool.num_free
+        end_sliding = seq.sliding_table.end_block + self._sliding.pool.num_free
+        return min(end_global, end_sliding) * self.block_size - seq.num_computed_tokens
+
+    def mark_computed(self, seq: Sequence, num_new_tokens: int) -> None:
+        """K and V of the next tokens are written: publish the blocks they fill, release those no later query sees."""
+        first_full_block = seq.num_computed_tokens // self.block_size
+        seq.num_computed_tokens += num_new_tokens
+        for block in range(first_full_block, seq.num_computed_tokens // self.block_size):
+            key = PrefixKey(seq.prefix_id, self._tokens_of(seq, block))
+            self._sliding.pool.publish(seq.sliding_table.block_ids[block - seq.sliding_table.first_block], key)
+            seq.prefix_id = self._global.pool.publish(seq.global_table.block_ids[block], key)
+        self._sliding.release_invisible(seq.sliding_table, seq.num_computed_tokens)
+
+    def free(self, seq: Sequence) -> None:
+        """Take all blocks back. What was computed can be found again as a prefix while the blocks are not reused."""
+        self._global.release_all(seq.global_table)
+        self._sliding.release_all(seq.sliding_table)
+        seq.num_computed_tokens = 0
+
+    def check_integrity(self, sequences: list[Sequence]) -> None:
+        """Assert that tables, pools and progress agree; ``sequences`` are all that may hold blocks."""
+        for seq in sequences:
+            num_computed = seq.num_computed_tokens
+            assert 0 <= num_computed <= seq.num_tokens, f"sequence {seq.seq_id} computed more tokens than it has"
+            for layers, table in ((self._global, seq.global_table), (self._sliding, seq.sliding_table)):
+                assert table.first_block == layers.first_visible_block(num_computed), "a block outside the window"
+                assert layers.num_missing_blocks(table, num_computed) == 0, f"sequence {seq.seq_id} lacks blocks"
+        self._global.check_integrity([seq.global_table for seq in sequences])
+        self._sliding.check_integrity([seq.sliding_table for seq in sequences])

@@ -1,0 +1,52 @@
+"""What the engine says of itself: plain values that any thread may read and that cross to the event loop.
+
+Knows nothing of torch, tokens or HTTP.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class EngineStatus(StrEnum):
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"  # running requests finish, new ones are refused
+    DEAD = "dead"  # loading failed or the engine thread died: only a restart helps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """The served checkpoint.
+
+    Attributes:
+        model_id: the name clients ask for.
+        created: unix seconds.
+        max_model_len: tokens of prompt and completion together.
+        quantization: "none", "int8", ... or the type name of a GGUF file.
+        system_fingerprint: names weights, precision and version; the same fingerprint and seed give the same bytes.
+        default_sampling: ``temperature``, ``top_k``, ``top_p`` of the checkpoint's generation_config.json; may be empty.
+    """
+
+    model_id: str
+    created: int
+    owned_by: str
+    max_model_len: int
+    vocab_size: int
+    quantization: str
+    dtype: str
+    is_instruction_tuned: bool
+    system_fingerprint: str
+    default_sampling: Mapping[str, float | int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStats:
+    """A snapshot for monitoring. Counters only grow; ``kv_cache_usage`` is from 0 to 1; prefix figures are tokens."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    kv_cache_usage: float = 0.0
+    num_preemptions: int = 0
+    prefix_cache_queries: int = 0
+    prefix_cache_hits: int = 0

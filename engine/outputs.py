@@ -1,0 +1,54 @@
+"""What the engine says of a request: plain values that may cross from the engine thread to the event loop."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FinishReason(StrEnum):
+    """Why a sequence ended, with OpenAI's words where OpenAI has one."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    ABORT = "abort"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """The log probability (natural log, of the distribution before temperature) of one token, and its rivals."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceDelta:
+    """What one of a request's ``n`` sequences gained since the last output.
+
+    ``text`` may lag behind ``token_ids``: it is held back while it may be the start of a stop string or half a
+    character. ``finish_reason`` is set exactly once, on the last delta of the sequence; ``stop_reason`` is then the stop string or
+    stop token id that ended it, ``None`` for the model's own end or the length.
+    """
+
+    index: int
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOutput:
+    """One step's news of one request.
+
+    ``prompt_logprobs`` (the first entry is ``None``) and ``num_cached_tokens`` come with the first output that has
+    deltas. ``finished`` is true on the last output, when all ``n`` sequences have ended.
+    """
+
+    request_id: str
+    deltas: tuple[SequenceDelta, ...]
+    finished: bool
+    num_prompt_tokens: int
+    num_cached_tokens: int = 0
+    prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None

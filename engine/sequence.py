@@ -1,0 +1,165 @@
+"""What the engine thread remembers of one sequence, and the batch of one step.
+
+Owns the state of a sequence and nothing else: the scheduler decides who runs, the KV cache manager fills the block
+tables, the runner only reads. ``num_computed_tokens`` against ``num_tokens`` is the whole state machine: prefill,
+chunked prefill, recomputing after a preemption and decode are all "compute until computed catches up with known".
+Engine thread only.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from engine.block_pool import BlockTable
+from engine.outputs import FinishReason
+from engine.sampling_params import SamplingParams
+
+
+class SequenceStatus(Enum):
+    WAITING = auto()
+    RUNNING = auto()
+    PREEMPTED = auto()  # waits again: its blocks were needed by an older one, its tokens are kept
+    FINISHED = auto()
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Sequence:
+    """One of a request's ``n`` sequences. Mutable.
+
+    Attributes:
+        seq_id: unique and growing with arrival: the smaller, the older.
+        index: which of the ``n`` it is.
+        token_ids: prompt, then output. Only the scheduler appends.
+        max_num_tokens: prompt and output together may not grow beyond this.
+        leader: the sequence 0 of the same request, whose prompt this one waits for; ``None`` for sequence 0 itself.
+        num_computed_tokens: tokens whose K and V are in the cache; set by the KV cache manager.
+        num_cached_tokens: how many of the prompt's tokens the first admission found in the cache.
+        prefix_id: names the prefix that the full computed blocks make up; the KV cache manager's.
+        last_turn: when it last got a whole prefill chunk; the scheduler's.
+    """
+
+    seq_id: int
+    request_id: str
+    index: int
+    params: SamplingParams
+    token_ids: list[int]
+    num_prompt_tokens: int
+    max_num_tokens: int
+    leader: "Sequence | None" = None
+
+    status: SequenceStatus = SequenceStatus.WAITING
+    finish_reason: FinishReason | None = None
+    num_computed_tokens: int = 0
+    num_cached_tokens: int = 0
+    global_table: BlockTable = field(default_factory=BlockTable)
+    sliding_table: BlockTable = field(default_factory=BlockTable)
+    prefix_id: int | str = ""
+    last_turn: int = 0
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def num_output_tokens(self) -> int:
+        return len(self.token_ids) - self.num_prompt_tokens
+
+    @property
+    def output_token_ids(self) -> list[int]:
+        return self.token_ids[self.num_prompt_tokens :]
+
+    @property
+    def num_uncomputed_tokens(self) -> int:
+        """1 while decoding: the token sampled last has no K and V yet."""
+        return len(self.token_ids) - self.num_computed_tokens
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status is SequenceStatus.FINISHED
+
+    @property
+    def has_reached_max_tokens(self) -> bool:
+        """Also true from the start with ``max_tokens=0``: such a sequence computes its prompt and samples nothing."""
+        return len(self.token_ids) >= self.max_num_tokens
+
+    @property
+    def wants_prompt_logprobs(self) -> bool:
+        """The prompt is the same for all ``n``, so sequence 0 reports it for the request."""
+        return self.params.prompt_logprobs is not None and self.index == 0
+
+    @property
+    def waits_for_leader(self) -> bool:
+        """True until sequence 0's prompt is in the cache, where this one will find it."""
+        leader = self.leader
+        return leader is not None and not leader.is_finished and leader.num_computed_tokens < leader.num_prompt_tokens
+
+
+def new_sequences(
+    request_id: str,
+    prompt_token_ids: Iterable[int],
+    *,
+    params: SamplingParams,
+    first_seq_id: int,
+    max_model_len: int,
+) -> list[Sequence]:
+    """The ``n`` sequences of a request; they take the ids ``[first_seq_id, first_seq_id + n)``."""
+    prompt = list(prompt_token_ids)
+    max_num_tokens = max_model_len if params.max_tokens is None else len(prompt) + params.max_tokens
+    sequences: list[Sequence] = []
+    for index in range(params.n):
+        sequence = Sequence(
+            seq_id=first_seq_id + index,
+            request_id=request_id,
+            index=index,
+            params=params,
+            token_ids=prompt.copy(),
+            num_prompt_tokens=len(prompt),
+            max_num_tokens=max_num_tokens,
+            leader=sequences[0] if sequences else None,
+        )
+        sequences.append(sequence)
+    return sequences
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledSequence:
+    """``seq`` computes its tokens ``[start, end)`` in this step. Valid until ``Scheduler.update`` moves the start."""
+
+    seq: Sequence
+    num_scheduled_tokens: int
+
+    @property
+    def start(self) -> int:
+        return self.seq.num_computed_tokens
+
+    @property
+    def end(self) -> int:
+        return self.seq.num_computed_tokens + self.num_scheduled_tokens
+
+    @property
+    def samples(self) -> bool:
+        """Whether the last row's logits choose a new token: only when no known token is left to compute."""
+        return self.end == self.seq.num_tokens and not self.seq.has_reached_max_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The work of one step, oldest sequence first; prefill chunks and decode tokens side by side."""
+
+    scheduled: tuple[ScheduledSequence, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.scheduled)
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(item.num_scheduled_tokens for item in self.scheduled)
+
+    @property
+    def sampling(self) -> list[ScheduledSequence]:
+        """Those that get a new token from this step, in batch order."""
+        return [item for item in self.scheduled if item.samples]
+
+    def without(self, seq: Sequence) -> "Batch":
+        """The same step less ``seq``: what to retry when it failed because of that one."""
+        return Batch(tuple(item for item in self.scheduled if item.seq is not seq))

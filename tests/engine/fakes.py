@@ -1,0 +1,193 @@
+"""A runner without a model, and a small engine loop, for tests of the scheduler.
+
+The K and V of a token is here a number that stands for all tokens up to it. The runner writes these numbers into
+simulated blocks of both pools and, for every scheduled row, looks up each key that the row would attend to. So a wrong
+block, a block reused too early or a prefix taken for another is found at once.
+"""
+
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass
+
+from engine.block_pool import BlockTable
+from engine.kv_cache_manager import BlockCounts, KVCacheManager
+from engine.outputs import FinishReason
+from engine.sampling_params import SamplingParams
+from engine.scheduler import Scheduler, SchedulerConfig, StepEvent
+from engine.sequence import Batch, ScheduledSequence, Sequence, new_sequences
+
+VOCAB_SIZE = 3
+EOS = 0
+
+
+def content_after(content: int, token_id: int) -> int:
+    return hash((content, token_id))
+
+
+def sample(content: int, index: int) -> int:
+    """The token that follows: the same prefix and the same place among the siblings give the same one."""
+    return hash((content, index, "sample")) % VOCAB_SIZE
+
+
+def generate_alone(prompt: Tokens[int], index: int, num_tokens: int) -> list[int]:
+    """What a sequence must say whatever else is served."""
+    content = 0
+    for token_id in prompt:
+        content = content_after(content, token_id)
+    output = []
+    for _ in range(num_tokens):
+        output.append(sample(content, index))
+        content = content_after(content, output[-1])
+    return output
+
+
+class FakeRunner:
+    """Writes and checks the simulated K and V of a batch, and samples."""
+
+    def __init__(self, counts: BlockCounts, *, block_size: int, window: int) -> None:
+        self._block_size = block_size
+        self._window = window
+        self._global_blocks = [[0] * block_size for _ in range(counts.num_global)]
+        self._sliding_blocks = [[0] * block_size for _ in range(counts.num_sliding)]
+        self._contents: dict[int, list[int]] = {}
+
+    def run(self, batch: Batch) -> dict[int, int]:
+        for item in batch.scheduled:
+            self._write(self._global_blocks, item.seq.global_table, item)
+            self._write(self._sliding_blocks, item.seq.sliding_table, item)
+        for item in batch.scheduled:
+            self._check(self._global_blocks, item.seq.global_table, item, first_key=0)
+            first_visible_key = max(0, item.start - self._window + 1)
+            self._check(self._sliding_blocks, item.seq.sliding_table, item, first_key=first_visible_key)
+        return {item.seq.seq_id: self._sample(item) for item in batch.sampling}
+
+    def _contents_of(self, seq: Sequence) -> list[int]:
+        contents = self._contents.setdefault(seq.seq_id, [])
+        for token_id in seq.token_ids[len(contents) :]:
+            contents.append(content_after(contents[-1] if contents else 0, token_id))
+        return contents
+
+    def _write(self, blocks: list[list[int]], table: BlockTable, item: ScheduledSequence) -> None:
+        contents = self._contents_of(item.seq)
+        for position in range(item.start, item.end):
+            block_id = table.block_ids[position // self._block_size - table.first_block]
+            blocks[block_id][position % self._block_size] = contents[position]
+
+    def _check(self, blocks: list[list[int]], table: BlockTable, item: ScheduledSequence, *, first_key: int) -> None:
+        """The rows ``[start, end)`` together attend to the keys ``[first_key, end)``."""
+        table_start = table.first_block * self._block_size
+        assert table_start <= first_key, "a visible key has left the table"
+        held = [content for block_id in table.block_ids for content in blocks[block_id]]
+        seen = held[first_key - table_start : item.end - table_start]
+        assert seen == self._contents_of(item.seq)[first_key : item.end], f"wrong keys for {item.seq.seq_id}"
+
+    def _sample(self, item: ScheduledSequence) -> int:
+        """From what the global pool holds for the last row, not from what the sequence says of itself."""
+        last = item.end - 1
+        block_id = item.seq.global_table.block_ids[last // self._block_size]
+        return sample(self._global_blocks[block_id][last % self._block_size], item.seq.index)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """Settings of a scheduler with its memory."""
+
+    max_num_seqs: int = 4
+    max_num_batched_tokens: int = 64
+    max_model_len: int = 64
+    prefill_chunk_tokens: int = 16
+    block_size: int = 4
+    window: int = 8
+    num_global: int = 200
+    num_sliding: int = 200
+    enable_prefix_caching: bool = True
+
+    def kv_cache_manager(self) -> KVCacheManager:
+        return KVCacheManager(
+            BlockCounts(self.num_global, self.num_sliding),
+            block_size=self.block_size,
+            window=self.window,
+            enable_prefix_caching=self.enable_prefix_caching,
+        )
+
+    def scheduler_config(self) -> SchedulerConfig:
+        return SchedulerConfig(
+            max_num_seqs=self.max_num_seqs,
+            max_num_batched_tokens=self.max_num_batched_tokens,
+            max_model_len=self.max_model_len,
+            prefill_chunk_tokens=self.prefill_chunk_tokens,
+        )
+
+
+class FakeEngine:
+    """The loop around a scheduler: schedule, run, update, end. Checks every invariant after each of them."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.kv = setup.kv_cache_manager()
+        self.scheduler = Scheduler(setup.scheduler_config(), self.kv)
+        counts = self.kv.counts
+        self.runner = FakeRunner(counts, block_size=setup.block_size, window=setup.window)
+        self.sequences: list[Sequence] = []
+
+    def add(self, prompt: Tokens[int], **params: object) -> list[Sequence]:
+        """Raises what the scheduler raises; then nothing was added."""
+        sequences = new_sequences(
+            f"request-{len(self.sequences)}",
+            prompt,
+            params=SamplingParams(**params),  # type: ignore[arg-type]
+            first_seq_id=len(self.sequences),
+            max_model_len=self.setup.max_model_len,
+        )
+        for seq in sequences:
+            self.scheduler.add(seq)
+            self.sequences.append(seq)
+        self.check()
+        return sequences
+
+    def abort(self, request_id: str) -> None:
+        self.scheduler.abort(request_id)
+        self.check()
+
+    def schedule(self) -> Batch:
+        batch = self.scheduler.schedule()
+        self.check()
+        return batch
+
+    def complete(self, batch: Batch, *, end_meanwhile: Sequence | None = None) -> list[StepEvent]:
+        tokens = self.runner.run(batch)
+        if end_meanwhile is not None:
+            self.finish(end_meanwhile, FinishReason.ABORT)
+        events = self.scheduler.update(batch, tokens)
+        self.check()
+        for event in events:
+            self._end_if_due(event)
+        return events
+
+    def step(self) -> list[StepEvent]:
+        return self.complete(self.schedule())
+
+    def _end_if_due(self, event: StepEvent) -> None:
+        seq = event.seq
+        if event.token_id == EOS and not seq.params.ignore_eos:
+            self.finish(seq, FinishReason.STOP)
+        elif seq.has_reached_max_tokens:
+            self.finish(seq, FinishReason.LENGTH)
+
+    def finish(self, seq: Sequence, reason: FinishReason) -> None:
+        self.scheduler.finish(seq, reason)
+        self.check()
+
+    def run_until_idle(self, max_steps: int = 10_000) -> int:
+        for num_steps in range(max_steps):
+            if not self.scheduler.has_work:
+                return num_steps
+            self.step()
+        raise AssertionError(f"still at work after {max_steps} steps")
+
+    def check(self) -> None:
+        self.scheduler.check_integrity()
+
+    def check_idle(self) -> None:
+        assert self.kv.num_used == BlockCounts(0, 0), "blocks have leaked"
+        assert all(seq.is_finished for seq in self.sequences)
+        assert (self.scheduler.num_running, self.scheduler.num_waiting) == (0, 0)

@@ -1,0 +1,176 @@
+"""The torch sampler by invariants of its definition (``engine/model_runner.py``)."""
+
+import math
+import random
+
+import pytest
+import torch
+
+from engine.random_numbers import uniform
+from engine.sampler import Sampled, Sampler
+from engine.sampling_params import SamplingParams
+from engine.sequence import Sequence, new_sequences
+
+VOCAB = 300
+END = 7
+
+
+def sequence(prompt: list[int] | None = None, output: list[int] | None = None, **params: object) -> Sequence:
+    """A sequence that has sampled ``output`` already; seeded, as the engine makes all of them."""
+    settings = SamplingParams(**{"seed": 1, **params})
+    seq = new_sequences("r", prompt or [2, 3], params=settings, first_seq_id=0, max_model_len=4_096)[0]
+    seq.token_ids += output or []
+    return seq
+
+
+def sample(logits: torch.Tensor, *seqs: Sequence) -> Sampled:
+    return Sampler(lambda seq: frozenset({END}))(logits, list(seqs))
+
+
+def random_logits(num_rows: int, seed: int = 0, scale: float = 3.0) -> torch.Tensor:
+    return torch.randn(num_rows, VOCAB, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def random_sequence(rng: random.Random) -> Sequence:
+    output = [rng.randrange(VOCAB) for _ in range(rng.randrange(20))]
+    return sequence(
+        output=output,
+        seed=rng.randrange(2**40),
+        temperature=rng.choice((0.0, 0.3, 1.0, 2.0)),
+        top_k=rng.choice((0, 1, 5, 50, VOCAB, 5_000)),
+        top_p=rng.choice((0.1, 0.9, 1.0)),
+        min_p=rng.choice((0.0, 0.05)),
+        frequency_penalty=rng.choice((0.0, 1.5)),
+        presence_penalty=rng.choice((0.0, -1.0)),
+        repetition_penalty=rng.choice((1.0, 1.3)),
+        logit_bias=rng.choice(({}, {5: 4.0, 9: -100.0})),
+        min_tokens=rng.choice((0, 16)),
+        logprobs=rng.choice((None, 0, 3)),
+    )
+
+
+def plain_probs(logits_V: torch.Tensor, seq: Sequence) -> list[float]:
+    """Steps 2 to 5 of the definition for one row, in plain Python over double precision."""
+    params, output = seq.params, seq.output_token_ids
+    values = [float(x) for x in logits_V]
+    if len(output) < params.min_tokens:
+        values[END] = -math.inf
+    for token_id in set(seq.token_ids):
+        old = values[token_id]
+        values[token_id] = old / params.repetition_penalty if old > 0 else old * params.repetition_penalty
+    for token_id in set(output):
+        values[token_id] -= params.frequency_penalty * output.count(token_id) + params.presence_penalty
+    for token_id, bias in params.logit_bias.items():
+        values[token_id] += bias
+    ranked = sorted(range(VOCAB), key=lambda i: (-values[i], i))
+    if params.temperature == 0:
+        return [float(i == ranked[0]) for i in range(VOCAB)]
+    kept = ranked[: params.top_k or VOCAB]
+    weights = {i: math.exp((values[i] - values[ranked[0]]) / params.temperature) for i in kept}
+    whole, before, probs = sum(weights.values()), 0.0, [0.0] * VOCAB
+    for i in kept:
+        if before < params.top_p and weights[i] >= params.min_p * weights[kept[0]]:
+            probs[i] = weights[i]
+        before += weights[i] / whole
+    return [p / sum(probs) for p in probs]
+
+
+def plain_pick(probs: list[float], seq: Sequence) -> int:
+    """Step 6."""
+    u, total = uniform(seq.params.seed, seq.num_tokens, seq.index), 0.0
+    for token_id, p in enumerate(probs):
+        total += p
+        if total > u:
+            return token_id
+    return VOCAB - 1
+
+
+@pytest.mark.parametrize("trial", range(20))
+def test_equals_the_plain_definition(trial: int) -> None:
+    """25 rows of random settings in one call, against the definition written out one row at a time."""
+    rng = random.Random(trial)
+    seqs = [random_sequence(rng) for _ in range(25)]
+    logits = random_logits(25, seed=trial)
+    sampled = sample(logits, *seqs)
+    num_equal = 0
+    for row, seq in enumerate(seqs):
+        probs = plain_probs(logits[row], seq)
+        assert probs[sampled.token_ids[row]] > 0
+        num_equal += sampled.token_ids[row] == plain_pick(probs, seq)
+    assert num_equal >= 24, "float32 may round one draw in many to the neighbour"
+
+
+@pytest.mark.parametrize("trial", range(10))
+def test_neighbours_do_not_matter(trial: int) -> None:
+    rng = random.Random(trial)
+    seqs = [random_sequence(rng) for _ in range(16)]
+    logits = random_logits(16, seed=trial)
+    together = sample(logits, *seqs)
+    for row, seq in enumerate(seqs):
+        alone = sample(logits[row : row + 1], seq)
+        assert alone.token_ids[0] == together.token_ids[row]
+        assert alone.logprobs[0] == pytest.approx(together.logprobs[row])
+
+
+def test_argmax_takes_the_lowest_id_on_a_tie() -> None:
+    logits = torch.zeros(1, VOCAB)
+    logits[0, [40, 60, 200]] = 5.0
+    assert sample(logits, sequence(temperature=0.0)).token_ids == [40]
+
+
+@pytest.mark.parametrize("settings", [{"top_k": 1}, {"top_p": 1e-9}, {"min_p": 1.0}], ids=str)
+def test_one_candidate_equals_greedy(settings: dict[str, float]) -> None:
+    logits = random_logits(8)
+    greedy = sample(logits, *[sequence(temperature=0.0)] * 8).token_ids
+    assert sample(logits, *[sequence(temperature=2.0, **settings)] * 8).token_ids == greedy
+
+
+def test_frequencies_follow_the_probabilities() -> None:
+    """20,000 seeds: every token's frequency within 5 standard deviations of its probability."""
+    logits = random_logits(1, scale=1.5)
+    seqs = [sequence(seed=seed, temperature=0.8, top_p=0.95) for seed in range(20_000)]
+    chosen = sample(logits.expand(len(seqs), -1), *seqs).token_ids
+    counts = torch.bincount(torch.tensor(chosen), minlength=VOCAB) / len(seqs)
+    probs = torch.tensor(plain_probs(logits[0], seqs[0]))
+    assert ((counts - probs).abs() <= 5 * (probs * (1 - probs) / len(seqs)).sqrt()).all()
+
+
+def test_end_tokens_wait_for_min_tokens() -> None:
+    logits = torch.zeros(1, VOCAB)
+    logits[0, END] = 50.0
+    assert sample(logits, sequence(temperature=1.0, min_tokens=2, output=[9])).token_ids != [END]
+    assert sample(logits, sequence(temperature=1.0, min_tokens=2, output=[9, 9])).token_ids == [END]
+
+
+def test_logprobs_are_of_the_model_itself() -> None:
+    """Neither temperature nor penalties nor bias change what is reported."""
+    logits = random_logits(1)
+    seq = sequence(temperature=0.1, logit_bias={17: 100.0}, presence_penalty=2.0, output=[1], logprobs=3)
+    sampled = sample(logits, seq)
+    entry, expected = sampled.logprobs[0], logits[0].log_softmax(-1)
+    assert sampled.token_ids == [17]
+    assert entry.logprob == pytest.approx(float(expected[17]))
+    assert [i for i, _ in entry.top] == expected.topk(3).indices.tolist()
+    assert [p for _, p in entry.top] == pytest.approx(expected.topk(3).values.tolist())
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_rows_that_are_not_finite_are_told(bad: float) -> None:
+    logits = random_logits(3)
+    logits[1, 4] = bad
+    sampled = sample(logits, *[sequence(temperature=t) for t in (0.0, 0.0, 1.0)])
+    assert sampled.is_finite == [True, False, True]
+
+
+def test_uniform_numbers_are_uniform() -> None:
+    """Means and neighbouring correlations of 30,000 numbers over seeds, positions and indices."""
+    for numbers in (
+        [uniform(i, 5, 0) for i in range(30_000)],
+        [uniform(5, i, 0) for i in range(30_000)],
+        [uniform(5, i // 8, i % 8) for i in range(30_000)],
+    ):
+        x = torch.tensor(numbers, dtype=torch.float64)
+        assert 0 <= float(x.min()) < 1e-3
+        assert 1 - 1e-3 < float(x.max()) < 1
+        assert abs(float(x.mean()) - 0.5) < 0.01
+        assert abs(float(((x[1:] - 0.5) * (x[:-1] - 0.5)).mean())) < 0.002

@@ -1,0 +1,375 @@
+"""Who runs when: turns, seats, memory, siblings, ends. Each test is one small story on a fake engine."""
+
+import random
+
+import pytest
+
+from engine.errors import RequestError
+from engine.kv_cache_manager import BlockCounts, KVCacheLayout, num_blocks_for
+from engine.outputs import FinishReason
+from engine.scheduler import SchedulerConfig
+from engine.sequence import Batch, Sequence, SequenceStatus
+from tests.engine.fakes import FakeEngine, Setup
+
+
+def prompt(num_tokens: int, seed: int = 0) -> list[int]:
+    """No two seeds share a block."""
+    rng = random.Random(seed)
+    return [rng.randrange(1000) for _ in range(num_tokens)]
+
+
+def amounts(batch: Batch) -> dict[int, int]:
+    return {item.seq.seq_id: item.num_scheduled_tokens for item in batch.scheduled}
+
+
+def add(engine: FakeEngine, num_tokens: int, *, max_tokens: int | None = 5, seed: int | None = None) -> Sequence:
+    seed = len(engine.sequences) if seed is None else seed
+    (seq,) = engine.add(prompt(num_tokens, seed), max_tokens=max_tokens, ignore_eos=True)
+    return seq
+
+
+def test_decodes_run_together_and_prefills_take_turns() -> None:
+    """Chunks of 16 and a budget of 20: one whole chunk a step, the rest to the next in turn."""
+    engine = FakeEngine(Setup(max_num_batched_tokens=20, max_model_len=200))
+    for num_tokens in (1, 40, 40, 40):
+        add(engine, num_tokens)
+    steps = []
+    for _ in range(6):
+        batch = engine.schedule()
+        steps.append(amounts(batch))
+        engine.complete(batch)
+    assert steps == [
+        {0: 1, 1: 16, 2: 3},
+        {0: 1, 2: 16, 3: 3},
+        {0: 1, 1: 3, 3: 16},
+        {0: 1, 1: 16, 2: 3},
+        {0: 1, 2: 16, 3: 3},
+        {1: 4, 3: 16},
+    ]
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
+    engine = FakeEngine(Setup(max_num_batched_tokens=20, max_model_len=800))
+    add(engine, 700)
+    engine.step()
+    short = add(engine, 10)
+    engine.step()
+    engine.step()
+    assert short.num_output_tokens >= 1
+
+
+def test_a_long_prompt_does_not_wait_for_a_stream_of_short_ones() -> None:
+    """The bound of the docstring: max_num_seqs * ceil(100 / 16) steps, whatever else arrives."""
+    engine = FakeEngine(Setup(max_num_seqs=4, max_num_batched_tokens=20, max_model_len=200))
+    long = add(engine, 100)
+    num_steps = 0
+    while long.num_output_tokens == 0 and num_steps < 100:
+        while engine.scheduler.num_waiting < 4:
+            add(engine, 16, max_tokens=1)
+        engine.step()
+        num_steps += 1
+    assert 7 < num_steps <= 4 * 7
+    assert sum(seq.is_finished for seq in engine.sequences) > 7, "the others had their turns as well"
+
+
+def test_every_running_sequence_decodes_in_every_step_beside_a_long_prefill() -> None:
+    engine = FakeEngine(Setup(max_num_seqs=8, max_num_batched_tokens=24, max_model_len=200, num_global=500))
+    decoding = [add(engine, 1, max_tokens=20) for _ in range(7)]
+    engine.step()
+    add(engine, 180)
+    for num_tokens in range(1, 12):
+        assert [seq.num_output_tokens for seq in decoding] == [num_tokens] * 7
+        engine.step()
+
+
+def test_seats_are_given_in_order_of_arrival() -> None:
+    engine = FakeEngine(Setup(max_num_seqs=2))
+    sequences = [add(engine, 4, max_tokens=max_tokens) for max_tokens in (3, 1, 2, 1)]
+    engine.step()
+    assert (engine.scheduler.num_running, engine.scheduler.num_waiting) == (1, 2)
+    engine.step()
+    assert [seq.status for seq in sequences[2:]] == [SequenceStatus.RUNNING, SequenceStatus.WAITING]
+    engine.run_until_idle()
+    engine.check_idle()
+
+
+def test_what_never_fits_is_refused_with_both_counts() -> None:
+    engine = FakeEngine(Setup(max_model_len=64))
+    add(engine, 60, max_tokens=4)
+    add(engine, 64, max_tokens=0)
+    add(engine, 63, max_tokens=None)
+    for num_tokens, max_tokens, param in ((60, 5, "max_tokens"), (64, 1, "prompt"), (64, None, "prompt")):
+        with pytest.raises(RequestError, match=f"64 tokens; the prompt has {num_tokens} and {max_tokens or 1}") as info:
+            add(engine, num_tokens, max_tokens=max_tokens)
+        assert (info.value.code, info.value.param) == ("context_length_exceeded", param)
+    with pytest.raises(RequestError, match="empty"):
+        add(engine, 0)
+    engine.run_until_idle()
+    engine.check_idle()
+
+
+def test_a_prompt_beyond_the_context_is_refused() -> None:
+    engine = FakeEngine(Setup(max_model_len=64))
+    for max_tokens in (None, 0, 5):
+        with pytest.raises(RequestError, match="the prompt has 70"):
+            add(engine, 70, max_tokens=max_tokens)
+
+
+def test_max_tokens_0_computes_the_prompt_and_samples_nothing() -> None:
+    engine = FakeEngine(Setup())
+    seq = add(engine, 20, max_tokens=0)
+    assert engine.step() == []
+    (event,) = engine.step()
+    assert (event.seq, event.token_id) == (seq, None)
+    assert (seq.finish_reason, seq.num_output_tokens) == (FinishReason.LENGTH, 0)
+    engine.check_idle()
+
+
+def small_pool(num_global: int, *, num_sliding: int = 200, window: int = 8) -> Setup:
+    return Setup(
+        max_model_len=32, prefill_chunk_tokens=8, window=window, num_global=num_global, num_sliding=num_sliding
+    )
+
+
+def test_the_youngest_gives_way_and_says_the_same_later() -> None:
+    """8 blocks of 4 tokens for three sequences that need 5 each."""
+    engine = FakeEngine(small_pool(8))
+    oldest, middle, youngest = (add(engine, 4, max_tokens=16) for _ in range(3))
+    while engine.scheduler.num_preemptions == 0:
+        engine.step()
+    assert youngest.status is SequenceStatus.PREEMPTED
+    assert (youngest.num_computed_tokens, youngest.global_table.block_ids) == (0, [])
+    assert youngest.num_output_tokens > 0, "its output is kept"
+    num_output_tokens = oldest.num_output_tokens
+    engine.step()
+    assert oldest.num_output_tokens == num_output_tokens + 1
+    engine.run_until_idle()
+    assert [len(seq.output_token_ids) for seq in (oldest, middle, youngest)] == [16, 16, 16]
+    engine.check_idle()
+
+
+def test_a_preempted_sequence_is_the_next_to_be_admitted() -> None:
+    engine = FakeEngine(small_pool(8))
+    for _ in range(5):
+        add(engine, 4, max_tokens=16)
+    while engine.scheduler.num_preemptions == 0:
+        engine.step()
+    first, second = engine.scheduler._waiting[:2]
+    assert (first.status, second.status) == (SequenceStatus.PREEMPTED, SequenceStatus.WAITING)
+    while second.status is SequenceStatus.WAITING:
+        engine.step()
+    assert first.status in (SequenceStatus.RUNNING, SequenceStatus.FINISHED)
+    engine.run_until_idle()
+    assert all(seq.finish_reason is FinishReason.LENGTH for seq in engine.sequences)
+
+
+@pytest.mark.parametrize("scarce", ["global", "sliding"])
+def test_the_smallest_memory_serves_everyone_one_after_the_other(scarce: str) -> None:
+    """8 global blocks hold max_model_len tokens, 5 sliding blocks a window of 8 and a chunk of 8."""
+    engine = FakeEngine(small_pool(8) if scarce == "global" else small_pool(200, num_sliding=5))
+    for _ in range(12):
+        add(engine, 16, max_tokens=16)
+    engine.run_until_idle(max_steps=12 * 4 * (4 * 2 + 16))
+    engine.check_idle()
+    assert all(seq.num_output_tokens == 16 for seq in engine.sequences)
+
+
+def test_a_prompt_is_not_admitted_while_the_memory_of_the_running_ones_is_spoken_for() -> None:
+    """Two prompts of 6 blocks in a pool of 8: one at a time, nothing is computed twice."""
+    engine = FakeEngine(small_pool(8))
+    add(engine, 24, max_tokens=1)
+    add(engine, 24, max_tokens=1)
+    engine.step()
+    assert engine.scheduler.num_running == 1
+    engine.run_until_idle()
+    assert engine.scheduler.num_preemptions == 0
+
+
+def test_a_long_prompt_that_waits_for_memory_is_not_overtaken() -> None:
+    engine = FakeEngine(small_pool(8))
+    add(engine, 16, max_tokens=8)
+    long, short = add(engine, 24, max_tokens=1), add(engine, 4, max_tokens=1)
+    engine.step()
+    assert (long.status, short.status) == (SequenceStatus.WAITING, SequenceStatus.WAITING)
+    engine.run_until_idle()
+    engine.check_idle()
+
+
+def test_the_youngest_makes_do_with_the_memory_that_is_left() -> None:
+    """6 sliding blocks: the oldest holds 3 for its window, the other 3 hold a window but no whole chunk beside it."""
+    engine = FakeEngine(small_pool(200, num_sliding=6, window=9))
+    oldest = add(engine, 12, max_tokens=20)
+    for _ in range(3):
+        engine.step()
+    youngest = add(engine, 24, max_tokens=1)
+    while not youngest.is_finished:
+        engine.step()
+    assert not oldest.is_finished
+    assert engine.scheduler.num_preemptions == 0
+
+
+def test_siblings_share_one_prefill() -> None:
+    """42 tokens in blocks of 4: the siblings compute 2 each, in the step after the leader's prompt is done."""
+    engine = FakeEngine(Setup(max_num_seqs=4))
+    siblings = engine.add(prompt(42), n=4, max_tokens=5, ignore_eos=True)
+    scheduled = []
+    for _ in range(4):
+        batch = engine.schedule()
+        scheduled.append(amounts(batch))
+        engine.complete(batch)
+    assert scheduled == [{0: 16}, {0: 16}, {0: 10}, {0: 1, 1: 2, 2: 2, 3: 2}]
+    assert engine.kv.num_used.num_global == 10 + 4 * 1
+    assert engine.scheduler.num_prefix_hit_tokens == 0, "that is no hit of the request"
+    engine.run_until_idle()
+    assert len({tuple(seq.output_token_ids) for seq in siblings}) > 1
+    engine.check_idle()
+
+
+def test_waiting_siblings_keep_their_seats_and_let_others_pass() -> None:
+    engine = FakeEngine(Setup(max_num_seqs=3))
+    siblings = engine.add(prompt(42), n=2, max_tokens=5, ignore_eos=True)
+    others = [add(engine, 4, max_tokens=30, seed=seed) for seed in (1, 2)]
+    engine.step()
+    assert [seq.status for seq in others] == [SequenceStatus.RUNNING, SequenceStatus.WAITING]
+    for _ in range(3):
+        engine.step()
+    assert siblings[1].status is SequenceStatus.RUNNING
+
+
+def test_siblings_of_a_leader_that_was_ended_go_on() -> None:
+    engine = FakeEngine(Setup())
+    leader, sibling = engine.add(prompt(42), n=2, max_tokens=5, ignore_eos=True)
+    engine.step()
+    engine.finish(leader, FinishReason.ABORT)
+    engine.run_until_idle()
+    assert sibling.finish_reason is FinishReason.LENGTH
+
+
+def test_a_repeated_prompt_is_a_prefix_hit_and_counted() -> None:
+    engine = FakeEngine(Setup())
+    first = add(engine, 42, seed=1)
+    engine.step()
+    assert engine.scheduler.kv_cache_usage == 4 / 200
+    engine.run_until_idle()
+    assert engine.scheduler.kv_cache_usage == 0
+    second = add(engine, 42, seed=1)
+    engine.run_until_idle()
+    assert (first.num_cached_tokens, second.num_cached_tokens) == (0, 40)
+    assert (engine.scheduler.num_prefix_query_tokens, engine.scheduler.num_prefix_hit_tokens) == (84, 40)
+    assert first.output_token_ids == second.output_token_ids
+
+
+def test_without_prefix_caching_requests_share_nothing_and_siblings_still_do() -> None:
+    engine = FakeEngine(Setup(enable_prefix_caching=False))
+    first = engine.add(prompt(42), n=2, max_tokens=2, ignore_eos=True)
+    engine.run_until_idle()
+    second = engine.add(prompt(42), n=2, max_tokens=2, ignore_eos=True)
+    engine.run_until_idle()
+    assert [seq.num_cached_tokens for seq in (*first, *second)] == [0, 40, 0, 40]
+
+
+def test_prompt_logprobs_compute_the_whole_prompt_once() -> None:
+    engine = FakeEngine(Setup())
+    add(engine, 42, seed=0)
+    engine.run_until_idle()
+    sequences = engine.add(prompt(42), n=2, max_tokens=2, ignore_eos=True, prompt_logprobs=1)
+    engine.run_until_idle()
+    assert [seq.num_cached_tokens for seq in sequences] == [0, 40]
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, 2, 3, 4, 9])
+def test_abort_frees_the_blocks_at_once_in_every_phase(num_steps: int) -> None:
+    engine = FakeEngine(Setup(max_num_seqs=2))
+    sequences = engine.add(prompt(42), n=3, max_tokens=20, ignore_eos=True)
+    for _ in range(num_steps):
+        engine.step()
+    aborted = engine.scheduler.abort(sequences[0].request_id)
+    assert set(aborted) == set(sequences)
+    assert {seq.finish_reason for seq in sequences} == {FinishReason.ABORT}
+    engine.check_idle()
+    assert engine.scheduler.abort("request-0") == []
+
+
+def test_a_failed_step_runs_again_without_the_culprit() -> None:
+    engine = FakeEngine(Setup())
+    first, culprit, third = (add(engine, 10) for _ in range(3))
+    batch = engine.schedule()
+    engine.finish(culprit, FinishReason.ABORT)
+    events = engine.complete(batch.without(culprit))
+    assert [event.seq for event in events] == [first, third]
+    engine.run_until_idle()
+    assert culprit.num_output_tokens == 0
+    engine.check_idle()
+
+
+def test_a_step_may_be_planned_again_when_it_never_ran() -> None:
+    engine = FakeEngine(Setup(max_num_batched_tokens=20))
+    for _ in range(3):
+        add(engine, 30)
+    for _ in range(5):
+        engine.schedule()
+    assert all(seq.num_computed_tokens == 0 for seq in engine.sequences)
+    engine.run_until_idle()
+    engine.check_idle()
+
+
+def test_a_sequence_that_ended_while_its_step_ran_gets_nothing_from_it() -> None:
+    engine = FakeEngine(Setup())
+    first, ended = add(engine, 10), add(engine, 10)
+    batch = engine.schedule()
+    events = engine.complete(batch, end_meanwhile=ended)
+    assert [event.seq for event in events] == [first]
+    assert ended.num_output_tokens == 0
+    engine.check()
+
+
+def test_a_sequence_ends_once() -> None:
+    engine = FakeEngine(Setup())
+    seq = add(engine, 10)
+    engine.finish(seq, FinishReason.STOP)
+    with pytest.raises(AssertionError, match="ends twice"):
+        engine.finish(seq, FinishReason.STOP)
+
+
+def test_an_empty_scheduler_has_an_empty_batch() -> None:
+    engine = FakeEngine(Setup())
+    assert len(engine.schedule()) == 0
+    assert not engine.scheduler.has_work
+    assert engine.scheduler.update(Batch(), {}) == []
+
+
+def test_bounds_that_cannot_work_are_refused() -> None:
+    with pytest.raises(ValueError, match="max_num_batched_tokens=19 must be at least 20"):
+        SchedulerConfig(max_num_seqs=4, max_num_batched_tokens=19, max_model_len=64, prefill_chunk_tokens=16)
+    with pytest.raises(ValueError, match="max_num_seqs=0"):
+        SchedulerConfig(max_num_seqs=0, max_num_batched_tokens=19, max_model_len=64, prefill_chunk_tokens=16)
+    with pytest.raises(ValueError, match="max_model_len=64 with prefill_chunk_tokens=16 needs"):
+        FakeEngine(Setup(num_global=15))
+
+
+def test_16_sequences_of_2000_tokens_run_at_once_in_the_blocks_of_1_gib() -> None:
+    """2,000 tokens of prompt and output together, with the layers of Gemma 3 270M."""
+    layout = KVCacheLayout(
+        block_size=16, window=512, num_global_layers=3, num_sliding_layers=15, num_bytes_per_token=1024
+    )
+    counts = num_blocks_for(2**30, layout, max_num_seqs=16, max_model_len=32_768, prefill_chunk_tokens=384)
+    setup = Setup(
+        max_num_seqs=16,
+        max_num_batched_tokens=2048,
+        max_model_len=32_768,
+        prefill_chunk_tokens=384,
+        block_size=16,
+        window=512,
+        num_global=counts.num_global,
+        num_sliding=counts.num_sliding,
+    )
+    engine = FakeEngine(setup)
+    for _ in range(16):
+        add(engine, 1_990, max_tokens=10)
+    most_used = BlockCounts(0, 0)
+    while engine.scheduler.has_work:
+        engine.step()
+        most_used = max(most_used, engine.kv.num_used, key=lambda used: used.num_global)
+    assert engine.scheduler.num_preemptions == 0
+    assert most_used.num_global == 16 * 125
+    engine.check_idle()

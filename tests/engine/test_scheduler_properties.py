@@ -1,0 +1,210 @@
+"""Random workloads without weights: whatever arrives, is aborted or fails, and however little memory there is.
+
+Each workload draws its own sizes, down to the smallest pools allowed, and its own requests. After every operation all
+invariants are checked, and for every scheduled row that each key it attends to is in the right place
+(``fakes.FakeRunner``).
+"""
+
+import random
+from collections import Counter
+
+import pytest
+
+from engine.errors import RequestError
+from engine.kv_cache_manager import blocks_for_one_sequence
+from engine.outputs import FinishReason
+from engine.sequence import Batch, Sequence
+from tests.engine.fakes import FakeEngine, Setup, generate_alone
+
+NUM_WORKLOADS = 10_000
+NUM_SHARDS = 20
+
+
+def random_setup(rng: random.Random) -> Setup:
+    block_size = rng.choice([1, 2, 3, 4])
+    window = rng.randint(1, 10)
+    chunk = rng.choice([1, 2, 3, 5, 8])
+    max_model_len = rng.choice([4, 12, 20, 20, 40])
+    max_num_seqs = rng.randint(1, 5)
+    for_one = blocks_for_one_sequence(max_model_len, block_size=block_size, window=window, prefill_chunk_tokens=chunk)
+    is_roomy = rng.random() < 0.3
+    return Setup(
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_seqs + chunk + rng.choice([0, 0, 0, 1, 4, 20]),
+        max_model_len=max_model_len,
+        prefill_chunk_tokens=chunk,
+        block_size=block_size,
+        window=window,
+        num_global=for_one.num_global * max_num_seqs if is_roomy else random_num_blocks(rng, for_one.num_global),
+        num_sliding=for_one.num_sliding * max_num_seqs if is_roomy else random_num_blocks(rng, for_one.num_sliding),
+        enable_prefix_caching=rng.random() < 0.7,
+    )
+
+
+def random_num_blocks(rng: random.Random, smallest: int) -> int:
+    return rng.choice([smallest, smallest, smallest + 1, smallest + 4, 2 * smallest])
+
+
+def has_memory_for_all(setup: Setup) -> bool:
+    for_one = blocks_for_one_sequence(
+        setup.max_model_len,
+        block_size=setup.block_size,
+        window=setup.window,
+        prefill_chunk_tokens=setup.prefill_chunk_tokens,
+    )
+    num_seqs = setup.max_num_seqs
+    return setup.num_global >= num_seqs * for_one.num_global and setup.num_sliding >= num_seqs * for_one.num_sliding
+
+
+class Workload:
+    """One engine under random operations, with the promises of the scheduler's docstring checked at every step."""
+
+    def __init__(self, seed: int, seen: Counter[str]) -> None:
+        self.rng = random.Random(seed)
+        self.seen = seen
+        self.setup = random_setup(self.rng)
+        self.engine = FakeEngine(self.setup)
+        self.has_ample_memory = has_memory_for_all(self.setup)
+        self.shared_prompts = [self.random_tokens(self.setup.max_model_len) for _ in range(2)]
+        self.num_steps_left: dict[Sequence, int] = {}
+
+    def random_tokens(self, num_tokens: int) -> list[int]:
+        return [self.rng.randrange(3) for _ in range(num_tokens)]
+
+    def run(self) -> None:
+        for _ in range(self.rng.randint(2, 14)):
+            operations = [self.add, self.add_many, self.abort, self.step, self.fail]
+            self.rng.choices(operations, [5, 1, 1, 10, 2])[0]()
+        while self.engine.scheduler.has_work:
+            self.step()
+        self.engine.check_idle()
+        self.check_outputs()
+        self.seen["preemptions"] += self.engine.scheduler.num_preemptions
+        self.seen["hit tokens"] += self.engine.scheduler.num_prefix_hit_tokens
+
+    def add(self) -> None:
+        num_tokens = self.rng.randrange(self.setup.max_model_len)
+        shared = self.rng.choice([*self.shared_prompts, self.random_tokens(num_tokens)])[:num_tokens]
+        prompt = shared + self.random_tokens(self.rng.choice([0, 1, 1, 4]))
+        max_tokens = self.rng.choice([None, 0, 1, 2, 5, 9])
+        room = self.setup.max_model_len - len(prompt)
+        try:
+            self.engine.add(
+                prompt,
+                n=self.rng.choice([1, 1, 1, 2, 4]),
+                max_tokens=max_tokens,
+                ignore_eos=self.rng.random() < 0.7,
+                prompt_logprobs=self.rng.choice([None, None, None, 1]),
+            )
+        except RequestError:
+            self.seen["refusals"] += 1
+            assert not prompt or room < (1 if max_tokens is None else max_tokens)
+        else:
+            assert room >= (1 if max_tokens is None else max_tokens)
+
+    def add_many(self) -> None:
+        for _ in range(self.setup.max_num_seqs + 1):
+            self.add()
+
+    def abort(self) -> None:
+        if self.engine.sequences:
+            self.seen["aborts"] += 1
+            self.engine.abort(self.rng.choice(self.engine.sequences).request_id)
+
+    def fail(self) -> None:
+        """A step that is never run, or run again without the one that broke it, or that one ends while it runs."""
+        batch = self.engine.schedule()
+        case = self.rng.choice(["forget", "retry later", "retry", "end meanwhile"])
+        if len(batch) == 0 or case == "forget":
+            return
+        self.seen["failures"] += 1
+        culprit = self.rng.choice(batch.scheduled).seq
+        if case == "end meanwhile":
+            self.engine.complete(batch, end_meanwhile=culprit)
+            return
+        self.engine.finish(culprit, FinishReason.ABORT)
+        if case == "retry":
+            self.engine.complete(batch.without(culprit))
+
+    def step(self) -> None:
+        had_work = self.engine.scheduler.has_work
+        computed = {seq: seq.num_computed_tokens for seq in self.running()}
+        num_preemptions = self.engine.scheduler.num_preemptions
+        batch = self.engine.schedule()
+        assert (len(batch) > 0) == had_work
+        for seq in self.running():
+            assert computed.get(seq, seq.num_computed_tokens) == seq.num_computed_tokens, "schedule computed something"
+        self.check_admission(max((seq.seq_id for seq in self.running() if seq not in computed), default=-1))
+        self.check_bounds(batch)
+        self.check_decodes(batch, num_preemptions)
+        self.check_progress()
+        self.engine.complete(batch)
+
+    def running(self) -> list[Sequence]:
+        running: list[Sequence] = self.engine.scheduler._running
+        return running
+
+    def check_admission(self, youngest_admitted: int) -> None:
+        """Nobody is overtaken but by those that a sibling lets pass while it waits for its leader."""
+        for seq in self.engine.scheduler._waiting:
+            assert seq.seq_id > youngest_admitted or seq.waits_for_leader
+
+    def check_bounds(self, batch: Batch) -> None:
+        assert batch.num_tokens <= self.setup.max_num_batched_tokens
+        for item in batch.scheduled:
+            assert 1 <= item.num_scheduled_tokens <= self.setup.prefill_chunk_tokens
+            held = len(item.seq.sliding_table.block_ids)
+            most = blocks_for_one_sequence(
+                item.seq.num_tokens,
+                block_size=self.setup.block_size,
+                window=self.setup.window,
+                prefill_chunk_tokens=self.setup.prefill_chunk_tokens,
+            )
+            assert held <= most.num_sliding
+            assert len(item.seq.global_table.block_ids) <= most.num_global
+            caches_nothing = item.seq.wants_prompt_logprobs or not self.setup.enable_prefix_caching
+            assert not (caches_nothing and item.seq.index == 0 and item.seq.num_cached_tokens)
+
+    def check_decodes(self, batch: Batch, num_preemptions: int) -> None:
+        """All that decode are in the batch; only when memory ran out may the youngest of all be missing."""
+        decoding = {seq for seq in self.running() if seq.num_uncomputed_tokens == 1}
+        missing = decoding - {item.seq for item in batch.scheduled}
+        if self.has_ample_memory:
+            assert self.engine.scheduler.num_preemptions == num_preemptions
+        if missing:
+            self.seen["youngest without memory"] += 1
+            assert not self.has_ample_memory
+            assert missing == {self.running()[-1]}
+
+    def check_progress(self) -> None:
+        """The bound of the docstring on prefill: for everyone while memory suffices, for the oldest always."""
+        running = self.running()
+        promised = running if self.has_ample_memory else running[:1]
+        num_steps_left = {}
+        for seq in promised:
+            if seq.num_uncomputed_tokens > 1:
+                num_chunks = -(-seq.num_uncomputed_tokens // self.setup.prefill_chunk_tokens)
+                num_steps = self.num_steps_left.get(seq, self.setup.max_num_seqs * num_chunks)
+                assert num_steps > 0, f"sequence {seq.seq_id} is not served in the promised number of steps"
+                num_steps_left[seq] = num_steps - 1
+        self.num_steps_left = num_steps_left
+
+    def check_outputs(self) -> None:
+        for seq in self.engine.sequences:
+            prompt = seq.token_ids[: seq.num_prompt_tokens]
+            assert seq.output_token_ids == generate_alone(prompt, seq.index, seq.num_output_tokens)
+            if seq.finish_reason is FinishReason.LENGTH:
+                assert seq.num_tokens == seq.max_num_tokens
+
+
+@pytest.mark.parametrize("shard", range(NUM_SHARDS))
+def test_random_workloads(shard: int) -> None:
+    seen: Counter[str] = Counter()
+    for seed in range(shard, NUM_WORKLOADS, NUM_SHARDS):
+        try:
+            Workload(seed, seen).run()
+        except AssertionError as error:
+            raise AssertionError(f"workload {seed}: {error}") from error
+    for event in ("preemptions", "hit tokens", "refusals", "aborts", "failures"):
+        assert seen[event] > 50, f"the workloads are too tame: {seen}"
+    assert seen["youngest without memory"] > 0, f"the workloads are too tame: {seen}"
