@@ -182,9 +182,9 @@ class AsyncLLMEngine:
             client.news.put_nowait(EngineNotReadyError("The server is shutting down."))
 
     async def shutdown(self) -> None:
-        """End the engine thread."""
+        """End the engine thread. One that is still loading is left to the end of the process."""
         self._inbox.put(None)
-        if self._thread is not None:
+        if self._thread is not None and self._loaded is not None:
             await asyncio.to_thread(self._thread.join)
 
     def _deliver(self, news: list[tuple[str, _News]], stats: EngineStats) -> None:
@@ -220,7 +220,7 @@ class AsyncLLMEngine:
         while self._take_commands(core, loop):
             result = core.step()
             for request_id, error in result.errors.items():
-                log.error("Request %s failed in its step: %r", request_id, error.__cause__ or error)
+                log.error("Request %s failed in its step: %s", request_id, type(error.__cause__ or error).__name__)
             news: list[tuple[str, _News]] = [(output.request_id, output) for output in result.outputs]
             _on_loop(loop, self._deliver, [*news, *result.errors.items()], _stats(core))
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 MAX_LOGPROBS = 20
 MAX_N = 8
-MAX_STOP_STRINGS = 4
+MAX_STOP_STRINGS = 8  # a request may have 4; a prompt format adds its own
 MAX_STOP_CHARS = 256
 MAX_LOGIT_BIAS = 1024
 MAX_SEED = 2**63 - 1

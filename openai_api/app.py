@@ -1,0 +1,71 @@
+"""The ASGI application: routes, error handlers, middleware and the life of the engine, put together."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from openai_api.access import AccessControl
+from openai_api.engine_api import Engine
+from openai_api.errors import install_error_handlers
+from openai_api.logs import log_event, where_it_failed
+from openai_api.metrics import Metrics
+from openai_api.middleware import RequestContext
+from openai_api.routes import add_routes, openapi_document
+from openai_api.services import Services
+from openai_api.settings import ServerSettings
+
+API_VERSION = "1"
+
+
+def log_outcome(error: Exception | None) -> None:
+    if error is not None:
+        log_event(logging.ERROR, "load_failed", where_it_failed(error))
+
+
+def create_app(
+    engine: Engine, settings: ServerSettings, *, on_loaded: Callable[[Exception | None], None] = log_outcome
+) -> FastAPI:
+    """The app that serves ``engine``, which it starts and shuts down with itself.
+
+    The engine loads in the background: the app answers at once, ``/health`` when it is ready. ``on_loaded`` is called
+    on the event loop, with the error if there was one.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None, None]:
+        loading = asyncio.create_task(_load(engine, on_loaded))
+        try:
+            yield
+        finally:
+            loading.cancel()
+            await engine.shutdown()
+
+    # No documentation pages: theirs load scripts from elsewhere. No redirects: they would lose a request's body.
+    app = FastAPI(
+        title="Gemma 3 270M",
+        version=API_VERSION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
+    metrics = Metrics(engine.stats)
+    app.state.services = Services(engine, settings, metrics)
+    add_routes(app)
+    app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]
+    install_error_handlers(app, retry_after_s=settings.retry_after_s)
+    app.add_middleware(AccessControl, settings=settings)
+    app.add_middleware(RequestContext, metrics=metrics)  # added last: outermost
+    return app
+
+
+async def _load(engine: Engine, on_loaded: Callable[[Exception | None], None]) -> None:
+    try:
+        await engine.start()
+    except Exception as error:
+        on_loaded(error)
+    else:
+        on_loaded(None)

@@ -1,0 +1,119 @@
+"""Which exception becomes which HTTP status and OpenAI error body: the only place where error bodies are made.
+
+A body never quotes a prompt, a path, a traceback or the text of a library: messages are written here, in ``validation``
+or in the engine's own exceptions.
+"""
+
+import json
+from collections.abc import Mapping
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from engine.errors import (
+    DeadlineError,
+    EngineError,
+    EngineNotReadyError,
+    QueueFullError,
+    QueueTimeoutError,
+    RequestError,
+    StepError,
+)
+from engine.sampling_params import SamplingParamsError
+
+# With the name of a parameter this keeps a body below 4 KiB even if every character needs six bytes.
+MAX_MESSAGE_CHARS = 500
+MAX_PARAM_CHARS = 64
+
+TYPE_BY_STATUS: Mapping[int, str] = {403: "permission_error", 429: "rate_limit_error"}
+NO_RETRY = {"x-should-retry": "false"}
+STATUS_BY_ERROR: Mapping[type[Exception], tuple[int, str]] = {
+    QueueFullError: (429, "queue_full"),
+    QueueTimeoutError: (503, "queue_timeout"),
+    EngineNotReadyError: (503, "not_ready"),
+    DeadlineError: (504, "deadline_exceeded"),
+    StepError: (500, "step_failed"),
+}
+
+
+class ApiError(Exception):
+    """An answer with an error body. ``headers`` go beside the usual ones."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
+        self.headers = dict(headers or {})
+
+    @property
+    def type(self) -> str:
+        return TYPE_BY_STATUS.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+
+
+def invalid_value(param: str | None, message: str) -> ApiError:
+    return ApiError(400, message, code="invalid_value", param=param)
+
+
+def retry_after(seconds: int) -> dict[str, str]:
+    """OpenAI's clients obey 1 to 120 seconds and ignore anything else."""
+    return {"Retry-After": str(min(max(seconds, 1), 120))}
+
+
+def error_body(error: ApiError) -> bytes:
+    param = None if error.param is None else error.param[:MAX_PARAM_CHARS]
+    body = {"message": error.message[:MAX_MESSAGE_CHARS], "type": error.type, "param": param, "code": error.code}
+    return json.dumps({"error": body}, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def error_response(error: ApiError) -> Response:
+    return Response(error_body(error), error.status, headers=error.headers, media_type="application/json")
+
+
+def to_api_error(error: Exception, *, retry_after_s: int) -> ApiError:
+    """The answer to any exception; what is not known to be the client's doing is a 500 that says nothing more."""
+    match error:
+        case ApiError():
+            return error
+        case HTTPException():
+            return _routing_error(error)
+        case SamplingParamsError():
+            return invalid_value(error.param, str(error))
+        case RequestError():
+            return ApiError(400, str(error), code=error.code, param=error.param)
+    status, code = STATUS_BY_ERROR.get(type(error), (500, "internal_error"))
+    message = "The server failed on this request." if status == 500 else str(error)
+    wait_s = error.retry_after_s if isinstance(error, QueueFullError) else retry_after_s
+    # Asked again, a request would fail or run into its deadline again.
+    return ApiError(status, message, code=code, headers=retry_after(wait_s) if status in {429, 503} else NO_RETRY)
+
+
+def _routing_error(error: HTTPException) -> ApiError:
+    if error.status_code == 404:
+        return ApiError(404, "There is no such endpoint.", code="unknown_url")
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        message = f"This endpoint does not have that method; it has {allowed}."
+        return ApiError(405, message, code="method_not_allowed", headers={"Allow": allowed})
+    return ApiError(400, "The request is malformed.", code="invalid_value")
+
+
+def install_error_handlers(app: FastAPI, *, retry_after_s: int) -> None:
+    """Our own answers in place of FastAPI's. Exceptions not listed here end in ``middleware.RequestContext``."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        return error_response(to_api_error(error, retry_after_s=retry_after_s))
+
+    for kind in (ApiError, EngineError, SamplingParamsError, HTTPException):
+        app.add_exception_handler(kind, answer)

@@ -1,0 +1,153 @@
+"""Every request field by name, and what this server does with it.
+
+``GET /v1/capabilities`` answers with this table and the tables of ``docs/api.md`` are written from it; the models in
+``schemas`` read from it which fields are refused. Tests hold all of them, and OpenAI's own list of fields, equal to it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Support(StrEnum):
+    EXACT = "exact"  # does what its description says
+    NO_EFFECT = "no_effect"  # accepted; could not change the answer
+    REFUSED = "refused"  # 400 unsupported_parameter
+
+
+@dataclass(frozen=True, slots=True)
+class RequestField:
+    """``neutral`` values of a refused field ask for nothing, so they are accepted, as ``null`` always is."""
+
+    name: str
+    support: Support
+    note: str
+    neutral: tuple[object, ...] = ()
+
+
+def _exact(name: str, note: str) -> RequestField:
+    return RequestField(name, Support.EXACT, note)
+
+
+def _no_effect(name: str, note: str) -> RequestField:
+    return RequestField(name, Support.NO_EFFECT, note)
+
+
+def _refused(name: str, note: str, *, neutral: tuple[object, ...] = ()) -> RequestField:
+    return RequestField(name, Support.REFUSED, note, neutral)
+
+
+_SAMPLING = (
+    _exact("model", "required; another name than the served one is a 404 `model_not_found`"),
+    _exact("stream", "boolean, default false"),
+    _exact("stream_options", "only with `stream: true`"),
+    _exact(
+        "stream_options.include_usage", "boolean: `usage` is null on every chunk, and one last chunk has the totals"
+    ),
+    _exact("stream_options.continuous_usage_stats", "boolean, with `include_usage`: every chunk has the usage so far"),
+    _refused("stream_options.include_obfuscation", "no padding is ever sent", neutral=(False,)),
+    _exact("temperature", "0 to 2, default 1 or the checkpoint's; 0 is exact argmax, the lowest id on a tie"),
+    _exact("top_p", "above 0 to 1, default 1 or the checkpoint's"),
+    _exact("top_k", "integer from 0, default 0 (all tokens) or the checkpoint's"),
+    _exact("min_p", "0 to 1, default 0"),
+    _exact("frequency_penalty", "-2 to 2, default 0"),
+    _exact("presence_penalty", "-2 to 2, default 0"),
+    _exact("repetition_penalty", "above 0 to 10, default 1"),
+    _exact("logit_bias", "up to 1,024 entries: token id inside the vocabulary -> -100 to 100"),
+    _exact("seed", "64-bit integer; the same seed gives the same text whatever else runs"),
+    _exact("stop", "a string or up to 4, each of 1 to 256 characters; may span tokens, is never sent"),
+    _exact("stop_token_ids", "up to 256 token ids that end the answer"),
+    _exact("n", "1 to 8 choices, default 1"),
+    _exact("min_tokens", "integer from 0, at most the token limit: no end before so many tokens"),
+    _exact("ignore_eos", "boolean: the model's end tokens do not end the answer"),
+    _exact("truncate_prompt_tokens", "integer from 1: keep only the last so many prompt tokens (and `<bos>` in front)"),
+    _exact("return_token_ids", "boolean: adds `prompt_token_ids` and `token_ids`"),
+    _no_effect("user", "string"),
+)
+
+CHAT_FIELDS = (
+    _exact("messages", "required, 1 to 4,096"),
+    _exact("messages[].role", "`system`, `developer`, `user`, `assistant` or `tool`"),
+    _exact("messages[].content", "a string, or parts of type `text`, which are joined"),
+    _exact("messages[].content[].type", "`text`; other types are 400 `unsupported_parameter`"),
+    _exact("messages[].content[].text", "string"),
+    _refused("messages[].content[].prompt_cache_breakpoint", "no cache control"),
+    _no_effect("messages[].tool_call_id", "string"),
+    _refused("messages[].name", "Gemma's turns have no names"),
+    _refused("messages[].tool_calls", "no tools", neutral=([],)),
+    _refused("messages[].function_call", "no tools"),
+    _refused("messages[].audio", "text only"),
+    _refused("messages[].refusal", "text only"),
+    *_SAMPLING,
+    _exact("max_completion_tokens", "integer from 1; default: as many as the context has room for"),
+    _exact("max_tokens", "the old name of `max_completion_tokens`; if both are given they must be equal"),
+    _exact("logprobs", "boolean: log probabilities before temperature"),
+    _exact("top_logprobs", "0 to 20, only with `logprobs: true`"),
+    _exact("add_generation_prompt", "boolean, default true unless `continue_final_message`: open the model's turn"),
+    _exact("continue_final_message", "boolean: the answer continues the last message"),
+    _no_effect("metadata", "an object"),
+    _no_effect("store", "boolean; nothing is ever stored"),
+    _no_effect("service_tier", "string"),
+    _no_effect("safety_identifier", "string"),
+    _no_effect("prompt_cache_key", "string; equal prefixes are found by their tokens"),
+    _no_effect("parallel_tool_calls", "boolean; there are no tools"),
+    _refused("audio", "text only"),
+    _refused("function_call", "no tools", neutral=("none",)),
+    _refused("functions", "no tools", neutral=([],)),
+    _refused("modalities", "text only", neutral=(["text"],)),
+    _refused("moderation", "not here"),
+    _refused("prediction", "no predicted outputs"),
+    _refused("prompt_cache_options", "no cache control"),
+    _refused("prompt_cache_retention", "no cache control"),
+    _refused("reasoning_effort", "the model does not reason apart"),
+    _refused("response_format", "no constrained output", neutral=({"type": "text"},)),
+    _refused("tool_choice", "no tools", neutral=("none",)),
+    _refused("tools", "no tools", neutral=([],)),
+    _refused("verbosity", "no such control"),
+    _refused("web_search_options", "no web search"),
+)
+
+COMPLETION_FIELDS = (
+    _exact("prompt", "required: a string, token ids, or a list of up to 128 of either; text gets `<bos>` in front"),
+    *_SAMPLING,
+    _exact("max_tokens", "integer from 0, default 16"),
+    _exact("logprobs", "0 to 20 alternatives beside the chosen token, default none"),
+    _exact("echo", "boolean: the prompt in front of the text, with `logprobs` its own log probabilities too"),
+    _refused("best_of", "one answer per choice", neutral=(1,)),
+    _refused("suffix", "the model cannot fill in the middle"),
+)
+
+TOKENIZE_FIELDS = (
+    _exact("model", "optional; another name than the served one is a 404 `model_not_found`"),
+    _exact("prompt", "a string; either this or `messages`"),
+    _exact("messages", "as in chat completions"),
+    _exact(
+        "add_special_tokens", "boolean, default true: `<bos>` in front of a prompt; messages have it once in any case"
+    ),
+    _exact("parse_special", "boolean, default false: names of control tokens in the prompt become those tokens"),
+    _exact("return_token_strs", "boolean, default false: adds `token_strs`"),
+    _exact("add_generation_prompt", "as in chat completions, only with `messages`"),
+    _exact("continue_final_message", "as in chat completions, only with `messages`"),
+)
+
+DETOKENIZE_FIELDS = (
+    _exact("model", "optional; another name than the served one is a 404 `model_not_found`"),
+    _exact("tokens", "required: token ids; control tokens are written by name"),
+)
+
+FIELDS_BY_ENDPOINT: Mapping[str, tuple[RequestField, ...]] = {
+    "/v1/chat/completions": CHAT_FIELDS,
+    "/v1/completions": COMPLETION_FIELDS,
+    "/tokenize": TOKENIZE_FIELDS,
+    "/detokenize": DETOKENIZE_FIELDS,
+}
+
+
+def refused_fields(fields: tuple[RequestField, ...], *, under: str = "") -> dict[str, tuple[object, ...]]:
+    """The refused fields directly inside ``under`` (as ``"messages[]."``), each with its neutral values."""
+    names = {field.name.removeprefix(under): field for field in fields if field.name.startswith(under)}
+    return {
+        name: (None, *field.neutral)
+        for name, field in names.items()
+        if field.support is Support.REFUSED and "." not in name
+    }

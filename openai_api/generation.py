@@ -1,0 +1,172 @@
+"""One request's run through the engine, as one async generator of chunks.
+
+A streaming answer sends the chunks as they come; a non-streaming answer folds the very same generator. Knows nothing of
+JSON. Closing the generator (or cancelling the task that iterates it) aborts the request in the engine.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TypeVar
+
+from engine.errors import EngineNotReadyError
+from engine.outputs import FinishReason, RequestOutput, TokenLogprob
+from engine.sampling_params import SamplingParams
+from openai_api.engine_api import Engine
+from openai_api.metrics import Metrics, RequestTimer
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What is to be generated: ``params.n`` choices for each prompt.
+
+    Attributes:
+        prompts: token ids.
+        echo: the text of each prompt if it shall stand in front of its choices, else empty.
+    """
+
+    request_id: str
+    prompts: tuple[Sequence[int], ...]
+    params: SamplingParams
+    echo: tuple[str, ...] = ()
+
+    @property
+    def num_choices(self) -> int:
+        return len(self.prompts) * self.params.n
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What one choice gained at once.
+
+    ``choice`` counts through all prompts. ``logprobs`` is as long as ``token_ids`` if it is there; the first token of a
+    prompt has none.
+    """
+
+    choice: int
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob | None, ...] | None = None
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(slots=True)
+class Usage:
+    """Mutable: grows while the request runs."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class Generation:
+    """Mutable, for one use: iterate ``chunks`` once, or await ``fold`` once. ``usage`` counts what has come so far."""
+
+    def __init__(self, job: Job, *, engine: Engine, metrics: Metrics) -> None:
+        self.job = job
+        self.engine = engine
+        self.metrics = metrics
+        self.usage = Usage(prompt_tokens=sum(map(len, job.prompts)))
+        self._finish_reasons: list[str] = []
+        self._begun: set[int] = set()
+
+    async def chunks(self) -> AsyncGenerator[list[Chunk], None]:
+        """The news of each engine output, never empty."""
+        timer = RequestTimer(self.metrics)
+        outcome = "abort"
+        try:
+            async with aclosing(_merge(self._engine_streams())) as outputs:
+                async for prompt_index, output in outputs:
+                    timer.output(sum(len(delta.token_ids) for delta in output.deltas))
+                    if output.deltas:
+                        yield self._take(prompt_index, output)
+        except Exception:
+            outcome = "error"
+            raise
+        finally:
+            unfinished = [outcome] * (self.job.num_choices - len(self._finish_reasons))
+            timer.finish(
+                prompt_tokens=self.usage.prompt_tokens,
+                completion_tokens=self.usage.completion_tokens,
+                reasons=self._finish_reasons + unfinished,
+            )
+
+    async def fold(self) -> list[Chunk]:
+        """The whole answer: one chunk per choice, equal to all of its chunks joined."""
+        parts: list[list[Chunk]] = [[] for _ in range(self.job.num_choices)]
+        async with aclosing(self.chunks()) as steps:
+            async for chunks in steps:
+                for chunk in chunks:
+                    parts[chunk.choice].append(chunk)
+        return [_joined(chunks) for chunks in parts]
+
+    def _engine_streams(self) -> list[AsyncGenerator[RequestOutput, None]]:
+        job = self.job
+        ids = [f"{job.request_id}-{i}" if len(job.prompts) > 1 else job.request_id for i in range(len(job.prompts))]
+        return [
+            self.engine.generate(request_id, token_ids, job.params)
+            for request_id, token_ids in zip(ids, job.prompts, strict=True)
+        ]
+
+    def _take(self, prompt_index: int, output: RequestOutput) -> list[Chunk]:
+        first_choice = prompt_index * self.job.params.n
+        chunks = self._begin(prompt_index, output)
+        for delta in output.deltas:
+            if delta.finish_reason is FinishReason.ABORT:
+                raise EngineNotReadyError("The server has stopped this request.")
+            if delta.finish_reason is not None:
+                self._finish_reasons.append(delta.finish_reason.value)
+            self.usage.completion_tokens += len(delta.token_ids)
+            choice = first_choice + delta.index
+            chunks.append(Chunk(choice, delta.text, delta.token_ids, delta.logprobs, delta.finish_reason))
+        return chunks
+
+    def _begin(self, prompt_index: int, output: RequestOutput) -> list[Chunk]:
+        """On a prompt's first output with deltas: what is said once per prompt."""
+        if prompt_index in self._begun:
+            return []
+        self._begun.add(prompt_index)
+        self.usage.cached_tokens += output.num_cached_tokens
+        if not self.job.echo:
+            return []
+        n, token_ids = self.job.params.n, tuple(self.job.prompts[prompt_index])
+        text, logprobs = self.job.echo[prompt_index], output.prompt_logprobs
+        return [Chunk(choice, text, token_ids, logprobs) for choice in range(prompt_index * n, (prompt_index + 1) * n)]
+
+
+def _joined(chunks: list[Chunk]) -> Chunk:
+    logprobs = [chunk.logprobs for chunk in chunks if chunk.logprobs is not None]
+    return Chunk(
+        choice=chunks[0].choice,
+        text="".join(chunk.text for chunk in chunks),
+        token_ids=tuple(token_id for chunk in chunks for token_id in chunk.token_ids),
+        logprobs=tuple(entry for entries in logprobs for entry in entries) if logprobs else None,
+        finish_reason=chunks[-1].finish_reason,
+    )
+
+
+async def _merge(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[tuple[int, T], None]:
+    """The items of all streams as they come, each with the index of its stream. Closes all streams in the end."""
+    if len(streams) == 1:  # every chat: no tasks, as each would cost more than the rest of a chunk's way
+        async with aclosing(streams[0]) as only:
+            async for item in only:
+                yield 0, item
+        return
+    waiting = {asyncio.ensure_future(anext(stream, None)): index for index, stream in enumerate(streams)}
+    try:
+        while waiting:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                index, news = waiting.pop(task), task.result()
+                if news is not None:  # else this stream has ended
+                    waiting[asyncio.ensure_future(anext(streams[index], None))] = index
+                    yield index, news
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for stream in streams:
+            await stream.aclose()

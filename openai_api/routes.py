@@ -1,0 +1,153 @@
+"""Which function serves which path, and what the OpenAPI document says of it."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
+from starlette.responses import Response
+
+from openai_api import service_status as status
+from openai_api.chat import create_chat_completion
+from openai_api.completions import create_completion
+from openai_api.playground import playground
+from openai_api.responses import (
+    CapabilitiesAnswer,
+    ChatCompletion,
+    Completion,
+    DetokenizeAnswer,
+    ErrorAnswer,
+    Model,
+    ModelList,
+    StatusAnswer,
+    TokenizeAnswer,
+)
+from openai_api.schemas import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
+from openai_api.tokenization import detokenize, tokenize
+
+DESCRIPTIONS: Mapping[int, str] = {
+    400: "The request is wrong: `error.param` names the field.",
+    401: "No valid API key.",
+    403: "Host or Origin is not allowed.",
+    404: "No such model or path.",
+    408: "The body came too slowly.",
+    413: "The body is too large.",
+    415: "The body is not JSON.",
+    429: "The queue is full: come back after `Retry-After`.",
+    431: "The headers are too large.",
+    500: "The server failed on this request.",
+    503: "Loading, draining, or waited too long in the queue.",
+    504: "The request ran longer than its deadline.",
+}
+ANY = (403, 431, 500, 503)
+MODEL = (401, *ANY)
+BODY = (400, 404, 408, 413, 415, *MODEL)
+GENERATION = (429, 504, *BODY)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """``streams``: the answer may also be server-sent events. ``text``: the media type of one that is not JSON."""
+
+    path: str
+    serve: Callable[[Request], Awaitable[Response]]
+    errors: tuple[int, ...] = ANY
+    body: type[BaseModel] | None = None
+    answer: type[BaseModel] | None = None
+    streams: bool = False
+    text: str = ""
+    parameters: tuple[str, ...] = ()
+
+    @property
+    def method(self) -> str:
+        return "GET" if self.body is None else "POST"
+
+
+ROUTES = (
+    Route(
+        path="/v1/chat/completions",
+        serve=create_chat_completion,
+        body=ChatCompletionRequest,
+        answer=ChatCompletion,
+        streams=True,
+        errors=GENERATION,
+    ),
+    Route(
+        path="/v1/completions",
+        serve=create_completion,
+        body=CompletionRequest,
+        answer=Completion,
+        streams=True,
+        errors=GENERATION,
+    ),
+    Route(path="/tokenize", serve=tokenize, body=TokenizeRequest, answer=TokenizeAnswer, errors=BODY),
+    Route(path="/detokenize", serve=detokenize, body=DetokenizeRequest, answer=DetokenizeAnswer, errors=BODY),
+    Route(path="/v1/models", serve=status.list_models, answer=ModelList, errors=MODEL),
+    # A path, as a model may be called OWNER/NAME.
+    Route(
+        path="/v1/models/{model:path}",
+        serve=status.retrieve_model,
+        answer=Model,
+        errors=(404, *MODEL),
+        parameters=("model",),
+    ),
+    Route(path="/v1/capabilities", serve=status.capabilities, answer=CapabilitiesAnswer, errors=MODEL),
+    Route(path="/health", serve=status.health, answer=StatusAnswer),
+    Route(path="/live", serve=status.live, answer=StatusAnswer),
+    Route(path="/metrics", serve=status.metrics, text="text/plain", errors=MODEL),
+    Route(path="/", serve=playground, text="text/html"),
+)
+
+
+def add_routes(app: FastAPI) -> None:
+    for route in ROUTES:
+        app.add_api_route(
+            route.path,
+            route.serve,
+            methods=[route.method],
+            response_model=None,
+            response_class=Response,
+            responses=_responses(route),
+            openapi_extra=_openapi_extra(route),
+        )
+
+
+def openapi_document(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document with the schemas of our bodies, which FastAPI does not see: this server reads them itself."""
+    document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+    bodies = [(route.body, "validation") for route in ROUTES if route.body is not None]
+    answers = [(route.answer, "serialization") for route in ROUTES if route.answer is not None]
+    models: Any = [*bodies, *answers, (ErrorAnswer, "serialization")]
+    _, schemas = models_json_schema(models, ref_template="#/components/schemas/{model}")
+    document["components"] = {"schemas": schemas["$defs"]}
+    return document
+
+
+def _responses(route: Route) -> dict[int | str, dict[str, Any]]:
+    content: dict[str, Any] = {} if route.answer is None else _json_of(route.answer)
+    if route.streams:
+        content["text/event-stream"] = {}
+    if route.text:
+        content[route.text] = {"schema": {"type": "string"}}
+    responses: dict[int | str, dict[str, Any]] = {200: {"description": "The answer.", "content": content}}
+    for code in route.errors:
+        responses[code] = {"description": DESCRIPTIONS[code], "content": _json_of(ErrorAnswer)}
+    return responses
+
+
+def _json_of(model: type[BaseModel]) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
+
+
+def _openapi_extra(route: Route) -> dict[str, Any]:
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in route.parameters
+    ]
+    extra: dict[str, Any] = {"parameters": parameters} if parameters else {}
+    if route.body is not None:
+        extra["requestBody"] = {"required": True, "content": _json_of(route.body)}
+    return extra

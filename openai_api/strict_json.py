@@ -1,0 +1,90 @@
+"""JSON from strangers: only what RFC 8259 calls interoperable, within a depth, as plain Python values.
+
+Refused beyond what ``json.loads`` refuses: other encodings than UTF-8, NaN and infinities also in the form 1e400, names
+that occur twice in one object, lone surrogates, nesting below ``max_depth``. Pure; any thread may call it.
+"""
+
+import json
+import math
+from typing import NoReturn
+
+from openai_api.errors import ApiError
+
+
+def parse_json(body: bytes, *, max_depth: int) -> object:
+    """The value of ``body``.
+
+    Raises:
+        ApiError: 400 ``invalid_json``; it says where, never what.
+    """
+    try:
+        text = body.decode("utf-8")
+        value = json.loads(
+            text, object_pairs_hook=_unique_names, parse_float=_finite_float, parse_constant=_refuse_constant
+        )
+    except UnicodeDecodeError:
+        raise _invalid("it is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise _invalid(f"syntax error at character {error.pos}") from None
+    except RecursionError:
+        raise _too_deep(max_depth) from None
+    except ValueError:  # an integer of more than 4,300 digits
+        raise _invalid("a number is too long") from None
+    _check(value, max_depth, max_depth)
+    return value
+
+
+def _unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    as_dict = dict(pairs)
+    if len(as_dict) != len(pairs):
+        raise _invalid("a name occurs twice in one object")
+    return as_dict
+
+
+def _finite_float(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise _invalid("a number is too large")
+    return value
+
+
+def _refuse_constant(_name: str) -> NoReturn:
+    raise _invalid("NaN and Infinity are not JSON")
+
+
+def _check(value: object, depth_left: int, max_depth: int) -> None:
+    """Walk the containers, at most ``max_depth`` deep, and check every string."""
+    if isinstance(value, str):
+        _check_text(value)
+    elif isinstance(value, dict):
+        _check_depth(depth_left, max_depth)
+        for name, item in value.items():
+            _check_text(name)
+            _check(item, depth_left - 1, max_depth)
+    elif isinstance(value, list):
+        _check_depth(depth_left, max_depth)
+        for item in value:
+            if not isinstance(item, int):  # long lists are token ids
+                _check(item, depth_left - 1, max_depth)
+
+
+def _check_depth(depth_left: int, max_depth: int) -> None:
+    if depth_left == 0:
+        raise _too_deep(max_depth)
+
+
+def _check_text(text: str) -> None:
+    """A lone surrogate can come from a \\u escape; no text with one can be tokenised, hashed or sent back."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise _invalid("a string has a lone surrogate") from None
+
+
+def _too_deep(max_depth: int) -> ApiError:
+    return _invalid(f"it is nested deeper than {max_depth} levels")
+
+
+def _invalid(why: str) -> ApiError:
+    return ApiError(400, f"The request body is not valid JSON: {why}.", code="invalid_json")

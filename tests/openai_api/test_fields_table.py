@@ -1,0 +1,100 @@
+"""One table of request fields: the schemas, OpenAI's own list, the capabilities and the documentation all agree with it."""
+
+import re
+from pathlib import Path
+from typing import get_args, get_origin, get_type_hints
+
+import pytest
+from openai.types import completion_create_params as text_params
+from openai.types.chat import completion_create_params as chat_params
+from pydantic import BaseModel
+
+from openai_api.fields import FIELDS_BY_ENDPOINT, RequestField, Support
+from openai_api.schemas import (
+    ChatCompletionRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    Message,
+    StreamOptions,
+    TextPart,
+    TokenizeRequest,
+)
+from tests.openai_api.harness import Asgi
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "api.md"
+MODELS: dict[str, type[BaseModel]] = {
+    "/v1/chat/completions": ChatCompletionRequest,
+    "/v1/completions": CompletionRequest,
+    "/tokenize": TokenizeRequest,
+    "/detokenize": DetokenizeRequest,
+}
+PARTS: dict[str, type[BaseModel]] = {
+    "messages[].content[].": TextPart,
+    "messages[].": Message,
+    "stream_options.": StreamOptions,
+}
+
+
+def names(fields: tuple[RequestField, ...], *supports: Support) -> set[str]:
+    return {field.name for field in fields if field.support in supports}
+
+
+def top_level(all_names: set[str]) -> set[str]:
+    return {name for name in all_names if "." not in name and "[" not in name}
+
+
+@pytest.mark.parametrize("endpoint", MODELS)
+def test_the_schemas_have_just_the_fields_that_are_taken(endpoint: str) -> None:
+    fields = FIELDS_BY_ENDPOINT[endpoint]
+    assert len({field.name for field in fields}) == len(fields)
+    taken = names(fields, Support.EXACT, Support.NO_EFFECT)
+    assert set(MODELS[endpoint].model_fields) == top_level(taken)
+    if endpoint == "/v1/chat/completions":
+        for prefix, model in PARTS.items():
+            inner = {name.removeprefix(prefix) for name in taken if name.startswith(prefix)}
+            assert set(model.model_fields) == top_level(inner)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "params"),
+    [
+        ("/v1/chat/completions", chat_params.CompletionCreateParamsStreaming),
+        ("/v1/completions", text_params.CompletionCreateParamsStreaming),
+    ],
+)
+def test_every_field_that_openai_defines_is_in_the_table(endpoint: str, params: type) -> None:
+    assert set(get_type_hints(params)) <= top_level({field.name for field in FIELDS_BY_ENDPOINT[endpoint]})
+
+
+def test_the_inner_fields_that_openai_defines_are_in_the_table() -> None:
+    known = {field.name for field in FIELDS_BY_ENDPOINT["/v1/chat/completions"]}
+    hints = get_type_hints(chat_params.CompletionCreateParamsStreaming)
+    (message_union,) = get_args(hints["messages"])
+    for message in get_args(message_union):
+        for name in get_type_hints(message):
+            # "function" messages are an older form of "tool" messages, which no field of ours can make
+            assert f"messages[].{name}" in known, (message, name)
+    stream_options = next(arg for arg in get_args(hints["stream_options"]) if get_origin(arg) is None)
+    assert {f"stream_options.{name}" for name in get_type_hints(stream_options)} <= known
+
+
+def test_capabilities_are_the_table(asgi: Asgi) -> None:
+    answer = asgi.get("/v1/capabilities").json
+    assert answer["object"] == "capabilities"
+    assert set(answer["endpoints"]) == set(FIELDS_BY_ENDPOINT)
+    for endpoint, fields in FIELDS_BY_ENDPOINT.items():
+        listed = answer["endpoints"][endpoint]
+        assert listed == {s.value: {f.name: f.note for f in fields if f.support is s} for s in Support}
+
+
+@pytest.mark.parametrize("endpoint", MODELS)
+def test_the_documentation_has_the_table(endpoint: str) -> None:
+    """``docs/api.md`` has a section of this name with a table of just these rows."""
+    section = re.search(rf"^### Fields of `{re.escape(endpoint)}`\n(.*?)(?=^#|\Z)", DOCS.read_text(), re.M | re.S)
+    assert section is not None
+    rows = [line for line in section[1].splitlines() if line.startswith("| `")]
+    assert rows == [f"| `{field.name}` | {word(field)} | {field.note} |" for field in FIELDS_BY_ENDPOINT[endpoint]]
+
+
+def word(field: RequestField) -> str:
+    return {Support.EXACT: "exact", Support.NO_EFFECT: "no effect", Support.REFUSED: "refused"}[field.support]

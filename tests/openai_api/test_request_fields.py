@@ -1,0 +1,322 @@
+"""Every field of a request: what is taken, what is refused, in which words, and what reaches the engine."""
+
+from typing import Any
+
+import pytest
+
+from engine.sampling_params import SamplingParams
+from openai_api.fields import FIELDS_BY_ENDPOINT, Support
+from tests.openai_api.fake_engine import MODEL_ID, FakeEngine
+from tests.openai_api.harness import MESSAGES, Answer, Asgi, chat_body, completion_body
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+BIG = 2**63 - 1
+
+
+def params_of(engine: FakeEngine) -> SamplingParams:
+    return engine.calls[-1].params
+
+
+def refusal(answer: Answer) -> tuple[str, str | None]:
+    assert answer.status == 400, answer.body
+    assert set(answer.error) == {"message", "type", "param", "code"}
+    assert answer.error["type"] == "invalid_request_error"
+    return answer.error["code"], answer.error["param"]
+
+
+# (field, values that are taken, values that are refused)
+RANGES: list[tuple[str, list[Any], list[Any]]] = [
+    ("temperature", [0, 0.0, 1, 1.5, 2, 2.0], [-0.01, 2.01, True, "1", [], {}]),
+    ("top_p", [0.001, 1, 1.0], [0, 0.0, 1.001, -1, False, "1"]),
+    ("top_k", [0, 1, 2**31 - 1], [-1, 2**31, 1.0, True, "5"]),
+    ("min_p", [0, 0.5, 1], [-0.1, 1.1, True]),
+    ("frequency_penalty", [-2, 0, 2], [-2.01, 2.01, "0"]),
+    ("presence_penalty", [-2, 0, 2], [-2.01, 2.01, True]),
+    ("repetition_penalty", [0.01, 1, 10], [0, -1, 10.1]),
+    ("seed", [0, 1, -1, BIG, -BIG - 1], [BIG + 1, -BIG - 2, 1.5, True, "1"]),
+    ("n", [1, 8], [0, 9, -1, True, 1.0]),
+    ("min_tokens", [0, 1], [-1, True]),
+    ("ignore_eos", [True, False], [0, 1, "true"]),
+    ("stream", [False], [0, 1, "false", []]),
+    ("stop", ["x", ["x"], ["a", "b", "c", "d"], "y" * 256, []], ["", [""], ["a"] * 5, "y" * 257, 5, [5], {}, [["a"]]]),
+    ("stop_token_ids", [[], [0], [261], [1] * 256], [[-1], [262], [1] * 257, ["1"], [True], 5, "5"]),
+    (
+        "logit_bias",
+        [{}, {"0": 1}, {"261": -100}, {"5": 100.0}],
+        [{"262": 1}, {"-1": 1}, {"x": 1}, {"1": 101}, {"1": "1"}],
+    ),
+    ("truncate_prompt_tokens", [1, 100], [0, -1, True]),
+    ("return_token_ids", [True, False], [1, "yes"]),
+    ("user", ["me"], [1, True, {}]),
+]
+CHAT_RANGES: list[tuple[str, list[Any], list[Any]]] = [
+    ("max_tokens", [1, 10], [0, -1, 1.0, True, "5"]),
+    ("max_completion_tokens", [1, 10], [0, -1, 1.0, True, "5"]),
+    ("logprobs", [True, False], [1, 0, "true"]),
+    ("metadata", [{}, {"a": "b"}], [[], "x"]),
+    ("store", [True, False], [1]),
+    ("service_tier", ["auto"], [1]),
+    ("safety_identifier", ["x"], [1]),
+    ("prompt_cache_key", ["x"], [1]),
+    ("parallel_tool_calls", [True, False], [1]),
+]
+TEXT_RANGES: list[tuple[str, list[Any], list[Any]]] = [
+    ("max_tokens", [0, 1, 10], [-1, 1.0, True, "5"]),
+    ("logprobs", [0, 5, 20], [-1, 21, True, "1"]),
+    ("echo", [True, False], [1]),
+]
+CASES = [(CHAT, chat_body(), *row) for row in RANGES + CHAT_RANGES] + [
+    (TEXT, completion_body(), *row) for row in RANGES + TEXT_RANGES
+]
+
+
+@pytest.mark.parametrize(("path", "body", "field", "good", "bad"), CASES, ids=[f"{c[0][4:8]}-{c[2]}" for c in CASES])
+def test_ranges(asgi: Asgi, path: str, body: dict[str, Any], field: str, good: list[Any], bad: list[Any]) -> None:
+    for value in [*good, None]:
+        answer = asgi.post(path, {**body, field: value})
+        assert answer.status == 200, (value, answer.body)
+    for value in bad:
+        code, param = refusal(asgi.post(path, {**body, field: value}))
+        assert code == "invalid_value", value
+        assert param is not None
+        assert param.split("[")[0].split(".")[0] == field
+
+
+def test_logit_bias_has_at_most_1024_entries(asgi: Asgi) -> None:
+    """The fake vocabulary is too small for 1,024 ids: the count is what is refused first."""
+    for count, message in ((1024, "token ids are from 0"), (1025, "at most 1024 entries")):
+        answer = asgi.post(CHAT, chat_body(logit_bias={str(i): 1 for i in range(count)}))
+        assert message in answer.error["message"]
+
+
+def test_every_sampling_field_reaches_the_engine(asgi: Asgi, engine: FakeEngine) -> None:
+    fields: dict[str, Any] = {
+        "temperature": 0.5,
+        "top_p": 0.25,
+        "top_k": 3,
+        "min_p": 0.125,
+        "frequency_penalty": 0.5,
+        "presence_penalty": -0.5,
+        "repetition_penalty": 1.5,
+        "seed": 42,
+        "n": 2,
+        "min_tokens": 1,
+        "ignore_eos": True,
+    }
+    asgi.post(CHAT, chat_body(**fields, max_tokens=9, stop=["a", "b"], stop_token_ids=[7], logit_bias={"8": -1}))
+    params = params_of(engine)
+    assert {name: getattr(params, name) for name in fields} == fields
+    assert (params.max_tokens, params.stop, params.stop_token_ids) == (9, ("a", "b"), (7,)), (
+        "ignore_eos is also about the end of a turn"
+    )
+    assert dict(params.logit_bias) == {8: -1.0}
+    assert (params.logprobs, params.prompt_logprobs) == (None, None)
+
+
+def test_defaults_are_openais_but_the_checkpoint_may_have_its_own(asgi: Asgi, engine: FakeEngine) -> None:
+    asgi.post(CHAT, chat_body())
+    params = params_of(engine)
+    assert (params.temperature, params.top_k, params.top_p) == (1.0, 64, 0.95)
+    assert (params.max_tokens, params.n, params.seed, params.min_p) == (None, 1, None, 0.0)
+    asgi.post(CHAT, chat_body(top_k=0, top_p=1))
+    assert (params_of(engine).top_k, params_of(engine).top_p) == (0, 1.0)
+    asgi.post(TEXT, {"model": MODEL_ID, "prompt": "x"})
+    assert params_of(engine).max_tokens == 16
+
+
+def test_the_end_of_a_turn_is_added_to_the_stops(asgi: Asgi, engine: FakeEngine) -> None:
+    engine.implicit_stop = ("\nUser:",)
+    asgi.post(CHAT, chat_body(stop=["a"]))
+    assert params_of(engine).stop == ("a", "\nUser:")
+    asgi.post(TEXT, completion_body(stop=["a"]))
+    assert (params_of(engine).stop, params_of(engine).stop_token_ids) == (("a",), ())
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+def test_refused_fields_are_named(asgi: Asgi, path: str) -> None:
+    body = chat_body() if path == CHAT else completion_body()
+    for field in FIELDS_BY_ENDPOINT[path]:
+        if field.support is not Support.REFUSED or "[" in field.name or "." in field.name:
+            continue
+        for value in (None, *field.neutral):
+            assert asgi.post(path, {**body, field.name: value}).status == 200, field.name
+        for value in (True, "x", 7, {"x": 1}):
+            answer = asgi.post(path, {**body, field.name: value})
+            assert refusal(answer) == ("unsupported_parameter", field.name)
+            assert answer.error["message"] == f"Unsupported parameter: '{field.name}'."
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"no_such": 1}, ("unknown_parameter", "no_such")),
+        ({"no_such": None}, ("unknown_parameter", "no_such")),
+        ({"Temperature": 1}, ("unknown_parameter", "Temperature")),
+        ({"stream": True, "stream_options": {"x": 1}}, ("unknown_parameter", "stream_options.x")),
+        (
+            {"stream": True, "stream_options": {"include_obfuscation": True}},
+            ("unsupported_parameter", "stream_options.include_obfuscation"),
+        ),
+        ({"stream_options": {"include_usage": True}}, ("invalid_value", "stream_options")),
+        ({"top_logprobs": 3}, ("invalid_value", "top_logprobs")),
+        ({"logprobs": False, "top_logprobs": 0}, ("invalid_value", "top_logprobs")),
+        ({"logprobs": True, "top_logprobs": 21}, ("invalid_value", "top_logprobs")),
+        ({"logprobs": True, "top_logprobs": -1}, ("invalid_value", "top_logprobs")),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, ("invalid_value", "max_tokens")),
+        ({"max_tokens": 5, "min_tokens": 6}, ("invalid_value", "min_tokens")),
+        ({"add_generation_prompt": True, "continue_final_message": True}, ("invalid_value", "continue_final_message")),
+        ({"max_tokens": 4095}, ("context_length_exceeded", None)),
+        ({"messages": None}, ("invalid_value", "messages")),
+        ({"messages": []}, ("invalid_value", "messages")),
+        ({"messages": "Hi"}, ("invalid_value", "messages")),
+        ({"messages": ["Hi"]}, ("invalid_value", "messages[0]")),
+        ({"messages": [{}]}, ("missing_required_parameter", "messages[0].role")),
+        ({"messages": [{"role": "user"}]}, ("missing_required_parameter", "messages[0].content")),
+        ({"messages": [{"role": "user", "content": None}]}, ("invalid_value", "messages[0].content")),
+        ({"messages": [{"role": "user", "content": []}]}, ("invalid_value", "messages[0].content")),
+        ({"messages": [{"role": "user", "content": 5}]}, ("invalid_value", "messages[0].content")),
+        ({"messages": [{"role": "king", "content": "x"}]}, ("invalid_value", "messages[0].role")),
+        ({"messages": [{"role": "user", "content": "x", "name": "n"}]}, ("unsupported_parameter", "messages[0].name")),
+        ({"messages": [*MESSAGES, {"role": "user", "content": "x", "y": 1}]}, ("unknown_parameter", "messages[1].y")),
+        (
+            {"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]},
+            ("unsupported_parameter", "messages[0].tool_calls"),
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u"}}]}]},
+            ("unsupported_parameter", "messages[0].content[0].type"),
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]},
+            ("invalid_value", "messages[0].content[0].text"),
+        ),
+        ({"messages": [{"role": "user", "content": "unrenderable"}]}, ("invalid_value", "messages")),
+        ({"model": 5}, ("invalid_value", "model")),
+        ({"model": None}, ("invalid_value", "model")),
+    ],
+)
+def test_chat_refusals(asgi: Asgi, change: dict[str, Any], expected: tuple[str, str | None]) -> None:
+    assert refusal(asgi.post(CHAT, chat_body(**change))) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "is_good"),
+    [
+        ("", True),
+        ("x", True),
+        (["x", "y"], True),
+        ([5], True),
+        ([0, 261], True),
+        ([[5], [6, 7]], True),
+        (["x", [5]], True),
+        (["x"] * 128, True),
+        (["x"] * 129, False),
+        ([], False),
+        ([[]], False),
+        ([-1], False),
+        ([262], False),
+        ([[5], [262]], False),
+        ([True], False),
+        ([1.0], False),
+        ([["x"]], False),
+        ([[[5]]], False),
+        (5, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_prompts(asgi: Asgi, prompt: object, is_good: bool) -> None:
+    answer = asgi.post(TEXT, completion_body(prompt=prompt, max_tokens=1))
+    if is_good:
+        assert answer.status == 200
+    else:
+        assert refusal(answer) == ("invalid_value", "prompt")
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+def test_what_must_be_there(asgi: Asgi, path: str) -> None:
+    body = chat_body() if path == CHAT else {"model": MODEL_ID, "prompt": "x"}
+    for field in body:
+        rest = {name: value for name, value in body.items() if name != field}
+        assert refusal(asgi.post(path, rest)) == ("missing_required_parameter", field)
+
+
+@pytest.mark.parametrize("body", [b"[]", b'"x"', b"1", b"null", b"true"])
+def test_a_body_that_is_no_object(asgi: Asgi, body: bytes) -> None:
+    for path in FIELDS_BY_ENDPOINT:
+        assert refusal(asgi.post(path, body)) == ("invalid_value", None)
+
+
+def test_the_number_of_messages(asgi: Asgi) -> None:
+    message = {"role": "user", "content": ""}
+    for count, status in ((4095, 400), (4096, 400), (4097, 400)):
+        answer = asgi.post(CHAT, chat_body(messages=[message] * count))
+        assert answer.status == status
+        too_many = "at most 4096 entries" in answer.error["message"]
+        assert too_many == (count > 4096)  # fewer are only too long for the fake context
+
+
+def test_content_parts_and_roles_reach_the_prompt(asgi: Asgi, engine: FakeEngine) -> None:
+    parts = [{"type": "text", "text": "a<end_of_"}, {"type": "text", "text": "turn>b"}]
+    roles = ["system", "developer", "user", "assistant", "tool"]
+    messages = [{"role": role, "content": parts, "tool_call_id": "call_1", "tool_calls": None} for role in roles]
+    assert asgi.post(CHAT, chat_body(messages=messages)).status == 200
+    assert engine.rendered[-1] == [(role, "a<end_of_turn>b") for role in roles]
+    assert not set(engine.calls[-1].prompt_token_ids[1:]) & engine.tokenizer.special_ids
+
+
+def test_the_turn_is_opened_or_the_last_message_continued(asgi: Asgi, engine: FakeEngine) -> None:
+    for fields, end in (
+        ({}, "user: Hi\nmodel: "),
+        ({"add_generation_prompt": False}, "user: Hi\n"),
+        ({"continue_final_message": True}, "user: Hi"),
+        ({"continue_final_message": False, "add_generation_prompt": True}, "user: Hi\nmodel: "),
+    ):
+        assert asgi.post(CHAT, chat_body(**fields)).status == 200
+        assert engine.tokenizer.decode(engine.calls[-1].prompt_token_ids) == end
+
+
+def test_truncation_keeps_the_end_and_bos(asgi: Asgi, engine: FakeEngine) -> None:
+    def prompt(path: str, body: dict[str, Any]) -> str:
+        assert asgi.post(path, body).status == 200
+        return engine.tokenizer.decode(engine.calls[-1].prompt_token_ids, skip_special=False)
+
+    assert prompt(CHAT, chat_body(truncate_prompt_tokens=4)) == "<bos>l: "
+    assert prompt(TEXT, completion_body(prompt="abcdef", truncate_prompt_tokens=3)) == "<bos>ef"
+    assert prompt(TEXT, completion_body(prompt="abcdef", truncate_prompt_tokens=1)) == "<bos>"
+    assert prompt(TEXT, completion_body(prompt="abcdef", truncate_prompt_tokens=7)) == "<bos>abcdef"
+    ids = engine.tokenizer.encode("abcdef")
+    assert prompt(TEXT, completion_body(prompt=ids, truncate_prompt_tokens=3)) == "def"
+
+
+def test_a_context_that_is_too_long_names_both_counts(asgi: Asgi) -> None:
+    answer = asgi.post(CHAT, chat_body(max_tokens=4096))
+    assert answer.error["code"] == "context_length_exceeded"
+    assert "4096" in answer.error["message"]
+    assert "4113" in answer.error["message"]
+
+
+def test_no_answer_to_a_wrong_request_says_what_was_in_it(asgi: Asgi) -> None:
+    secret = "s3cr3t"
+    for body in (
+        chat_body(messages=[{"role": secret, "content": secret}]),
+        chat_body(temperature=secret),
+        chat_body(model=secret),
+        chat_body(stop=[secret * 100]),
+        completion_body(prompt={secret: secret}),
+        completion_body(logit_bias={secret: 1}),
+        completion_body(logit_bias={"5": secret}),
+    ):
+        answer = asgi.post(CHAT if "messages" in body else TEXT, body)
+        assert answer.status in {400, 404}
+        assert secret not in answer.error["message"]
+    assert secret.encode() not in asgi.post(CHAT, f'{{"a": "{secret}'.encode()).body
+
+
+def test_a_long_name_does_not_make_a_long_answer(asgi: Asgi) -> None:
+    for name in ("x" * 1_000_000, "\U0001f642" * 100_000, '"' * 1000, "\x00" * 1000):
+        answer = asgi.post(CHAT, chat_body(**{name: 1}))
+        assert refusal(answer)[0] == "unknown_parameter"
+        assert len(answer.body) <= 4096
+    answer = asgi.post(CHAT, {f"name{i}": 1 for i in range(100_000)})
+    assert refusal(answer) == ("invalid_value", None)

@@ -1,0 +1,79 @@
+"""What a request body may be before anybody asks what is in it."""
+
+import json
+import time
+
+import pytest
+
+from openai_api.errors import ApiError
+from openai_api.strict_json import parse_json
+
+
+def parse(body: bytes, max_depth: int = 64) -> object:
+    return parse_json(body, max_depth=max_depth)
+
+
+@pytest.mark.parametrize("value", [{}, [], "x", 1, -1.5, None, True, {"a": [1, {"b": "\u00e9\U0001f642"}]}])
+def test_ordinary_json_is_parsed(value: object) -> None:
+    assert parse(json.dumps(value).encode()) == value
+    assert parse(json.dumps(value, ensure_ascii=False).encode()) == value
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "syntax error"),
+        (b"{", "syntax error"),
+        (b'{"a":1,}', "syntax error"),
+        (b"{'a':1}", "syntax error"),
+        (b'{"a":1} x', "syntax error"),
+        (b'"\x00"', "syntax error"),
+        (b"\xff", "not UTF-8"),
+        (b'"\xed\xa0\x80"', "not UTF-8"),
+        ('{"a": 1}'.encode("utf-16"), "not UTF-8"),
+        ('{"a": 1}'.encode("utf-16-le"), "syntax error"),
+        ('{"a": 1}'.encode("utf-32-be"), "syntax error"),
+        ('{"a": 1}'.encode("utf-8-sig"), "syntax error"),
+        (b"NaN", "NaN"),
+        (b"[Infinity]", "NaN"),
+        (b'{"a":-Infinity}', "NaN"),
+        (b"1e400", "too large"),
+        (b"-1e400", "too large"),
+        (b"9" * 5000, "too long"),
+        (b'{"a":1,"a":1}', "occurs twice"),
+        (b'{"a":{"b":1,"c":2,"b":3}}', "occurs twice"),
+        (b'"\\ud800"', "lone surrogate"),
+        (b'["\\udc00\\ud800"]', "lone surrogate"),
+        (b'{"\\ud83d":1}', "lone surrogate"),
+        (b"[" * 100_000, "nested deeper"),
+    ],
+)
+def test_what_is_refused(body: bytes, reason: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        parse(body)
+    assert (caught.value.status, caught.value.code) == (400, "invalid_json")
+    assert reason in caught.value.message
+
+
+def test_a_surrogate_pair_is_a_character() -> None:
+    assert parse(b'"\\ud83d\\ude42"') == "\U0001f642"
+
+
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_depth(opening: bytes, closing: bytes) -> None:
+    def nested(depth: int) -> bytes:
+        return opening * depth + b"1" + closing * depth
+
+    for depth in (63, 64):
+        parse(nested(depth))
+    for depth in (65, 200):
+        with pytest.raises(ApiError, match="nested deeper than 64"):
+            parse(nested(depth))
+
+
+def test_a_body_of_the_largest_size_is_parsed_in_time() -> None:
+    """4 MiB of empty arrays, the most work a body can make."""
+    body = b"[" + b"[]," * 1_390_000 + b"1]"
+    begin = time.perf_counter()
+    parse(body)
+    assert time.perf_counter() - begin < 5.0
