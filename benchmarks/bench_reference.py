@@ -56,10 +56,10 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
 @torch.inference_mode()
 def our_text(model: Gemma3ForCausalLM, ids: torch.Tensor, num_new: int) -> torch.Tensor:
     cache, chosen = ContiguousKVCache(model.config), []
-    token = model.compute_logits(model.step(ids, cache)[-1:]).argmax(-1)
+    token = model.compute_logits(model.step(ids, cache)[-1:]).float().argmax(-1)
     for _ in range(num_new - 1):
         chosen.append(token)
-        token = model.compute_logits(model.step(token, cache)[-1:]).argmax(-1)
+        token = model.compute_logits(model.step(token, cache)[-1:]).float().argmax(-1)
     return torch.cat([*chosen, token])
 
 

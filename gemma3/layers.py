@@ -21,14 +21,14 @@ class RMSNorm(nn.Module):
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(size, dtype=torch.float32), requires_grad=False)
-        self.eps = eps
+        self.eps = nn.Buffer(torch.tensor(eps), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        # In-place steps over one fused norm: half the time of F.rms_norm, which torch takes apart into more calls on a CPU.
+        # The fewest calls: F.rms_norm, which torch takes apart on a CPU, costs twice the time, 109 times a step.
         wide = x.float()
         norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-        inverse_rms = norm.square_().div_(x.shape[-1]).add_(self.eps).rsqrt_()
-        return ((1.0 + self.weight) * wide).mul_(inverse_rms).to(x.dtype)
+        inverse_rms = torch.addcmul(self.eps, norm, norm, value=1 / x.shape[-1]).rsqrt_()
+        return torch.addcmul(wide, wide, self.weight).mul_(inverse_rms).to(x.dtype)
 
 
 def linear(x_TI: Tensor, weight_OI: Tensor) -> Tensor:
