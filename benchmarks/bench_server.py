@@ -1,6 +1,6 @@
 """The server beside the bare engine: same prompts, same process options, alternately.
 
-    python benchmarks/bench_server.py [--rounds 3] [--concurrency 16] [--max-tokens 64] [--dtype bfloat16]
+    python benchmarks/bench_server.py [--rounds 3] [--concurrency 16] [--max-tokens 128] [--dtype bfloat16]
 
 Prints tokens per second of the engine alone (one sequence, then ``--concurrency`` of them), of the server over HTTP at the
 same concurrency (streaming), the ratios, and how long /health takes meanwhile (p50, p99); last one JSON line.
@@ -94,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--concurrency", type=int, default=16)
-    parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     args = parser.parse_args()
     engine = LLMEngine(dtype=args.dtype, max_num_seqs=args.concurrency)

@@ -18,6 +18,8 @@ from tests.engine.fakes import FakeEngine, Setup, generate_alone
 
 NUM_WORKLOADS = 10_000
 NUM_SHARDS = 20
+NUM_DEFAULT_SHARDS = 6  # the others are marked slow
+SHARDS = [pytest.param(i, marks=[pytest.mark.slow] if i >= NUM_DEFAULT_SHARDS else []) for i in range(NUM_SHARDS)]
 
 
 def random_setup(rng: random.Random) -> Setup:
@@ -197,7 +199,7 @@ class Workload:
                 assert seq.num_tokens == seq.max_num_tokens
 
 
-@pytest.mark.parametrize("shard", range(NUM_SHARDS))
+@pytest.mark.parametrize("shard", SHARDS)
 def test_random_workloads(shard: int) -> None:
     seen: Counter[str] = Counter()
     for seed in range(shard, NUM_WORKLOADS, NUM_SHARDS):
