@@ -18,7 +18,7 @@ from tests.engine.fakes import FakeEngine, Setup, generate_alone
 
 NUM_WORKLOADS = 10_000
 NUM_SHARDS = 20
-NUM_DEFAULT_SHARDS = 6  # the others are marked slow
+NUM_DEFAULT_SHARDS = 4  # the others are marked slow
 SHARDS = [pytest.param(i, marks=[pytest.mark.slow] if i >= NUM_DEFAULT_SHARDS else []) for i in range(NUM_SHARDS)]
 
 

@@ -118,7 +118,8 @@ def test_langchain(server: RealServer) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # of the client's own making
-def test_litellm(server: RealServer) -> None:
+def test_litellm(server: RealServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it asks the network when it is imported
     import litellm
 
     settings = {"model": "openai/gemma-3-270m", "api_base": f"{server.url}/v1", "api_key": "x", "messages": QUESTION}
