@@ -5,7 +5,7 @@ Owns the bounds of every sampling field; knows nothing of models, tensors or HTT
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 MAX_LOGPROBS = 20
@@ -103,6 +103,3 @@ class SamplingParams:
             return
         if not low <= value <= high:
             raise SamplingParamsError(name, value, f"an integer from {low} to {high}")
-
-
-FIELD_NAMES = tuple(f.name for f in fields(SamplingParams))

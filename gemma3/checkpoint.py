@@ -82,7 +82,7 @@ def load_all(
     """
     check_dtype(dtype)
     # Read once, when torch loads its thread library. Threads that spin at a barrier stand still while another process has
-    # their core: 1.1 tokens/s instead of 12 on two cores, one of them busy (docs/decisions.md).
+    # their core: 1 to 4 tokens/s instead of 11 to 16 on two cores, one of them busy (docs/decisions.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     with ThreadPoolExecutor(max_workers=2) as pool:
         tensors = pool.submit(checkpoint.load_tensors, dtype, progress)
