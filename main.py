@@ -16,17 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
-from gemma3.chat import ChatStyle, Message, render_chat
-from gemma3.checkpoint import Checkpoint, load_all, open_checkpoint
-from gemma3.errors import Gemma3Error
-from gemma3.locate import TERMS, locate_weights
-
 if TYPE_CHECKING:
-    from gemma3.generate import Gemma3Generator
-    from gemma3.model import Gemma3ForCausalLM
-    from gemma3.tokenizer import Gemma3Tokenizer
+    from tqdm import tqdm
+
+    from engine.engine_core import EngineCore
+    from engine.loading import LoadedEngine
+
+# One sequence of 32,768 tokens needs 110 MiB in bfloat16; memory is taken as the context grows.
+KV_CACHE_BYTES = 256 << 20
+REQUEST_ID = "main"
 
 log = logging.getLogger("gemma3")
 
@@ -46,7 +44,13 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--top-k", type=_number(int, 1, 1_000_000), help="draw from the K likeliest tokens only")
     parser.add_argument("--top-p", type=_number(float, 1e-6, 1.0), help="draw from the likeliest tokens that make up P")
     parser.add_argument("--seed", type=_number(int, 0, 2**63 - 1), help="the same seed gives the same text")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument(
+        "--quantization",
+        choices=("auto", "none", "int8", "int4"),
+        default="auto",
+        help="int8, int4: the native CPU core; none: torch; auto (default): int8 on a CPU, unless --dtype is given",
+    )
+    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto", help="of torch")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=_number(int, 1, 1_024), help="CPU threads (default: one per core)")
     parser.add_argument("--quiet", action="store_true", help="no log lines, no figures")
@@ -73,66 +77,100 @@ def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[
 class Session:
     """Everything loaded, and when the program began (seconds, ``time.perf_counter``)."""
 
-    generator: "Gemma3Generator"
-    style: ChatStyle
+    engine: "LoadedEngine"
     args: argparse.Namespace
     began_s: float
     loaded_s: float
 
+    @property
+    def core(self) -> "EngineCore":
+        return self.engine.core
+
+    @property
+    def context_length(self) -> int:
+        return self.engine.info.max_model_len
+
+
+class LoadingBar:
+    """A progress bar that appears with the first news: most starts bring none, and need not import tqdm."""
+
+    def __init__(self, *, is_shown: bool) -> None:
+        self._is_shown = is_shown
+        self._bar: tqdm[None] | None = None
+
+    def __call__(self, num_done: int, num_steps: int) -> None:
+        if not self._is_shown:
+            return
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(desc="Loading", total=num_steps, leave=False)
+        self._bar.update(num_done - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
 
 def load(args: argparse.Namespace, began_s: float) -> Session:
     """Find, check and load the weights."""
-    located = locate_weights(args.model, beside=Path(__file__).resolve().parent)
-    checkpoint = open_checkpoint(located.path)
-    log.info("Weights: %s (%s)", located.path, located.reason)
-    if located.is_first_use:
-        log.info(TERMS)
-    model, tokenizer = _load_all(checkpoint, args)
-    import torch
+    from engine.loading import EngineOptions, load_engine
 
-    from gemma3.generate import Gemma3Generator
-
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    style = ChatStyle.GEMMA_TURNS if checkpoint.is_instruction_tuned(tokenizer) else ChatStyle.TRANSCRIPT
-    return Session(Gemma3Generator(model, tokenizer), style, args, began_s, time.perf_counter())
-
-
-def _load_all(checkpoint: Checkpoint, args: argparse.Namespace) -> "tuple[Gemma3ForCausalLM, Gemma3Tokenizer]":
-    with tqdm(desc="Loading", disable=args.quiet or not sys.stderr.isatty(), leave=False) as bar:
-
-        def progress(num_done: int, num_steps: int) -> None:
-            bar.total = num_steps
-            bar.update(num_done - bar.n)
-
-        return load_all(checkpoint, dtype=args.dtype, device=args.device, progress=progress)
+    options = EngineOptions(
+        model=args.model,
+        max_num_seqs=1,
+        kv_cache_memory=KV_CACHE_BYTES,
+        quantization=args.quantization,
+        dtype=args.dtype,
+        device=args.device,
+        threads=args.threads,
+    )
+    bar = LoadingBar(is_shown=not args.quiet and sys.stderr.isatty())
+    try:
+        engine = load_engine(options, beside=Path(__file__).resolve().parent, progress=bar)
+    finally:
+        bar.close()
+    return Session(engine, args, began_s, time.perf_counter())
 
 
 def write_answer(session: Session, token_ids: Sequence[int], stop: Sequence[str], stop_token_ids: Sequence[int]) -> str:
     """Stream one continuation to standard output; afterwards a line of figures. Ctrl-C ends the answer early."""
-    args, generator = session.args, session.generator
     asked_s, first_s, num_tokens, text = time.perf_counter(), 0.0, 0, ""
-    chunks = generator.stream(
-        token_ids,
-        max_new_tokens=args.max_new_tokens,
-        temperature=args.temperature,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        seed=args.seed,
-        stop=stop,
-        stop_token_ids=stop_token_ids,
-    )
+    _add_request(session, token_ids, stop, stop_token_ids)
     try:
-        for chunk in chunks:
-            first_s = first_s or time.perf_counter()
-            num_tokens += 1
-            text += chunk.text
-            print(chunk.text, end="", flush=True)
+        while session.core.has_unfinished_requests:
+            result = session.core.step()
+            for error in result.errors.values():
+                raise ValueError(str(error)) from error
+            for delta in (delta for output in result.outputs for delta in output.deltas):
+                first_s = first_s or time.perf_counter()
+                num_tokens += len(delta.token_ids)
+                text += delta.text
+                print(delta.text, end="", flush=True)
     except KeyboardInterrupt:
+        session.core.abort_request(REQUEST_ID)
         log.info("\n(stopped)")
     print(flush=True)
     _log_figures(session, asked_s, first_s, num_tokens)
     return text
+
+
+def _add_request(
+    session: Session, token_ids: Sequence[int], stop: Sequence[str], stop_token_ids: Sequence[int]
+) -> None:
+    from engine.sampling_params import SamplingParams
+
+    args = session.args
+    params = SamplingParams(
+        temperature=args.temperature,
+        top_k=args.top_k or 0,
+        top_p=args.top_p or 1.0,
+        seed=args.seed,
+        max_tokens=min(args.max_new_tokens, session.context_length - len(token_ids)),
+        stop=tuple(stop),
+        stop_token_ids=tuple(stop_token_ids),
+    )
+    session.core.add_request(REQUEST_ID, token_ids, params)
 
 
 def _log_figures(session: Session, asked_s: float, first_s: float, num_tokens: int) -> None:
@@ -150,28 +188,27 @@ def _log_figures(session: Session, asked_s: float, first_s: float, num_tokens: i
 
 def complete(session: Session) -> None:
     """Continue ``args.prompt``."""
-    generator, args = session.generator, session.args
-    token_ids = generator.tokenizer.encode(args.prompt, add_bos=True)
-    _warn_if_windowed(session, token_ids)
+    args = session.args
+    token_ids = _window(session, session.engine.tokenizer.encode(args.prompt, add_bos=True))
     if not args.quiet:
         print(args.prompt, end="", flush=True)
     write_answer(session, token_ids, (), ())
 
 
 def chat(session: Session) -> None:
-    """Talk until the input ends. The whole history is rendered anew for every turn."""
-    history: list[Message] = []
-    log.info("Chatting with %s. /reset forgets, /exit ends, Ctrl-C stops an answer.", session.style.value)
+    """Talk until the input ends. The whole history is rendered anew for every turn; what was computed is found in the cache."""
+    history: list[tuple[str, str]] = []
+    style = session.engine.chat_style.value
+    log.info("Chatting with %s. /reset forgets, /exit ends, Ctrl-C stops an answer.", style)
     while (line := _read_line()) is not None:
         if line == "/reset":
             history.clear()
             log.info("(forgotten)")
         elif line:
-            history.append(Message("user", line))
-            prompt = render_chat(history, session.generator.tokenizer, session.style)
-            _warn_if_windowed(session, prompt.token_ids)
-            answer = write_answer(session, prompt.token_ids, prompt.stop, prompt.stop_token_ids)
-            history.append(Message("assistant", answer.strip()))
+            history.append(("user", line))
+            prompt = session.engine.render_chat(history)
+            answer = write_answer(session, _window(session, prompt.token_ids), prompt.stop, prompt.stop_token_ids)
+            history.append(("assistant", answer.strip()))
 
 
 def _read_line() -> str | None:
@@ -183,12 +220,14 @@ def _read_line() -> str | None:
     return None if line == "/exit" else line
 
 
-def _warn_if_windowed(session: Session, token_ids: Sequence[int]) -> None:
-    from gemma3.generate import window
-
-    kept = len(window(token_ids, session.generator.model.config.context_length, session.args.max_new_tokens))
-    if kept < len(token_ids):
-        log.warning("The prompt has %d tokens; only the last %d fit the context and are used.", len(token_ids), kept)
+def _window(session: Session, token_ids: Sequence[int]) -> Sequence[int]:
+    """The last tokens of a prompt that leave room for the answer, but at least half a context of them."""
+    context_length = session.context_length
+    kept = token_ids[-max(context_length - session.args.max_new_tokens, context_length // 2, 1) :]
+    if len(kept) < len(token_ids):
+        num_tokens, num_kept = len(token_ids), len(kept)
+        log.warning("The prompt has %d tokens; only the last %d fit the context and are used.", num_tokens, num_kept)
+    return kept
 
 
 def main(argv: Sequence[str]) -> int:
@@ -204,7 +243,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         session = load(args, began_s)
         (chat if args.prompt == "chat" else complete)(session)
-    except Gemma3Error as error:
+    except ValueError as error:  # what a person can put right, and it says how
         print(f"main.py: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

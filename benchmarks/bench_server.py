@@ -1,133 +1,190 @@
-"""The server beside the bare engine: same prompts, same process options, alternately.
+"""The server beside the bare engine: same prompts, same options, in turn.
 
-    python benchmarks/bench_server.py [--rounds 3] [--concurrency 16] [--max-tokens 128] [--dtype bfloat16]
+    python benchmarks/bench_server.py [--precision int8] [--concurrency 1 8 32] [--max-tokens 64] [--rounds 3]
 
-Prints tokens per second of the engine alone (one sequence, then ``--concurrency`` of them), of the server over HTTP at the
-same concurrency (streaming), the ratios, and how long /health takes meanwhile (p50, p99); last one JSON line.
+Tokens per second of all streams together, prompts included; over HTTP also the time to the first token, the time between
+tokens, and how long /health takes meanwhile. The client reads bare sockets: on a small machine its work is the server's loss.
 """
 
-import argparse
-import asyncio
 import contextlib
+import http.client
 import json
+import re
+import selectors
+import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass, field
 
-import httpx
-import machine
+from common import PRECISIONS, ROOT, Prompts, line, parser, print_header, print_json
+from workers.ours import generate, greedy
+from workers.protocol import Watch
 
-from engine import LLMEngine, SamplingParams
+from engine import LLMEngine
 
-ROOT = Path(__file__).resolve().parent.parent
-WORDS = "time year people way day man thing woman life child world school state family student group country problem".split()
-
-
-def prompts(num: int, salt: int) -> list[str]:
-    """About 32 tokens each, no two with the same beginning."""
-    return [
-        " ".join(WORDS[(salt + i * 7 + j * (i + 1)) % len(WORDS)] for j in range(30)) + f" {salt} {i}"
-        for i in range(num)
-    ]
+NUM_PROMPT, MAX_STREAMS = 32, 32
+HEALTH_INTERVAL_S = 0.05
 
 
-def engine_speed(engine: LLMEngine, num: int, salt: int, max_tokens: int) -> float:
-    params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
-    began = time.perf_counter()
-    answers = engine.generate(prompts(num, salt), params, show_progress=False)
-    return sum(len(answer.token_ids[0]) for answer in answers) / (time.perf_counter() - began)
+@dataclass
+class Stream:
+    """A streaming request on a socket of its own, and when its pieces came (seconds, ``perf_counter``)."""
+
+    connection: socket.socket
+    asked_s: float
+    body: bytes = b""
+    came_s: list[float] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, address: tuple[str, int], prompt: list[int], max_tokens: int) -> "Stream":
+        options = {"temperature": 0, "max_tokens": max_tokens, "ignore_eos": True, "stream": True}
+        body = json.dumps(options | {"model": "m", "prompt": prompt, "stream_options": {"include_usage": True}})
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nContent-Type: application/json\r\n"
+        asked_s = time.perf_counter()
+        connection = socket.create_connection(address)
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        return cls(connection, asked_s)
+
+    def receive(self) -> bool:
+        """Take in what is there; whether more will come."""
+        data = self.connection.recv(1 << 16)
+        self.came_s += [time.perf_counter()] * data.count(b'"text":')
+        self.body += data
+        return bool(data) and b"data: [DONE]" not in self.body[-64:]
+
+    def num_tokens(self) -> int:
+        usage = re.search(rb'"completion_tokens": ?(\d+)', self.body)
+        assert usage, self.body[:300]
+        return int(usage[1])
+
+
+@dataclass
+class Served:
+    """All that came over HTTP: one list a round or a token."""
+
+    speeds: list[float] = field(default_factory=list)
+    first_s: list[float] = field(default_factory=list)
+    between_s: list[float] = field(default_factory=list)
+    health_s: list[float] = field(default_factory=list)
+
+
+def ask(address: tuple[str, int], prompts: list[list[int]], max_tokens: int, served: Served) -> None:
+    began_s = time.perf_counter()
+    streams = [Stream.open(address, prompt, max_tokens) for prompt in prompts]
+    with selectors.DefaultSelector() as selector:
+        for stream in streams:
+            selector.register(stream.connection, selectors.EVENT_READ, stream)
+        while selector.get_map():
+            for key, _ in selector.select():
+                if not key.data.receive():
+                    selector.unregister(key.fileobj)
+                    key.data.connection.close()
+    wall_s = time.perf_counter() - began_s
+    assert all(stream.num_tokens() == max_tokens for stream in streams)
+    served.speeds.append(len(prompts) * max_tokens / wall_s)
+    for stream in streams:
+        served.first_s.append(stream.came_s[0] - stream.asked_s)
+        served.between_s += [b - a for a, b in zip(stream.came_s, stream.came_s[1:], strict=False)]
 
 
 @contextlib.contextmanager
-def server(args: argparse.Namespace) -> Iterator[str]:
-    command = [sys.executable, "main.py", "serve", "--port", "0", "--log-level", "error", "--dtype", args.dtype]
-    command += ["--max-num-seqs", str(args.concurrency), "--served-model-name", "m"]
+def watched_health(address: tuple[str, int], times_s: list[float]) -> Iterator[None]:
+    """Ask for /health all the time, from a thread, as a load balancer would."""
+    done = threading.Event()
+
+    def watch() -> None:
+        connection = http.client.HTTPConnection(*address)
+        while not done.wait(HEALTH_INTERVAL_S):
+            began_s = time.perf_counter()
+            connection.request("GET", "/health")
+            connection.getresponse().read()
+            times_s.append(time.perf_counter() - began_s)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def server(precision: str, num_threads: int) -> Iterator[tuple[str, int]]:
+    """Our server in a process of its own; its address, once it serves."""
+    command = [sys.executable, "main.py", "serve", "--port", "0", "--log-level", "error", "--served-model-name", "m"]
+    command += ["--quantization", precision, "--threads", str(num_threads), "--max-num-seqs", str(MAX_STREAMS)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
-        yield process.stdout.readline().strip().rpartition(" at ")[2]
+        host, _, port = process.stdout.readline().strip().rpartition("//")[2].rpartition(":")
+        yield host, int(port)
     finally:
         process.terminate()
         process.communicate(timeout=60)
 
 
-async def stream(client: httpx.AsyncClient, prompt: str, max_tokens: int) -> int:
-    body = {
-        "model": "m",
-        "prompt": prompt,
-        "max_tokens": max_tokens,
-        "temperature": 0,
-        "ignore_eos": True,
-        "stream": True,
-    }
-    body["stream_options"] = {"include_usage": True}
-    num_tokens = 0
-    async with client.stream("POST", "/v1/completions", json=body) as response:
-        response.raise_for_status()
-        async for line in response.aiter_lines():
-            if '"usage":{' in line:
-                num_tokens = json.loads(line.removeprefix("data: "))["usage"]["completion_tokens"]
-    return num_tokens
+def engine_speed(engine: LLMEngine, prompts: list[list[int]], max_tokens: int) -> float:
+    watch = Watch(len(prompts))
+    generate(engine.core, prompts, greedy(max_tokens), watch)
+    return len(prompts) * max_tokens / watch.timing().total_s
 
 
-async def watch_health(client: httpx.AsyncClient, times_s: list[float]) -> None:
-    while True:
-        began = time.perf_counter()
-        await client.get("/health")
-        times_s.append(time.perf_counter() - began)
-        await asyncio.sleep(0.05)
+def measure(
+    engine: LLMEngine, address: tuple[str, int], prompts: Prompts, num: int, max_tokens: int, rounds: int
+) -> tuple[list[float], Served]:
+    alone, served = [], Served()
+    for round_no in range(rounds + 1):
+        asked = prompts.take(NUM_PROMPT, num)
+        alone.append(engine_speed(engine, asked, max_tokens))
+        if round_no == 1:
+            served = Served()  # the first round warms up
+        with watched_health(address, served.health_s):
+            ask(address, asked, max_tokens, served)
+    return alone[1:], served
 
 
-async def server_speed(url: str, num: int, salt: int, max_tokens: int, health_s: list[float]) -> float:
-    async with httpx.AsyncClient(base_url=url, timeout=300) as client:
-        watcher = asyncio.create_task(watch_health(client, health_s))
-        began = time.perf_counter()
-        counts = await asyncio.gather(*(stream(client, prompt, max_tokens) for prompt in prompts(num, salt)))
-        speed = sum(counts) / (time.perf_counter() - began)
-        watcher.cancel()
-    return speed
+def percentiles_ms(values_s: list[float], *shares: float) -> list[float]:
+    ordered = sorted(values_s)
+    return [ordered[int(len(ordered) * share)] * 1e3 for share in shares]
+
+
+def report(name: str, alone: list[float], served: Served) -> float:
+    """Print; the ratio of the server to the engine."""
+    ratio = statistics.median(served.speeds) / statistics.median(alone)
+    print(line(f"{name}, engine", alone))
+    print(line(f"{name}, server", served.speeds, f"{ratio:.2f}x the engine"))
+    first = percentiles_ms(served.first_s, 0.5)[0]
+    between, health = percentiles_ms(served.between_s, 0.5, 0.95), percentiles_ms(served.health_s, 0.5, 0.99)
+    print(
+        f"  first token {first:.0f} ms; between tokens p50 {between[0]:.1f}, p95 {between[1]:.1f} ms;"
+        f" /health p50 {health[0]:.1f}, p99 {health[1]:.1f} ms",
+        flush=True,
+    )
+    return ratio
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--concurrency", type=int, default=16)
-    parser.add_argument("--max-tokens", type=int, default=128)
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
-    args = parser.parse_args()
-    engine = LLMEngine(dtype=args.dtype, max_num_seqs=args.concurrency)
-    figures: dict[str, list[float]] = {
-        "engine 1": [],
-        f"engine {args.concurrency}": [],
-        f"server {args.concurrency}": [],
-    }
-    health_s: list[float] = []
-    with server(args) as url:
-        for salt in range(args.rounds + 1):
-            speeds = (
-                engine_speed(engine, 1, salt, args.max_tokens),
-                engine_speed(engine, args.concurrency, salt, args.max_tokens),
-                asyncio.run(server_speed(url, args.concurrency, salt, args.max_tokens, health_s)),
-            )
-            if salt > 0:  # the first round warms up
-                for values, speed in zip(figures.values(), speeds, strict=True):
-                    values.append(speed)
-    report(figures, sorted(health_s))
-
-
-def report(figures: dict[str, list[float]], health_s: list[float]) -> None:
-    print(machine.describe())
-    medians = {name: statistics.median(values) for name, values in figures.items()}
-    for name, values in figures.items():
-        print(f"{name:12} median {medians[name]:8.1f} tokens/s   [{min(values):.1f}, {max(values):.1f}]")
-    one, many, served = medians.values()
-    p50, p99 = (health_s[int(len(health_s) * share)] * 1e3 for share in (0.5, 0.99))
-    print(
-        f"batch over one {many / one:.2f}x, server over engine {served / many:.2f}x, /health p50 {p50:.1f} ms p99 {p99:.1f} ms"
-    )
-    print(json.dumps({"machine": machine.describe(), **medians, "health_p50_ms": p50, "health_p99_ms": p99}))
+    flags = parser(__doc__)
+    flags.add_argument("--precision", choices=PRECISIONS, default="int8")
+    flags.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 32])
+    flags.add_argument("--max-tokens", type=int, default=64)
+    args = flags.parse_args()
+    bandwidth = print_header(args.threads, f"{args.precision}, {args.max_tokens} new tokens, {args.rounds} rounds")
+    prompts = Prompts()
+    engine = LLMEngine(quantization=args.precision, threads=args.threads, max_num_seqs=MAX_STREAMS)
+    figures, ratios = {}, {}
+    with server(args.precision, args.threads) as address:
+        for num in args.concurrency:
+            alone, served = measure(engine, address, prompts, num, args.max_tokens, args.rounds)
+            name = f"{num} streams"
+            ratios[name] = report(name, alone, served)
+            figures |= {f"{name}, engine": alone, f"{name}, server": served.speeds}
+            figures |= {f"{name}, first token, s": served.first_s, f"{name}, /health, s": served.health_s}
+    print_json("bench_server", args.threads, bandwidth, figures, precision=args.precision, ratios=ratios)
 
 
 if __name__ == "__main__":

@@ -1,51 +1,87 @@
-"""Where the time of a start goes: ``python main.py`` from a warm cache, and each part alone.
+"""Where the time of a start goes: ``python main.py`` and the server from a warm cache, and each part alone.
 
-python benchmarks/bench_start.py [--rounds 5]
+python benchmarks/bench_start.py [--quantization int8] [--rounds 5]
 """
 
 import argparse
+import contextlib
+import http.client
+import os
 import re
-import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from common import PRECISIONS, ROOT, line
+
 OPEN = "from gemma3 import embedded; from gemma3.checkpoint import open_checkpoint as o; c = o(embedded.embedded_gguf()[0]); "
 PARTS = {
     "python itself": "",
     "import torch": "import torch",
+    "import the server's packages": "import openai_api.run, fastapi, uvicorn",
     "open the checkpoint (no torch)": OPEN,
     "... and build the tokenizer": OPEN + "c.load_tokenizer()",
     "... and load the weights (torch)": OPEN + "from gemma3.weights import load_model; load_model(c)",
 }
+MAIN = [sys.executable, "main.py", "Once upon a time", "--max-new-tokens", "1"]
+SERVE = [sys.executable, "main.py", "serve", "--port", "0", "--log-level", "error"]
+POLL_S = 0.005
 
 
-def seconds(command: list[str]) -> tuple[float, str]:
-    began = time.perf_counter()
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return time.perf_counter() - began, done.stderr
+def seconds(command: list[str]) -> float:
+    began_s = time.perf_counter()
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    return time.perf_counter() - began_s
+
+
+def first_token(command: list[str]) -> tuple[float, float, float]:
+    """Start to first token by the program's own clock, the whole process, both in seconds; its peak memory in MB."""
+    began_s = time.perf_counter()
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    log = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    wall_s = time.perf_counter() - began_s
+    assert status == 0, log
+    return float(re.search(r"([\d.]+) s after start", log)[1]), wall_s, usage.ru_maxrss * 1024 / 1e6
+
+
+def healthy_after(command: list[str]) -> float:
+    """Seconds from the server's start to its first 200 from /health."""
+    began_s = time.perf_counter()
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        address = process.stdout.readline().strip().rpartition("//")[2]
+        while not is_healthy(address):
+            time.sleep(POLL_S)
+        return time.perf_counter() - began_s
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def is_healthy(address: str) -> bool:
+    with contextlib.closing(http.client.HTTPConnection(address)) as connection:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--rounds", type=int, default=5)
+    flags.add_argument("--quantization", choices=PRECISIONS, help="default: what the program chooses")
+    args = flags.parse_args()
+    options = ["--quantization", args.quantization] if args.quantization else []
     for name, code in PARTS.items():
-        walls = [seconds([sys.executable, "-c", code])[0] for _ in range(rounds)]
-        print(f"{name:34} median {statistics.median(walls):.2f} s   [{min(walls):.2f}, {max(walls):.2f}]")
-    firsts, walls = [], []
-    for _ in range(rounds):
-        wall, log = seconds([sys.executable, "main.py", "Once upon a time", "--max-new-tokens", "1"])
-        firsts.append(float(re.search(r"([\d.]+) s after start", log)[1]))
-        walls.append(wall)
-    print(
-        f"{'main.py, first token':34} median {statistics.median(firsts):.2f} s   [{min(firsts):.2f}, {max(firsts):.2f}]"
-    )
-    print(
-        f"{'main.py, whole process, 1 token':34} median {statistics.median(walls):.2f} s   [{min(walls):.2f}, {max(walls):.2f}]"
-    )
+        print(line(name, [seconds([sys.executable, "-c", code]) for _ in range(args.rounds)], unit="s"), flush=True)
+    starts = [first_token(MAIN + options) for _ in range(args.rounds)]
+    for name, values, unit in zip(
+        ("main.py, first token", "main.py, whole process, 1 token", "main.py, peak memory"),
+        zip(*starts, strict=True),
+        ("s", "s", "MB"),
+        strict=True,
+    ):
+        print(line(name, values, unit=unit), flush=True)
+    print(line("server, /health 200", [healthy_after(SERVE + options) for _ in range(args.rounds)], unit="s"))
 
 
 if __name__ == "__main__":

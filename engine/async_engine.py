@@ -41,6 +41,7 @@ class _Add:
     request_id: str
     prompt_token_ids: tuple[int, ...]
     params: SamplingParams
+    prediction_token_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +128,17 @@ class AsyncLLMEngine:
             )
 
     async def generate(
-        self, request_id: str, prompt_token_ids: Sequence[int], params: SamplingParams
+        self,
+        request_id: str,
+        prompt_token_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        prediction_token_ids: Sequence[int] = (),
     ) -> AsyncGenerator[RequestOutput, None]:
         """Outputs until the request has finished. Closing the generator early aborts the request.
 
-        The first output comes when the request leaves the queue; it may have no deltas yet.
+        The first output comes when the request leaves the queue; it may have no deltas yet. Where the output is as
+        predicted it comes faster; what it is does not depend on the prediction.
 
         Raises:
             RequestError: the request cannot be served as it is.
@@ -141,7 +148,7 @@ class AsyncLLMEngine:
             raise EngineNotReadyError(f"The engine takes no requests now: it is {self.status.value}.")
         self.check_admission()
         client = self._clients[request_id] = _Client()
-        self._inbox.put(_Add(request_id, tuple(prompt_token_ids), params))
+        self._inbox.put(_Add(request_id, tuple(prompt_token_ids), params, tuple(prediction_token_ids)))
         began_s, has_ended = time.monotonic(), False
         try:
             async for output in self._outputs(client, began_s):
@@ -241,7 +248,12 @@ class AsyncLLMEngine:
             _on_loop(loop, self._deliver, [], _stats(core))
             return
         try:
-            core.add_request(command.request_id, command.prompt_token_ids, command.params)
+            core.add_request(
+                command.request_id,
+                command.prompt_token_ids,
+                command.params,
+                prediction_token_ids=command.prediction_token_ids,
+            )
         except EngineError as error:
             _on_loop(loop, self._deliver, [(command.request_id, error)], _stats(core))
 
@@ -261,6 +273,9 @@ def _stats(core: EngineCore) -> EngineStats:
         num_preemptions=scheduler.num_preemptions,
         prefix_cache_queries=scheduler.num_prefix_query_tokens,
         prefix_cache_hits=scheduler.num_prefix_hit_tokens,
+        num_drafts=scheduler.num_drafts,
+        num_draft_tokens=scheduler.num_draft_tokens,
+        num_accepted_draft_tokens=scheduler.num_accepted_draft_tokens,
     )
 
 

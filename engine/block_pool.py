@@ -174,6 +174,13 @@ class LayerPool:
             del table.block_ids[:num_invisible]
             table.first_block += num_invisible
 
+    def release_behind(self, table: BlockTable, num_tokens: int) -> None:
+        """Release what the table has beyond the block of token ``num_tokens - 1``."""
+        num_blocks = max(0, -(-num_tokens // self.block_size) - table.first_block)
+        for block_id in reversed(table.block_ids[num_blocks:]):
+            self.pool.release(block_id)
+        del table.block_ids[num_blocks:]
+
     def release_all(self, table: BlockTable) -> None:
         """Last block first, so that the end of a prefix is reused before the beginning that more prompts share."""
         for block_id in reversed(table.block_ids):

@@ -6,6 +6,7 @@ tokens, how far it was reported. Knows no threads, no HTTP. One thread uses it; 
 
 import random
 from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field, replace
 
 from engine.detokenizer import Detokenizer
@@ -42,6 +43,16 @@ class StepResult:
     errors: dict[str, EngineError]
 
 
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a sequence says in a step: ``num_tokens`` of those it gained; what came after its end is not said."""
+
+    text: str
+    num_tokens: int
+    finish_reason: FinishReason | None
+    stop_reason: str | int | None = None
+
+
 class EngineCore:
     """Continuous batching over one model.
 
@@ -70,14 +81,22 @@ class EngineCore:
     def has_unfinished_requests(self) -> bool:
         return bool(self._requests)
 
-    def add_request(self, request_id: str, prompt_token_ids: Iterable[int], params: SamplingParams) -> None:
-        """Queue a request.
+    def add_request(
+        self,
+        request_id: str,
+        prompt_token_ids: Iterable[int],
+        params: SamplingParams,
+        *,
+        prediction_token_ids: Tokens[int] = (),
+    ) -> None:
+        """Queue a request. What the output is predicted to be only makes it faster, where it is right.
 
         Raises:
             RequestError: the prompt is empty, too long, or holds an id outside the vocabulary; or a field names one.
         """
         prompt = list(prompt_token_ids)
-        self._check_token_ids(prompt, params)
+        prediction = prediction_token_ids[: self.scheduler.config.max_model_len]
+        self._check_token_ids(prompt, prediction, params)
         if params.seed is None:
             params = replace(params, seed=self._random.getrandbits(62))
         sequences = new_sequences(
@@ -86,6 +105,7 @@ class EngineCore:
             params=params,
             first_seq_id=self._next_seq_id,
             max_model_len=self.scheduler.config.max_model_len,
+            prediction_token_ids=prediction,
         )
         for seq in sequences:
             self.scheduler.add(seq)
@@ -102,9 +122,14 @@ class EngineCore:
             prompt_logprobs=None if params.prompt_logprobs is None else [None],
         )
 
-    def _check_token_ids(self, prompt: list[int], params: SamplingParams) -> None:
+    def _check_token_ids(self, prompt: list[int], prediction: Tokens[int], params: SamplingParams) -> None:
         """At the door, since one id outside the vocabulary would fail a whole step."""
-        fields = {"prompt": prompt, "logit_bias": params.logit_bias, "stop_token_ids": params.stop_token_ids}
+        fields: dict[str, Iterable[int]] = {
+            "prompt": prompt,
+            "prediction": prediction,
+            "logit_bias": params.logit_bias,
+            "stop_token_ids": params.stop_token_ids,
+        }
         for name, token_ids in fields.items():
             for token_id in token_ids:
                 if not 0 <= token_id < self._vocab_size:
@@ -176,37 +201,43 @@ class EngineCore:
                 request.prompt_logprobs[item.start + 1 : item.start + 1 + len(entries)] = entries
 
     def _take_in(self, event: StepEvent, output: StepOutput) -> None:
-        """One sequence's new token: its text, and whether it ends here."""
-        seq, token_id = event.seq, event.token_id
-        request = self._requests[seq.request_id]
-        detokenizer = request.detokenizers[seq.index]
-        text = ""
-        reason: FinishReason | None = None
-        stop_reason: str | int | None = None
-        if token_id is None:
-            reason = FinishReason.LENGTH
-        elif token_id in request.end_token_ids and seq.num_output_tokens > seq.params.min_tokens:
-            reason, stop_reason = FinishReason.STOP, None if token_id in self._eos_token_ids else token_id
-        else:
-            text = detokenizer.push(token_id)
-            if detokenizer.stop_match is not None:
-                reason, stop_reason = FinishReason.STOP, detokenizer.stop_match
-            elif seq.has_reached_max_tokens:
-                reason = FinishReason.LENGTH
-        if reason is not None:
-            text += detokenizer.finish()
-            self.scheduler.finish(seq, reason)
-        logprob = output.logprobs.get(seq.seq_id)
+        """One sequence's new tokens: their text, and whether it ends with one of them. What follows that one is dropped."""
+        seq, request = event.seq, self._requests[event.seq.request_id]
+        said = self._read(event, request)
+        text = said.text
+        if said.finish_reason is not None:
+            text += request.detokenizers[seq.index].finish()
+            num_surplus_tokens = len(event.token_ids) - said.num_tokens
+            self.scheduler.finish(seq, said.finish_reason, num_surplus_tokens=num_surplus_tokens)
+        logprobs = output.logprobs.get(seq.seq_id, [])
+        num_predicted = len(event.scheduled.draft_token_ids) if event.scheduled.has_predicted_drafts else 0
+        num_accepted = min(num_predicted, event.num_accepted_drafts, said.num_tokens)
         request.deltas.append(
             SequenceDelta(
                 index=seq.index,
                 text=text,
-                token_ids=() if token_id is None else (token_id,),
-                logprobs=None if seq.params.logprobs is None else () if logprob is None else (logprob,),
-                finish_reason=reason,
-                stop_reason=stop_reason,
+                token_ids=event.token_ids[: said.num_tokens],
+                logprobs=None if seq.params.logprobs is None else tuple(logprobs[: said.num_tokens]),
+                finish_reason=said.finish_reason,
+                stop_reason=said.stop_reason,
+                num_accepted_predictions=num_accepted,
+                num_rejected_predictions=num_predicted - num_accepted,
             )
         )
+
+    def _read(self, event: StepEvent, request: _Request) -> _Said:
+        """Token by token, up to the one that ends the sequence."""
+        seq, detokenizer = event.seq, request.detokenizers[event.seq.index]
+        num_before = seq.num_output_tokens - len(event.token_ids)
+        text = ""
+        for num_said, token_id in enumerate(event.token_ids, start=1):
+            if token_id in request.end_token_ids and num_before + num_said > seq.params.min_tokens:
+                stop_reason = None if token_id in self._eos_token_ids else token_id
+                return _Said(text, num_said, FinishReason.STOP, stop_reason)
+            text += detokenizer.push(token_id)
+            if detokenizer.stop_match is not None:
+                return _Said(text, num_said, FinishReason.STOP, detokenizer.stop_match)
+        return _Said(text, len(event.token_ids), FinishReason.LENGTH if seq.has_reached_max_tokens else None)
 
     def _report(self, request_id: str) -> RequestOutput:
         """What the step brought a request; a finished one is forgotten."""

@@ -244,7 +244,10 @@ class KVCacheManager:
         return min(end_global, end_sliding) * self.block_size - seq.num_computed_tokens
 
     def mark_computed(self, seq: Sequence, num_new_tokens: int) -> None:
-        """K and V of the next tokens are written: publish the blocks they fill, release those no later query sees."""
+        """K and V of the next tokens are written: publish the blocks they fill, release those no later query sees.
+
+        Blocks behind the known tokens, where drafts were that did not come true, are free again too.
+        """
         first_full_block = seq.num_computed_tokens // self.block_size
         seq.num_computed_tokens += num_new_tokens
         for block in range(first_full_block, seq.num_computed_tokens // self.block_size):
@@ -252,6 +255,8 @@ class KVCacheManager:
             self._sliding.pool.publish(seq.sliding_table.block_ids[block - seq.sliding_table.first_block], key)
             seq.prefix_id = self._global.pool.publish(seq.global_table.block_ids[block], key)
         self._sliding.release_invisible(seq.sliding_table, seq.num_computed_tokens)
+        self._global.release_behind(seq.global_table, seq.num_tokens)
+        self._sliding.release_behind(seq.sliding_table, seq.num_tokens)
 
     def free(self, seq: Sequence) -> None:
         """Take all blocks back. What was computed can be found again as a prefix while the blocks are not reused."""

@@ -3,36 +3,33 @@
 The only place of this package that knows how a model comes into being. Runs on the engine thread.
 """
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from engine.engine_core import EngineCore
 from engine.errors import RequestError
 from engine.kv_cache_manager import BlockCounts, KVCacheLayout, KVCacheManager, num_blocks_for
 from engine.model_info import ModelInfo
 from engine.model_runner import ModelRunner
+from engine.precision import Precision, choose_precision
 from engine.scheduler import Scheduler, SchedulerConfig
 from engine.sequence import Sequence as EngineSequence
 from gemma3 import __version__
 from gemma3.chat import ChatPrompt, ChatStyle, Message, render_chat
-from gemma3.checkpoint import Checkpoint, load_all, open_checkpoint
+from gemma3.checkpoint import Checkpoint, content_hash, load_all, open_checkpoint
 from gemma3.config import Gemma3TextConfig
 from gemma3.errors import ChatError
 from gemma3.locate import TERMS, Located, locate_weights
+from gemma3.tensors import Progress, no_progress
 from gemma3.tokenizer import Gemma3Tokenizer
-
-if TYPE_CHECKING:
-    from gemma3.model import Gemma3ForCausalLM
 
 BLOCK_SIZE = 16
 # A chunk is held beside the window while it is computed: with this one a 32,768-token sequence stays below 110 MiB.
 MAX_PREFILL_CHUNK_TOKENS = 384
-_FINGERPRINT_BYTES = 1 << 20
 
 log = logging.getLogger("gemma3")
 
@@ -43,6 +40,8 @@ class EngineOptions:
 
     Attributes:
         max_num_batched_tokens: of one step; also how long a decode waits behind a prefill.
+        quantization: ``int8`` and ``int4`` are the native CPU core, ``none`` is torch in ``dtype``; see ``precision.py``.
+        threads: of the model; by default one for each core.
         generation_config: ``auto`` takes sampling defaults from the checkpoint's generation_config.json, ``none`` does not.
     """
 
@@ -52,6 +51,7 @@ class EngineOptions:
     max_num_seqs: int = 32
     max_num_batched_tokens: int = 512
     kv_cache_memory: int = 1 << 30
+    quantization: str = "auto"
     dtype: str = "auto"
     device: str = "auto"
     threads: int | None = None
@@ -89,35 +89,99 @@ class LoadedEngine:
             raise RequestError(str(error), param="messages") from None
 
 
-def load_engine(options: EngineOptions) -> LoadedEngine:
-    """Load everything.
+MakeRunner = Callable[[Callable[[EngineSequence], frozenset[int]]], ModelRunner]
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What became of the weights. ``arithmetic`` tells apart what may differ in the last bits."""
+
+    make_runner: MakeRunner
+    tokenizer: Gemma3Tokenizer
+    quantization: str
+    arithmetic: str
+
+
+def load_engine(
+    options: EngineOptions, *, beside: Path | None = None, progress: Progress = no_progress
+) -> LoadedEngine:
+    """Load everything. The default search for weights begins in the folder ``beside``, or in the current one.
 
     Raises:
         ValueError: no weights, damaged weights, or options that do not fit them; the text says what to do.
     """
     began_s = time.perf_counter()
-    located = locate_weights(options.model, beside=Path.cwd())
+    precision = choose_precision(quantization=options.quantization, dtype=options.dtype, device=options.device)
+    located = locate_weights(options.model, beside=beside or Path.cwd())
     checkpoint = open_checkpoint(located.path)
     log.info("Weights: %s (%s)", located.path, located.reason)
     if located.is_first_use:
         log.info(TERMS)
     options = replace(options, max_model_len=_max_model_len(options, checkpoint.config))
-    dtype = "bfloat16" if options.dtype == "auto" else options.dtype
-    counts = _block_counts(options, checkpoint.config, num_bytes_per_value=2 if dtype == "bfloat16" else 4)
-    model, tokenizer = load_all(checkpoint, dtype=dtype, device=options.device)
+    counts = _block_counts(options, checkpoint.config, num_bytes_per_value=_kv_value_bytes(precision))
+    scheduler = _scheduler(options, counts, checkpoint.config)
+    load = _load_native if precision.scheme is not None else _load_torch
+    loaded = load(options, checkpoint, precision, counts, progress)
+    tokenizer = loaded.tokenizer
     is_tuned = checkpoint.is_instruction_tuned(tokenizer)
     core = EngineCore(
-        _scheduler(options, counts, checkpoint.config),
-        _make_torch_runner(options, model, counts),
+        scheduler,
+        loaded.make_runner,
         token_to_bytes=tokenizer.token_to_bytes,
         vocab_size=checkpoint.config.vocab_size,
         eos_token_ids=_eos_token_ids(checkpoint, tokenizer, is_tuned=is_tuned),
     )
-    info = _info(options, checkpoint, located, dtype, is_tuned=is_tuned)
-    log.info(
-        "Loaded %s (%s, %s) in %.1f s", info.model_id, info.dtype, info.quantization, time.perf_counter() - began_s
-    )
+    info = _info(options, checkpoint, located, precision, loaded, is_tuned=is_tuned)
+    log.info("Loaded %s (%s) in %.1f s", info.model_id, loaded.arithmetic, time.perf_counter() - began_s)
     return LoadedEngine(core, info, tokenizer, ChatStyle.GEMMA_TURNS if is_tuned else ChatStyle.TRANSCRIPT)
+
+
+def _kv_value_bytes(precision: Precision) -> int:
+    """The native core keeps keys and values in bfloat16."""
+    return 4 if precision.scheme is None and precision.dtype == "float32" else 2
+
+
+def _load_native(
+    options: EngineOptions, checkpoint: Checkpoint, precision: Precision, counts: BlockCounts, progress: Progress
+) -> _Loaded:
+    """The native core; the tokenizer is built in a thread while weights are mapped or packed."""
+    from engine.cpu_runner import CpuRunner
+    from gemma3.cpu.model import BLOCK_SIZE as CORE_BLOCK_SIZE
+    from gemma3.cpu.model import CpuModel
+    from gemma3.cpu.packed_file import load_packed
+
+    assert precision.scheme is not None
+    assert BLOCK_SIZE == CORE_BLOCK_SIZE
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        tokenizer = pool.submit(checkpoint.load_tokenizer)
+        packed = load_packed(checkpoint, precision.scheme, progress=progress)
+        model = CpuModel(checkpoint.config, packed, num_threads=options.threads)
+        return _Loaded(
+            lambda end_token_ids: CpuRunner(model, end_token_ids, counts),
+            tokenizer.result(),
+            quantization=model.scheme,
+            arithmetic=f"{model.scheme}-{model.isa}",
+        )
+
+
+def _load_torch(
+    options: EngineOptions, checkpoint: Checkpoint, precision: Precision, counts: BlockCounts, progress: Progress
+) -> _Loaded:
+    """The reference path."""
+    model, tokenizer = load_all(checkpoint, dtype=precision.dtype, device=precision.device, progress=progress)
+    import torch
+
+    from engine.sampler import Sampler
+    from engine.torch_runner import TorchRunner
+
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    return _Loaded(
+        lambda end_token_ids: TorchRunner(model, Sampler(end_token_ids), counts, block_size=BLOCK_SIZE),
+        tokenizer,
+        quantization=checkpoint.quantization,
+        arithmetic=precision.dtype,
+    )
 
 
 def _max_model_len(options: EngineOptions, config: Gemma3TextConfig) -> int:
@@ -159,29 +223,15 @@ def _scheduler(options: EngineOptions, counts: BlockCounts, config: Gemma3TextCo
     )
 
 
-MakeRunner = Callable[[Callable[[EngineSequence], frozenset[int]]], ModelRunner]
-
-
-def _make_torch_runner(options: EngineOptions, model: "Gemma3ForCausalLM", counts: BlockCounts) -> MakeRunner:
-    """The reference path; torch is loaded by now."""
-    import torch
-
-    from engine.sampler import Sampler
-    from engine.torch_runner import TorchRunner
-
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    return lambda end_token_ids: TorchRunner(model, Sampler(end_token_ids), counts, block_size=BLOCK_SIZE)
-
-
 def _block_counts(options: EngineOptions, config: Gemma3TextConfig, *, num_bytes_per_value: int) -> BlockCounts:
     assert options.max_model_len is not None
     windows = [config.window(i) for i in range(config.num_hidden_layers)]
     layout = KVCacheLayout(
         block_size=BLOCK_SIZE,
         window=config.sliding_window,
-        num_global_layers=windows.count(None),
-        num_sliding_layers=len(windows) - windows.count(None),
+        # Both pools hand out blocks also to a model of fewer than six layers, which has no global one.
+        num_global_layers=max(1, windows.count(None)),
+        num_sliding_layers=max(1, len(windows) - windows.count(None)),
         num_bytes_per_token=2 * config.num_key_value_heads * config.head_dim * num_bytes_per_value,
     )
     return num_blocks_for(
@@ -201,7 +251,15 @@ def _eos_token_ids(checkpoint: Checkpoint, tokenizer: Gemma3Tokenizer, *, is_tun
     return frozenset(ids | {tokenizer.end_of_turn_id} if is_tuned else ids)
 
 
-def _info(options: EngineOptions, checkpoint: Checkpoint, located: Located, dtype: str, *, is_tuned: bool) -> ModelInfo:
+def _info(
+    options: EngineOptions,
+    checkpoint: Checkpoint,
+    located: Located,
+    precision: Precision,
+    loaded: _Loaded,
+    *,
+    is_tuned: bool,
+) -> ModelInfo:
     assert options.max_model_len is not None
     return ModelInfo(
         model_id=options.served_model_name or located.name,
@@ -209,10 +267,10 @@ def _info(options: EngineOptions, checkpoint: Checkpoint, located: Located, dtyp
         owned_by="google",
         max_model_len=options.max_model_len,
         vocab_size=checkpoint.config.vocab_size,
-        quantization=checkpoint.quantization,
-        dtype=dtype,
+        quantization=loaded.quantization,
+        dtype=precision.dtype,
         is_instruction_tuned=is_tuned,
-        system_fingerprint=f"{_weights_hash(located.path)}-{dtype}-{__version__}",
+        system_fingerprint=f"{content_hash(checkpoint.weight_files)[:12]}-{loaded.arithmetic}-{__version__}",
         default_sampling=_default_sampling(checkpoint.generation_config) if options.generation_config == "auto" else {},
     )
 
@@ -220,17 +278,3 @@ def _info(options: EngineOptions, checkpoint: Checkpoint, located: Located, dtyp
 def _default_sampling(generation_config: Mapping[str, object]) -> dict[str, float]:
     found = {name: generation_config.get(name) for name in ("temperature", "top_k", "top_p")}
     return {name: value for name, value in found.items() if isinstance(value, int | float) and value >= 0}
-
-
-def _weights_hash(path: Path) -> str:
-    """Of the size, the first and the last MiB of every weight file: told apart in milliseconds."""
-    digest = hashlib.sha256()
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    for file_path in files:
-        num_bytes = file_path.stat().st_size
-        digest.update(str(num_bytes).encode())
-        with file_path.open("rb") as file:
-            digest.update(file.read(_FINGERPRINT_BYTES))
-            file.seek(max(0, num_bytes - _FINGERPRINT_BYTES))
-            digest.update(file.read())
-    return digest.hexdigest()[:12]

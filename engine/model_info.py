@@ -23,8 +23,9 @@ class ModelInfo:
         model_id: the name clients ask for.
         created: unix seconds.
         max_model_len: tokens of prompt and completion together.
-        quantization: "none", "int8", ... or the type name of a GGUF file.
-        system_fingerprint: names weights, precision and version; the same fingerprint and seed give the same bytes.
+        quantization: "int8" or "int4" on the native core; else what the weights were before: "none", or a GGUF's type.
+        dtype: of what flows between the matrix products.
+        system_fingerprint: names weights, precision, kernels and version; the same fingerprint and seed give the same bytes.
         default_sampling: ``temperature``, ``top_k``, ``top_p`` of the checkpoint's generation_config.json; may be empty.
     """
 
@@ -42,7 +43,10 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStats:
-    """A snapshot for monitoring. Counters only grow; ``kv_cache_usage`` is from 0 to 1; prefix figures are tokens."""
+    """A snapshot for monitoring. Counters only grow; ``kv_cache_usage`` is from 0 to 1; prefix figures are tokens.
+
+    A draft is one guess of several tokens at what a sequence says next.
+    """
 
     num_running: int = 0
     num_waiting: int = 0
@@ -50,3 +54,6 @@ class EngineStats:
     num_preemptions: int = 0
     prefix_cache_queries: int = 0
     prefix_cache_hits: int = 0
+    num_drafts: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_draft_tokens: int = 0

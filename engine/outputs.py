@@ -27,7 +27,8 @@ class SequenceDelta:
 
     ``text`` may lag behind ``token_ids``: it is held back while it may be the start of a stop string or half a
     character. ``finish_reason`` is set exactly once, on the last delta of the sequence; ``stop_reason`` is then the stop string or
-    stop token id that ended it, ``None`` for the model's own end or the length.
+    stop token id that ended it, ``None`` for the model's own end or the length. Of the request's prediction so many tokens
+    were tried: ``num_accepted_predictions`` are among ``token_ids``, ``num_rejected_predictions`` are not.
     """
 
     index: int
@@ -36,6 +37,8 @@ class SequenceDelta:
     logprobs: tuple[TokenLogprob, ...] | None = None
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
+    num_accepted_predictions: int = 0
+    num_rejected_predictions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,9 @@ Round robin, in three parts of ``schedule``:
   chunks, to the sequence first whose last whole chunk is the longest ago.
 * Memory: oldest first. Who finds no block takes the place of the youngest, which is recomputed later.
 
+And a fourth that costs nobody anything: guesses at the next tokens (``prompt_lookup``) go into rows, tokens of the budget and
+blocks that are left over after all this, so a step may bring a sequence several tokens.
+
 What follows, with S = max_num_seqs and C = prefill_chunk_tokens (S + C <= max_num_batched_tokens):
 
 * While memory suffices, a sequence with N known tokens samples its next one in at most S * ceil(N / C) steps
@@ -37,12 +40,15 @@ class SchedulerConfig:
     Attributes:
         max_num_batched_tokens: of all sequences together in one step.
         prefill_chunk_tokens: of one sequence in one step; also bounds the sliding blocks a prompt holds at a time.
+        max_draft_rows: sequences that decode and their drafts together; 0 for no drafts. Up to about this many rows
+            share the cost of reading the weights.
     """
 
     max_num_seqs: int
     max_num_batched_tokens: int
     max_model_len: int
     prefill_chunk_tokens: int
+    max_draft_rows: int = 24
 
     def __post_init__(self) -> None:
         for name in ("max_num_seqs", "max_model_len", "prefill_chunk_tokens"):
@@ -58,10 +64,19 @@ class SchedulerConfig:
 
 @dataclass(frozen=True, slots=True)
 class StepEvent:
-    """``seq`` gained ``token_id``; with ``max_tokens=0`` its prompt is computed and ``token_id`` is ``None``."""
+    """A sequence gained ``token_ids``; with ``max_tokens=0`` its prompt is computed and there are none."""
 
-    seq: Sequence
-    token_id: int | None
+    scheduled: ScheduledSequence
+    token_ids: tuple[int, ...]
+
+    @property
+    def seq(self) -> Sequence:
+        return self.scheduled.seq
+
+    @property
+    def num_accepted_drafts(self) -> int:
+        """All tokens of a step but the last were drafts."""
+        return max(0, len(self.token_ids) - 1)
 
 
 class Scheduler:
@@ -73,6 +88,9 @@ class Scheduler:
         self.num_preemptions = 0
         self.num_prefix_query_tokens = 0
         self.num_prefix_hit_tokens = 0
+        self.num_drafts = 0
+        self.num_draft_tokens = 0
+        self.num_accepted_draft_tokens = 0
         self._kv = kv_cache_manager
         self._waiting: list[Sequence] = []  # both queues oldest first
         self._running: list[Sequence] = []
@@ -122,12 +140,14 @@ class Scheduler:
             self.finish(seq, FinishReason.ABORT)
         return aborted
 
-    def finish(self, seq: Sequence, reason: FinishReason) -> None:
+    def finish(self, seq: Sequence, reason: FinishReason, *, num_surplus_tokens: int = 0) -> None:
         """The end of every sequence: end of text, stop string, length, abort, failure. Its blocks are free at once.
 
-        Also allowed between ``schedule`` and ``update``: the batch may then be run again ``without`` it.
+        ``num_surplus_tokens`` of its last step's tokens come after what ended it, and are forgotten.
+        Also allowed between ``schedule`` and ``update``, which then passes over it.
         """
         assert not seq.is_finished, f"sequence {seq.seq_id} ends twice"
+        del seq.token_ids[seq.num_tokens - num_surplus_tokens :]
         (self._running if seq.status is SequenceStatus.RUNNING else self._waiting).remove(seq)
         self._kv.free(seq)
         seq.status = SequenceStatus.FINISHED
@@ -139,7 +159,7 @@ class Scheduler:
         Takes blocks but computes nothing: a batch that was never run may be forgotten, and the next call plans again.
         """
         self._admit()
-        return self._place(self._plan())
+        return self._with_drafts(self._place(self._plan()))
 
     def _admit(self) -> None:
         num_seats = self.config.max_num_seqs - len(self._running)
@@ -201,6 +221,36 @@ class Scheduler:
                 self._preempt(youngest)
         return num_tokens
 
+    def _with_drafts(self, batch: Batch) -> Batch:
+        """Let those that decode guess, each in its share of the rows that are left; what one leaves goes to the next."""
+        num_left = sum(_decodes(item) for item in batch.scheduled)
+        num_rows = min(self.config.max_num_batched_tokens - batch.num_rows, self.config.max_draft_rows - num_left)
+        scheduled = []
+        for item in batch.scheduled:
+            drafted = item
+            if _decodes(item):
+                drafted = self._draft(item, num_rows // num_left)
+                num_rows -= len(drafted.draft_token_ids)
+                num_left -= 1
+            scheduled.append(drafted)
+        return Batch(tuple(scheduled))
+
+    def _draft(self, item: ScheduledSequence, max_drafts: int) -> ScheduledSequence:
+        """Within every limit that holds for known tokens too, and with blocks that nobody needs now."""
+        seq = item.seq
+        max_drafts = min(
+            max_drafts,
+            self.config.prefill_chunk_tokens - 1,
+            seq.max_num_tokens - seq.num_tokens - 1,  # the step samples one token more than are accepted
+            self._kv.num_tokens_with_room(seq) - 1,
+        )
+        drafts = seq.lookup.propose(max_drafts)
+        if not drafts.token_ids:
+            return item
+        has_room = self._kv.allocate(seq, 1 + len(drafts.token_ids))
+        assert has_room
+        return ScheduledSequence(seq, 1, drafts.token_ids, has_predicted_drafts=drafts.are_predicted)
+
     def _preempt(self, seq: Sequence) -> None:
         self._running.remove(seq)
         self._kv.free(seq)
@@ -208,8 +258,8 @@ class Scheduler:
         insort(self._waiting, seq, key=lambda peer: peer.seq_id)
         self.num_preemptions += 1
 
-    def update(self, batch: Batch, sampled_token_ids: Mapping[int, int]) -> list[StepEvent]:
-        """Take in a step that ran: ``sampled_token_ids`` has a token for the ``seq_id`` of each of ``batch.sampling``.
+    def update(self, batch: Batch, sampled_token_ids: Mapping[int, list[int]]) -> list[StepEvent]:
+        """Take in a step that ran: ``sampled_token_ids`` has tokens for the ``seq_id`` of each of ``batch.sampling``.
 
         Sequences that were finished while the step ran are passed over. The caller ends those whose event ends them;
         all others must be able to go on.
@@ -219,14 +269,20 @@ class Scheduler:
             seq = item.seq
             if seq.is_finished:
                 continue
-            token_id = sampled_token_ids[seq.seq_id] if item.samples else None
-            self._kv.mark_computed(seq, item.num_scheduled_tokens)
-            if token_id is not None:
-                seq.token_ids.append(token_id)
-                events.append(StepEvent(seq, token_id))
-            elif seq.num_uncomputed_tokens == 0:
-                events.append(StepEvent(seq, None))
+            event = StepEvent(item, tuple(sampled_token_ids[seq.seq_id]) if item.samples else ())
+            self._settle(event)
+            seq.token_ids += event.token_ids
+            self._kv.mark_computed(seq, item.num_scheduled_tokens + event.num_accepted_drafts)
+            if event.token_ids or seq.num_uncomputed_tokens == 0:
+                events.append(event)
         return events
+
+    def _settle(self, event: StepEvent) -> None:
+        num_drafts = len(event.scheduled.draft_token_ids)
+        event.seq.lookup.settle(num_drafts=num_drafts, num_accepted=event.num_accepted_drafts)
+        self.num_drafts += num_drafts > 0
+        self.num_draft_tokens += num_drafts
+        self.num_accepted_draft_tokens += event.num_accepted_drafts
 
     def check_integrity(self) -> None:
         """Assert every invariant of queues and memory that must hold between two calls."""
@@ -241,3 +297,7 @@ class Scheduler:
             assert seq.status is SequenceStatus.RUNNING
             assert seq.num_tokens <= seq.max_num_tokens <= self.config.max_model_len
         self._kv.check_integrity(self._running)
+
+
+def _decodes(item: ScheduledSequence) -> bool:
+    return item.samples and item.num_scheduled_tokens == 1

@@ -7,11 +7,13 @@ Engine thread only.
 """
 
 from collections.abc import Iterable
+from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from engine.block_pool import BlockTable
 from engine.outputs import FinishReason
+from engine.prompt_lookup import PromptLookup
 from engine.sampling_params import SamplingParams
 
 
@@ -31,6 +33,7 @@ class Sequence:
         index: which of the ``n`` it is.
         token_ids: prompt, then output. Only the scheduler appends.
         max_num_tokens: prompt and output together may not grow beyond this.
+        lookup: guesses at its next tokens, for the scheduler.
         leader: the sequence 0 of the same request, whose prompt this one waits for; ``None`` for sequence 0 itself.
         num_computed_tokens: tokens whose K and V are in the cache; set by the KV cache manager.
         num_cached_tokens: how many of the prompt's tokens the first admission found in the cache.
@@ -45,6 +48,7 @@ class Sequence:
     token_ids: list[int]
     num_prompt_tokens: int
     max_num_tokens: int
+    lookup: PromptLookup
     leader: "Sequence | None" = None
 
     status: SequenceStatus = SequenceStatus.WAITING
@@ -101,20 +105,26 @@ def new_sequences(
     params: SamplingParams,
     first_seq_id: int,
     max_model_len: int,
+    prediction_token_ids: Tokens[int] = (),
 ) -> list[Sequence]:
-    """The ``n`` sequences of a request; they take the ids ``[first_seq_id, first_seq_id + n)``."""
+    """The ``n`` sequences of a request; they take the ids ``[first_seq_id, first_seq_id + n)``.
+
+    ``prediction_token_ids``: what the client believes the output will be.
+    """
     prompt = list(prompt_token_ids)
     max_num_tokens = max_model_len if params.max_tokens is None else len(prompt) + params.max_tokens
     sequences: list[Sequence] = []
     for index in range(params.n):
+        token_ids = prompt.copy()
         sequence = Sequence(
             seq_id=first_seq_id + index,
             request_id=request_id,
             index=index,
             params=params,
-            token_ids=prompt.copy(),
+            token_ids=token_ids,
             num_prompt_tokens=len(prompt),
             max_num_tokens=max_num_tokens,
+            lookup=PromptLookup(token_ids, prediction_token_ids),
             leader=sequences[0] if sequences else None,
         )
         sequences.append(sequence)
@@ -122,11 +132,49 @@ def new_sequences(
 
 
 @dataclass(frozen=True, slots=True)
+class SamplingRow:
+    """A row whose logits choose the next token of ``seq``, as if ``draft_token_ids`` were already its output.
+
+    Everything that sampling asks of a sequence is asked here, drafts included: they are kept only if this comes true.
+    """
+
+    seq: Sequence
+    draft_token_ids: tuple[int, ...] = ()
+
+    @property
+    def params(self) -> SamplingParams:
+        return self.seq.params
+
+    @property
+    def num_tokens(self) -> int:
+        """Also the position of the token to choose."""
+        return self.seq.num_tokens + len(self.draft_token_ids)
+
+    @property
+    def num_output_tokens(self) -> int:
+        return self.seq.num_output_tokens + len(self.draft_token_ids)
+
+    @property
+    def token_ids(self) -> list[int]:
+        return [*self.seq.token_ids, *self.draft_token_ids]
+
+    @property
+    def output_token_ids(self) -> list[int]:
+        return [*self.seq.output_token_ids, *self.draft_token_ids]
+
+
+@dataclass(frozen=True, slots=True)
 class ScheduledSequence:
-    """``seq`` computes its tokens ``[start, end)`` in this step. Valid until ``Scheduler.update`` moves the start."""
+    """``seq`` computes its tokens ``[start, end)`` in this step, and ``draft_token_ids`` behind them.
+
+    Drafts are guesses at the next tokens, only there if the step samples: the row of token ``end - 1`` chooses the next
+    token, each draft's row the one after it. Valid until ``Scheduler.update`` moves the start.
+    """
 
     seq: Sequence
     num_scheduled_tokens: int
+    draft_token_ids: tuple[int, ...] = ()
+    has_predicted_drafts: bool = False  # they come from the request's prediction
 
     @property
     def start(self) -> int:
@@ -137,14 +185,31 @@ class ScheduledSequence:
         return self.seq.num_computed_tokens + self.num_scheduled_tokens
 
     @property
+    def num_rows(self) -> int:
+        """The rows of this sequence in the step stand at the positions ``[start, start + num_rows)``."""
+        return self.num_scheduled_tokens + len(self.draft_token_ids)
+
+    @property
+    def row_token_ids(self) -> list[int]:
+        return [*self.seq.token_ids[self.start : self.end], *self.draft_token_ids]
+
+    @property
     def samples(self) -> bool:
-        """Whether the last row's logits choose a new token: only when no known token is left to compute."""
+        """Whether the step chooses new tokens: only when no known token is left to compute."""
         return self.end == self.seq.num_tokens and not self.seq.has_reached_max_tokens
+
+    @property
+    def sampling_rows(self) -> list[SamplingRow]:
+        """The last ``1 + len(draft_token_ids)`` rows, or none."""
+        if not self.samples:
+            return []
+        drafts = self.draft_token_ids
+        return [SamplingRow(self.seq, drafts[:num_accepted]) for num_accepted in range(len(drafts) + 1)]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The work of one step, oldest sequence first; prefill chunks and decode tokens side by side."""
+    """The work of one step, oldest sequence first; prefill chunks, decode tokens and drafts side by side."""
 
     scheduled: tuple[ScheduledSequence, ...] = ()
 
@@ -152,14 +217,10 @@ class Batch:
         return len(self.scheduled)
 
     @property
-    def num_tokens(self) -> int:
-        return sum(item.num_scheduled_tokens for item in self.scheduled)
+    def num_rows(self) -> int:
+        return sum(item.num_rows for item in self.scheduled)
 
     @property
     def sampling(self) -> list[ScheduledSequence]:
-        """Those that get a new token from this step, in batch order."""
+        """Those that get new tokens from this step, in batch order."""
         return [item for item in self.scheduled if item.samples]
-
-    def without(self, seq: Sequence) -> "Batch":
-        """The same step less ``seq``: what to retry when it failed because of that one."""
-        return Batch(tuple(item for item in self.scheduled if item.seq is not seq))

@@ -4,7 +4,9 @@ Owns the KV storage of both pools, the model and the sampler. Shapes: ``T`` toke
 wanted, ``D`` hidden, ``V`` vocabulary, ``K`` KV heads, ``H`` head size. Engine thread only.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ from engine.kv_cache_manager import BlockCounts
 from engine.model_runner import StepOutput
 from engine.outputs import TokenLogprob
 from engine.sampler import Sampler, token_logprobs
-from engine.sequence import Batch, ScheduledSequence, Sequence
+from engine.sequence import Batch, ScheduledSequence
 from gemma3.attention import Segment
 from gemma3.config import Gemma3TextConfig
 from gemma3.kv_cache import KeysValues
@@ -35,12 +37,13 @@ class TorchRunner:
     @torch.inference_mode()
     def run(self, batch: Batch) -> StepOutput:
         hidden_TD = self._forward(batch)
-        ends = torch.tensor([item.num_scheduled_tokens for item in batch.scheduled]).cumsum(0).tolist()
-        output = StepOutput(prompt_logprobs=self._prompt_logprobs(batch, hidden_TD, ends))
-        sampling = [(item.seq, end) for item, end in zip(batch.scheduled, ends, strict=True) if item.samples]
-        if sampling:
-            logits_RV = self._model.compute_logits(hidden_TD[[end - 1 for _, end in sampling]])
-            self._sample(logits_RV, [seq for seq, _ in sampling], output)
+        parts = torch.split(hidden_TD, [item.num_rows for item in batch.scheduled])
+        output = StepOutput()
+        for item, rows_TD in zip(batch.scheduled, parts, strict=True):
+            if item.seq.wants_prompt_logprobs and item.start < item.seq.num_prompt_tokens:
+                output.prompt_logprobs[item.seq.seq_id] = self._logprobs_of_next(item, rows_TD)
+        if batch.sampling:
+            self._sample(batch, parts, output)
         return output
 
     def _forward(self, batch: Batch) -> Tensor:
@@ -49,8 +52,8 @@ class TorchRunner:
         segments = []
         for item in batch.scheduled:
             start_row = len(token_ids)
-            token_ids += item.seq.token_ids[item.start : item.end]
-            positions += range(item.start, item.end)
+            token_ids += item.row_token_ids
+            positions += range(item.start, item.start + item.num_rows)
             segments.append(Segment(start_row, len(token_ids), PagedKVCache(self._storage, item)))
         device = self._storage.device
         hidden_TD: Tensor = self._model(
@@ -58,27 +61,16 @@ class TorchRunner:
         )
         return hidden_TD
 
-    def _sample(self, logits_RV: Tensor, seqs: list[Sequence], output: StepOutput) -> None:
-        sampled = self._sampler(logits_RV, seqs)
-        for i, seq in enumerate(seqs):
-            if not sampled.is_finite[i]:
-                output.failed[seq.seq_id] = "the logits are not finite"
-                continue
-            output.token_ids[seq.seq_id] = sampled.token_ids[i]
-            logprob = sampled.logprobs[i]
-            if logprob is not None:
-                output.logprobs[seq.seq_id] = logprob
-
-    def _prompt_logprobs(self, batch: Batch, hidden_TD: Tensor, ends: list[int]) -> dict[int, list[TokenLogprob]]:
-        """For each row of a prompt that asks: the log probability of the prompt's next token."""
-        result: dict[int, list[TokenLogprob]] = {}
-        for item, end_row in zip(batch.scheduled, ends, strict=True):
-            if item.seq.wants_prompt_logprobs and item.start < item.seq.num_prompt_tokens:
-                rows_TD = hidden_TD[end_row - item.num_scheduled_tokens : end_row]
-                result[item.seq.seq_id] = self._logprobs_of_next(item, rows_TD)
-        return result
+    def _sample(self, batch: Batch, parts: Sequence[Tensor], output: StepOutput) -> None:
+        rows = [item.sampling_rows for item in batch.scheduled]
+        hidden_RD = torch.cat([part_TD[len(part_TD) - len(own) :] for part_TD, own in zip(parts, rows, strict=True)])
+        sampled = iter(self._sampler(self._model.compute_logits(hidden_RD), list(chain.from_iterable(rows))))
+        for item, own in zip(batch.scheduled, rows, strict=True):
+            if own:
+                output.take(item, list(islice(sampled, len(own))))
 
     def _logprobs_of_next(self, item: ScheduledSequence, rows_TD: Tensor) -> list[TokenLogprob]:
+        """For each row of a prompt: the log probability of the prompt's next token."""
         seq, num_top = item.seq, item.seq.params.prompt_logprobs or 0
         targets = torch.tensor(
             seq.token_ids[item.start + 1 : min(item.end + 1, seq.num_prompt_tokens)], device=rows_TD.device
@@ -109,7 +101,7 @@ def _layer_storage(num_slots: int, config: Gemma3TextConfig, like: Tensor) -> Ke
 
 @dataclass(frozen=True, slots=True)
 class _Slots:
-    """Where in a pool the new tokens go, and where all that they may see lies, oldest first."""
+    """Where in a pool the new tokens (drafts too) go, and where all that they may see lies, oldest first."""
 
     new: Tensor
     visible: Tensor
@@ -138,4 +130,5 @@ def _slots(table: BlockTable, item: ScheduledSequence, first_visible: int, stora
     block_ids = torch.tensor(table.block_ids, device=storage.device)
     slots = (block_ids[:, None] * size + torch.arange(size, device=storage.device)).flatten()
     offset = table.first_block * size
-    return _Slots(slots[item.start - offset : item.end - offset], slots[first_visible - offset : item.end - offset])
+    start, end = item.start - offset, item.start + item.num_rows - offset
+    return _Slots(slots[start:end], slots[first_visible - offset : end])

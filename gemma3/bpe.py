@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from heapq import heapify, heappop, heappush
+from itertools import pairwise
 
 SPACE = "\u2581"  # how a space is written inside the vocabulary
 BYTE_PIECES = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -100,6 +101,6 @@ def _word_ends(ranks: Mapping[str, int]) -> re.Pattern[str]:
 
     In Gemma's vocabulary one piece has a space behind another character, ``>_</``: so words do not end behind ``>``.
     """
-    inner = ("\0" + "\0".join(ranks)).replace("\0" + SPACE, "\0")
-    crossed = {inner[found.start() - 1] for found in re.finditer(SPACE, inner)}
+    reaching = [piece for piece in ranks if piece.rfind(SPACE) > 0]
+    crossed = {before for piece in reaching for before, char in pairwise(piece) if char == SPACE != before}
     return re.compile(f"(?<=[^{SPACE}{re.escape(''.join(crossed))}])(?={SPACE})")

@@ -4,7 +4,9 @@ Opening one reads no weights and imports no torch, so bad input is answered at o
 into tensors.
 """
 
+import hashlib
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 Checkpoint = SafetensorsCheckpoint | GGUFCheckpoint
 
 DTYPES = ("bfloat16", "float32")
+
+_SAMPLE_BYTES = 4_096
+_NUM_SAMPLES = 64
 
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
@@ -62,6 +67,19 @@ def _open_directory(folder: Path) -> Checkpoint:
             f"{folder.name}/ holds only pickles ({pickles[0]}), which can run code when they are read; convert to safetensors."
         )
     raise WeightsNotFoundError(f"{folder.name}/ holds no weights: neither *.safetensors nor *.gguf.")
+
+
+def content_hash(paths: Sequence[Path]) -> str:
+    """Tells weights apart in milliseconds: SHA-256 of the size of each file and of samples from its first byte to its last."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            num_bytes = os.stat(file.fileno()).st_size
+            digest.update(str(num_bytes).encode())
+            for i in range(_NUM_SAMPLES):
+                file.seek(max(0, num_bytes - _SAMPLE_BYTES) * i // (_NUM_SAMPLES - 1))
+                digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()
 
 
 def check_dtype(dtype: str) -> None:

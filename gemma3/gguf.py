@@ -2,7 +2,7 @@
 
 Owns the file format. Every count, length, type and offset is checked against the bytes that are there before anything
 is allocated for it or loops over it, so a damaged or hostile file costs a ``GGUFError`` of one line and nothing else.
-It knows nothing of Gemma or torch, nor what a key or a tensor means.
+It knows nothing of Gemma or torch, nor what a key or a tensor means; numpy is imported with the first values that are read.
 
 The file is mapped, not read, and must not change while it is open; the mapping ends with the last array that views it.
 Any thread may read once ``open`` has returned.
@@ -18,18 +18,16 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gemma3.errors import GGUFError
-from gemma3.gguf_dequant import BLOCK_FORMATS, GGMLType, dequantize
+from gemma3.ggml_types import BLOCK_SIZES, GGMLType
 from gemma3.gguf_header import (
     MAX_KEYS,
     MAX_TENSORS,
     MIN_KEY_BYTES,
     MIN_TENSOR_BYTES,
+    GGUFNumbers,
     GGUFStrings,
     GGUFTensor,
     Header,
@@ -40,8 +38,13 @@ from gemma3.gguf_header import (
     read_tensors,
     shown,
 )
+from gemma3.mapped_file import drop_pages
 
-__all__ = ["GGMLType", "GGUFFile", "GGUFStrings", "GGUFTensor", "MetadataValue"]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = ["GGMLType", "GGUFFile", "GGUFNumbers", "GGUFStrings", "GGUFTensor", "MetadataValue"]
 
 MIN_ALIGNMENT = 8  # the specification's limit
 MAX_ALIGNMENT = 65_536
@@ -55,7 +58,7 @@ _KIND_NAMES: dict[type, str] = {
     bool: "a bool",
     str: "a string",
     GGUFStrings: "an array of strings",
-    np.ndarray: "an array of numbers",
+    GGUFNumbers: "an array of numbers",
 }
 
 
@@ -86,29 +89,38 @@ class GGUFFile:
         check_version(header)
         num_tensors = header.count("tensors", item_bytes=MIN_TENSOR_BYTES, maximum=MAX_TENSORS)
         num_keys = header.count("metadata keys", item_bytes=MIN_KEY_BYTES, maximum=MAX_KEYS)
-        self._name, self._bytes = name, header.bytes
+        self._name, self._data, self._view = name, data, header.view
         self.metadata = MappingProxyType(read_metadata(header, num_keys))
         self.tensors = MappingProxyType(read_tensors(header, num_tensors, self._alignment()))
 
-    def raw(self, name: str) -> npt.NDArray[np.uint8]:
+    def raw(self, name: str) -> "npt.NDArray[np.uint8]":
         """The bytes of a tensor: a read-only view on the file, nothing is copied."""
-        tensor = self._tensor(name)
-        return self._bytes[tensor.offset : tensor.offset + tensor.num_bytes]
+        import numpy as np
 
-    def dequantize(self, name: str, rows: slice | None = None) -> npt.NDArray[np.float32]:
+        tensor = self._tensor(name)
+        return np.frombuffer(self._view[tensor.offset : tensor.offset + tensor.num_bytes], np.uint8)
+
+    def dequantize(self, name: str, rows: slice | None = None) -> "npt.NDArray[np.float32]":
         """The values of a tensor, or of its rows [start, stop), as a new array of its shape."""
+        from gemma3.gguf_dequant import dequantize
+
         tensor, raw = self._tensor(name), self.raw(name)
         if rows is None:
             return dequantize(raw, tensor.ggml_type).reshape(tensor.shape)
         start, stop, step = rows.indices(tensor.shape[0])
         assert step == 1, "rows are read in order, without gaps"
         shape = (max(stop - start, 0), *tensor.shape[1:])
-        block = BLOCK_FORMATS[tensor.ggml_type]
+        block = BLOCK_SIZES[tensor.ggml_type]
         first, count = start * math.prod(shape[1:]), math.prod(shape)
         if first % block.num_values or count % block.num_values:  # only a vector can be cut so
             raise GGUFError(f"{self._name}: {shown(name)}[{start}:{stop}] cuts a block of {block.num_values} values.")
         first_byte, num_bytes = (n // block.num_values * block.num_bytes for n in (first, count))
         return dequantize(raw[first_byte : first_byte + num_bytes], tensor.ggml_type).reshape(shape)
+
+    def drop_pages(self) -> None:
+        """Let go of the pages read so far, which count as this process's memory; reading brings them back."""
+        if isinstance(self._data, mmap.mmap):
+            drop_pages(self._data)
 
     def get(self, key: str, kind: type[T], *, default: T | None = None) -> T:
         """The value of ``key``, which must be of exactly this kind; without a default the key must be there."""

@@ -9,9 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gemma3.config import Gemma3TextConfig, layer_types_from_pattern
 from gemma3.errors import CheckpointError, ConfigError
 from gemma3.gguf import GGUFFile
@@ -19,6 +16,8 @@ from gemma3.tensors import EMBEDDING, HEAD, Progress, check_shapes, expected_sha
 from gemma3.tokenizer import Gemma3Tokenizer
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 _LAYER_NAMES = {
@@ -68,6 +67,15 @@ class GGUFCheckpoint:
         return self.path.stem
 
     @property
+    def weight_files(self) -> list[Path]:
+        return [self.path]
+
+    @property
+    def tensor_names(self) -> frozenset[str]:
+        """What the file holds, in the model's words."""
+        return frozenset(self.names)
+
+    @property
     def generation_config(self) -> dict[str, Any]:
         return {}
 
@@ -93,45 +101,66 @@ class GGUFCheckpoint:
         Needs torch only at the very end: until then it can run in a thread while torch is being imported.
         """
         arrays = self._load_arrays(dtype, progress)
+        import numpy as np
         import torch
 
         as_bfloat16 = {name for name, array in arrays.items() if array.dtype == np.uint16}
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return {name: t.view(torch.bfloat16) if name in as_bfloat16 else t for name, t in tensors.items()}
 
-    def _load_arrays(self, dtype: str, progress: Progress) -> dict[str, NDArray[Any]]:
+    def _load_arrays(self, dtype: str, progress: Progress) -> "dict[str, NDArray[Any]]":
         """One cache-sized chunk at a time on every core (numpy releases the GIL). Bfloat16 is its bits as ``uint16``."""
+        import numpy as np
+
         arrays: dict[str, NDArray[Any]] = {}
         jobs = []
         for name, inner in self.names.items():
             shape = self.file.tensors[inner].shape
             arrays[name] = _aligned_empty(shape, np.uint16 if dtype == "bfloat16" and len(shape) > 1 else np.float32)
-            jobs += [partial(self._fill, arrays[name], inner, rows) for rows in _row_chunks(shape)]
+            jobs += [partial(self._fill, arrays[name], name, rows) for rows in _row_chunks(shape)]
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             for num_done, job in enumerate([pool.submit(job) for job in jobs], start=1):
                 job.result()
                 progress(num_done, len(jobs))
         return arrays
 
-    def _fill(self, out: NDArray[Any], inner: str, rows: slice) -> None:
+    def _fill(self, out: "NDArray[Any]", name: str, rows: slice) -> None:
+        values = self.read_rows(name, rows)
+        out[rows] = values if out.dtype == values.dtype else bfloat16_bits(values)
+
+    def read_rows(self, name: str, rows: slice) -> "NDArray[np.float32]":
+        """Rows ``[start, stop)`` of a tensor, by the model's name, as new float32 values.
+
+        Raises:
+            CheckpointError: a value is NaN or infinite.
+        """
+        inner = self.names[name]
         values = self.file.dequantize(inner, rows)
-        if not np.isfinite(values.sum(dtype=np.float32)):
+        if not math.isfinite(values.sum(dtype=values.dtype)):
             raise CheckpointError(f"{self.path.name}: {inner} holds NaN or infinite values.")
         if values.ndim == 1:
             values -= 1.0  # llama.cpp stores norms with 1 added (convert_hf_to_gguf.py, Gemma3Model)
-        out[rows] = bfloat16_bits(values) if out.dtype == np.uint16 else values
+        return values
+
+    def drop_pages(self) -> None:
+        """Let go of what was read so far: mapped pages count as this process's memory."""
+        self.file.drop_pages()
 
 
-def _aligned_empty(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+def _aligned_empty(shape: tuple[int, ...], dtype: "type[np.generic]") -> "NDArray[Any]":
     """An array that begins with a cache line: numpy's 16 bytes cost the matrix products 10 to 15 %."""
+    import numpy as np
+
     num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     buffer = np.empty(num_bytes + _CACHE_LINE_BYTES, np.uint8)
     start = -buffer.ctypes.data % _CACHE_LINE_BYTES
     return buffer[start : start + num_bytes].view(dtype).reshape(shape)
 
 
-def bfloat16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+def bfloat16_bits(values: "NDArray[np.float32]") -> "NDArray[np.uint16]":
     """Round finite float32 values to the nearest bfloat16, ties to even. ``values`` is used up as working space."""
+    import numpy as np
+
     bits = values.view(np.uint32)
     odd = bits >> 16
     odd &= 1

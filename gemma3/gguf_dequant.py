@@ -1,8 +1,8 @@
 """The quantised block formats of GGUF tensors, and their expansion to float32.
 
-Owns ``GGMLType``, the byte layout of one block of each type, and vectorised numpy that turns blocks into values. It
-knows nothing of files: the bytes are already checked by ``gemma3.gguf``. Safe from any thread; numpy releases the GIL,
-so two threads that each expand their own rows run side by side.
+Owns the byte layout of one block of each type, and vectorised numpy that turns blocks into values. It knows nothing of
+files: the bytes are already checked by ``gemma3.gguf``. Safe from any thread; numpy releases the GIL, so two threads
+that each expand their own rows run side by side.
 
 Source of the layouts: the GGML quantisation formats (``ggml-common.h``, ``ggml-quants.c``). The order of the float32
 operations is GGML's, so results are equal to the last bit.
@@ -11,7 +11,6 @@ Shape key: ``n`` blocks; a block holds 32 values, or 256 (a "K" type, cut into g
 own).
 """
 
-import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,30 +18,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gemma3.ggml_types import GGMLType
+
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Blocks = npt.NDArray[np.void]
 
 # Values expanded at a time: 512 KiB of float32 and its 8-bit temporaries stay in a core's L2 cache.
 _CHUNK_VALUES = 131_072
-
-
-class GGMLType(enum.IntEnum):
-    """The tensor types this reader expands, by their id in the file."""
-
-    F32 = 0
-    F16 = 1
-    Q4_0 = 2
-    Q4_1 = 3
-    Q5_0 = 6
-    Q5_1 = 7
-    Q8_0 = 8
-    Q2_K = 10
-    Q3_K = 11
-    Q4_K = 12
-    Q5_K = 13
-    Q6_K = 14
-    BF16 = 30
 
 
 @dataclass(frozen=True, slots=True)

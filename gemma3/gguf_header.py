@@ -1,23 +1,21 @@
 """The header of a GGUF file: metadata and the table of tensors, taken from front to back within the bytes that are there.
 
 Every count, length, type and offset is checked before anything is allocated for it or loops over it. ``gguf.py`` is the
-door; nothing else uses this module.
+door; nothing else uses this module. Imports no numpy: opening a file is part of every start.
 """
 
 import math
 import mmap
 import struct
+from array import array
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, Literal
 
 from gemma3.errors import GGUFError
 from gemma3.file_kinds import impostor
-from gemma3.gguf_dequant import BLOCK_FORMATS, GGMLType
+from gemma3.ggml_types import BLOCK_SIZES, GGMLType
 
 # Far above any real file (Gemma 3 27B has 808 tensors), and low enough that so many are read within 100 ms.
 MAX_KEYS = 2048
@@ -32,11 +30,12 @@ MIN_KEY_BYTES = 8 + 4 + 1  # length, type, one byte of value
 MIN_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8  # length, number of dimensions, one dimension, type, offset
 
 _STRING, _ARRAY = 8, 9
-_NUMBERS = {0: "u1", 1: "i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8"}
+# Value types as formats of memoryview; like every processor this package runs on, the file is little-endian.
+_NUMBERS: dict[int, "NumberFormat"] = {
+    0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"
+}  # fmt: skip
 
 _MAX_SHOWN = 64  # characters of a name or a value in a message
-
-Numbers = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class GGUFStrings:
     Each string follows the 8 bytes of its length, so string i is ``data[ends[i] + 8 : ends[i + 1]]``.
     """
 
-    def __init__(self, data: mmap.mmap | bytes, ends: list[int], *, where: str) -> None:
+    def __init__(self, data: mmap.mmap | bytes, ends: "array[int]", *, where: str) -> None:
         self._data, self._ends, self._where = data, ends, where
 
     def __len__(self) -> int:
@@ -73,15 +72,18 @@ class GGUFStrings:
             raise GGUFError(f"{self._where} has a string that is not UTF-8: {shown(error.object)}.") from None
 
 
-MetadataValue = int | float | bool | str | GGUFStrings | Numbers
+GGUFNumbers = memoryview
+"""An array of numbers or bools: a typed view on the file, nothing is copied."""
+NumberFormat = Literal["B", "b", "H", "h", "I", "i", "f", "?", "Q", "q", "d"]
+MetadataValue = int | float | bool | str | GGUFStrings | GGUFNumbers
 
 
 class Header:
     """Takes the header from front to back; what is taken is first compared with the bytes that are left."""
 
     def __init__(self, data: mmap.mmap | bytes, name: str) -> None:
-        self.data, self.bytes, self.name = data, np.frombuffer(data, np.uint8), name
-        self.position = 0
+        self.data, self.view, self.name = data, memoryview(data), name
+        self.position, self.num_bytes = 0, len(data)
 
     def error(self, problem: str) -> GGUFError:
         return GGUFError(f"{self.name}: {problem}")
@@ -89,20 +91,20 @@ class Header:
     def take(self, num_bytes: int, what: str) -> slice:
         """Step over the next bytes and say where they are."""
         start, end = self.position, self.position + num_bytes
-        if end > self.bytes.size:
-            raise self.error(f"the file ends at byte {self.bytes.size}, inside {what}.")
+        if end > self.num_bytes:
+            raise self.error(f"the file ends at byte {self.num_bytes}, inside {what}.")
         self.position = end
         return slice(start, end)
 
     def integer(self, num_bytes: int, what: str) -> int:
         return int.from_bytes(self.data[self.take(num_bytes, what)], "little")
 
-    def numbers(self, dtype: str, count: int, what: str) -> Numbers:
-        return self.bytes[self.take(count * np.dtype(dtype).itemsize, what)].view(dtype)
+    def numbers(self, number_format: NumberFormat, count: int, what: str) -> "memoryview[Any]":
+        return self.view[self.take(count * struct.calcsize(number_format), what)].cast(number_format)
 
     def count(self, what: str, *, item_bytes: int, maximum: int) -> int:
         count = self.integer(8, f"the number of {what}")
-        num_left = (self.bytes.size - self.position) // item_bytes
+        num_left = (self.num_bytes - self.position) // item_bytes
         if count > min(maximum, num_left):
             raise self.error(f"has {count} {what}, must be at most {maximum}; {num_left} fit in the rest of the file.")
         return count
@@ -117,15 +119,15 @@ class Header:
 
     def strings(self, what: str) -> GGUFStrings:
         count = self.count(f"strings in {what}", item_bytes=8, maximum=MAX_ARRAY_ITEMS)
-        data, end, last = self.data, self.position, self.bytes.size - 8
-        ends, length_at = [end], struct.Struct("<Q").unpack_from
+        data, end, last = self.data, self.position, self.num_bytes - 8
+        ends, length_at = array("Q", [end]), struct.Struct("<Q").unpack_from
         for _ in range(count):
             if end > last:
-                raise self.error(f"the file ends at byte {self.bytes.size}, inside {what}.")
+                raise self.error(f"the file ends at byte {self.num_bytes}, inside {what}.")
             end += 8 + length_at(data, end)[0]
             ends.append(end)
-        if end > self.bytes.size:
-            raise self.error(f"the file ends at byte {self.bytes.size}, inside {what}.")
+        if end > self.num_bytes:
+            raise self.error(f"the file ends at byte {self.num_bytes}, inside {what}.")
         self.position = end
         return GGUFStrings(data, ends, where=f"{self.name}: {what}")
 
@@ -168,25 +170,27 @@ def _read_value(header: Header, what: str) -> MetadataValue:
         return _read_array(header, what)
     if type_id not in _NUMBERS:
         raise header.error(f"{what} has value type {type_id}, must be in [0, 12].")
-    value: int | float | bool = _read_numbers(header, _NUMBERS[type_id], 1, what)[0].item()
+    value: int | float | bool = _read_numbers(header, _NUMBERS[type_id], 1, what)[0]
     return value
 
 
-def _read_array(header: Header, what: str) -> GGUFStrings | Numbers:
+def _read_array(header: Header, what: str) -> GGUFStrings | GGUFNumbers:
     type_id = header.integer(4, what)
     if type_id == _STRING:
         return header.strings(what)
     if type_id not in _NUMBERS:
         raise header.error(f"{what} is an array of value type {type_id}, must be numbers, bools or strings.")
-    dtype = _NUMBERS[type_id]
-    count = header.count(f"numbers in {what}", item_bytes=np.dtype(dtype).itemsize, maximum=MAX_ARRAY_ITEMS)
-    return _read_numbers(header, dtype, count, what)
+    number_format = _NUMBERS[type_id]
+    item_bytes = struct.calcsize(number_format)
+    count = header.count(f"numbers in {what}", item_bytes=item_bytes, maximum=MAX_ARRAY_ITEMS)
+    return _read_numbers(header, number_format, count, what)
 
 
-def _read_numbers(header: Header, dtype: str, count: int, what: str) -> Numbers:
-    numbers = header.numbers(dtype, count, what)
-    if dtype == "?" and numbers.view(np.uint8).max(initial=0) > 1:
-        raise header.error(f"{what} has a bool of {numbers.view(np.uint8).max()}, must be 0 or 1.")
+def _read_numbers(header: Header, number_format: NumberFormat, count: int, what: str) -> "memoryview[Any]":
+    numbers = header.numbers(number_format, count, what)
+    largest = max(numbers.tobytes(), default=0) if number_format == "?" else 0
+    if largest > 1:
+        raise header.error(f"{what} has a bool of {largest}, must be 0 or 1.")
     return numbers
 
 
@@ -201,8 +205,8 @@ def read_tensors(header: Header, num_tensors: int, alignment: int) -> dict[str, 
             raise header.error(f"{what} is there twice.")
         if tensor.offset % alignment:
             raise header.error(f"{what} is at offset {tensor.offset}, must be a multiple of {alignment}.")
-        if end > header.bytes.size:
-            raise header.error(f"{what} ends at byte {end}, but the file at {header.bytes.size}.")
+        if end > header.num_bytes:
+            raise header.error(f"{what} ends at byte {end}, but the file at {header.num_bytes}.")
         tensors[tensor.name] = replace(tensor, offset=start)
     _refuse_overlaps(header, tensors.values())
     return tensors
@@ -219,9 +223,9 @@ def _read_tensor(header: Header, index: int) -> GGUFTensor:
     if min(dims) < 1:
         raise header.error(f"{what} has dimensions {dims}, must be at least 1.")
     type_id, offset = header.integer(4, what), header.integer(8, what)
-    if type_id not in BLOCK_FORMATS:
+    if type_id not in BLOCK_SIZES:
         raise header.error(f"{what} has type {type_id}, must be one of {', '.join(t.name for t in GGMLType)}.")
-    block = BLOCK_FORMATS[GGMLType(type_id)]
+    block = BLOCK_SIZES[GGMLType(type_id)]
     if dims[0] % block.num_values:
         raise header.error(f"{what} has {dims[0]} columns, must be a multiple of {block.num_values}.")
     num_bytes = math.prod(dims) // block.num_values * block.num_bytes  # Python integers: nothing overflows
@@ -236,7 +240,7 @@ def _refuse_overlaps(header: Header, tensors: Collection[GGUFTensor]) -> None:
 
 def shown(value: object) -> str:
     """A value for a message: short, and one printable line whatever the file put there."""
-    if isinstance(value, GGUFStrings | np.ndarray):
+    if isinstance(value, GGUFStrings | GGUFNumbers):
         return f"an array of {len(value)} values"
     if isinstance(value, str | bytes) and len(value) > _MAX_SHOWN:
         return f"{value[:_MAX_SHOWN]!r}..."

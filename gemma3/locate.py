@@ -63,7 +63,7 @@ def _default(beside: Path | None) -> Located:
         cached = hub.cached_snapshot(f"google/{name}")
         if cached is not None:
             return Located(cached, f"google/{name}", f"google/{name} from the local Hub cache")
-    if embedded.is_installed():
+    if embedded.joined_gguf() is not None or embedded.is_installed():
         path, is_new = embedded.embedded_gguf()
         return Located(path, path.stem, f"embedded default of {embedded.PACKAGE}", is_first_use=is_new)
     raise WeightsNotFoundError(_NOTHING_FOUND)

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from safetensors import SafetensorError, safe_open
-
 from gemma3.config import Gemma3TextConfig
 from gemma3.errors import CheckpointError, ConfigError
-from gemma3.file_kinds import impostor
+from gemma3.safetensors_file import SafetensorsFile
 from gemma3.tensors import Progress, check_shapes, expected_shapes
 from gemma3.tokenizer import Gemma3Tokenizer
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 _INDEX = "model.safetensors.index.json"
@@ -27,7 +27,7 @@ class SafetensorsCheckpoint:
 
     folder: Path
     config: Gemma3TextConfig
-    files: dict[str, Path]
+    files: dict[str, SafetensorsFile]
     generation_config: dict[str, Any]
 
     @classmethod
@@ -36,13 +36,13 @@ class SafetensorsCheckpoint:
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder.name}/ has no config.json.")
         config = Gemma3TextConfig.from_hf_dict(_read_json(folder / "config.json"))
-        shapes: dict[str, tuple[int, ...]] = {}
-        files: dict[str, Path] = {}
+        files: dict[str, SafetensorsFile] = {}
         for path in _weight_files(folder):
-            for name, shape in _read_header(path).items():
+            for name, file in _open(path).items():
                 if name in files:
-                    raise CheckpointError(f"{name!r:.120} is both in {files[name].name} and in {path.name}.")
-                files[name], shapes[name] = path, shape
+                    raise CheckpointError(f"{name!r:.120} is both in {files[name].path.name} and in {path.name}.")
+                files[name] = file
+        shapes = {name: file.tensors[name].shape for name, file in files.items()}
         check_shapes(shapes, expected_shapes(config), where=f"{folder.name}/")
         generation = folder / "generation_config.json"
         return cls(folder, config, files, _read_json(generation) if generation.is_file() else {})
@@ -50,6 +50,15 @@ class SafetensorsCheckpoint:
     @property
     def name(self) -> str:
         return self.folder.name
+
+    @property
+    def weight_files(self) -> list[Path]:
+        return sorted({file.path for file in self.files.values()})
+
+    @property
+    def tensor_names(self) -> frozenset[str]:
+        """What the files hold, in the model's words."""
+        return frozenset(self.files)
 
     @property
     def quantization(self) -> str:
@@ -65,9 +74,10 @@ class SafetensorsCheckpoint:
     def load_tensors(self, dtype: str, progress: Progress) -> "dict[str, Tensor]":
         """All tensors, norms as float32 and the rest as ``dtype``; what is stored so stays memory-mapped, uncopied."""
         import torch
+        from safetensors import safe_open
 
         tensors: dict[str, Tensor] = {}
-        for path in sorted(set(self.files.values())):
+        for path in self.weight_files:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118 (not a dict)
                     stored = file.get_tensor(name)
@@ -76,6 +86,28 @@ class SafetensorsCheckpoint:
                     tensors[name] = stored.to(torch.float32 if stored.ndim == 1 else getattr(torch, dtype))
                     progress(len(tensors), len(self.files))
         return tensors
+
+    def read_rows(self, name: str, rows: slice) -> "NDArray[np.float32]":
+        """Rows ``[start, stop)`` of a tensor as new float32 values.
+
+        Raises:
+            CheckpointError: a value is NaN or infinite.
+        """
+        import numpy as np
+
+        file = self.files[name]
+        tensor, stored_types = file.tensors[name], {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}
+        stored = np.frombuffer(file.view(name), stored_types[tensor.dtype]).reshape(tensor.shape)[rows]
+        # A bfloat16 is the upper half of a float32.
+        values = (stored.astype(np.uint32) << 16).view(np.float32) if tensor.dtype == "BF16" else stored.astype("f4")
+        if not np.isfinite(values.sum(dtype=np.float32)):
+            raise CheckpointError(f"{file.path.name}: {name!r:.120} holds NaN or infinite values.")
+        return values
+
+    def drop_pages(self) -> None:
+        """Let go of what was read so far: mapped pages count as this process's memory."""
+        for file in set(self.files.values()):
+            file.drop_pages()
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -94,27 +126,14 @@ def _weight_files(folder: Path) -> list[Path]:
     return paths
 
 
-def _read_header(path: Path) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of one file."""
-    with path.open("rb") as start:
-        disguise = impostor(start.read(32))
-    if disguise is not None:
-        raise CheckpointError(f"{path.name}: {disguise}.")
-    shapes = {}
-    try:
-        with safe_open(path, framework="np") as file:
-            for name in file.keys():  # noqa: SIM118 (not a dict)
-                entry = file.get_slice(name)
-                if entry.get_dtype() not in _DTYPES:
-                    raise CheckpointError(
-                        f"{path.name}: {name!r:.120} is {entry.get_dtype()}; allowed are {', '.join(_DTYPES)}."
-                    )
-                shapes[name] = tuple(entry.get_shape())
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path.name} is damaged or not safetensors: {' '.join(str(error).split())[:200]}."
-        ) from error
-    return shapes
+def _open(path: Path) -> dict[str, SafetensorsFile]:
+    """The file under the name of each of its tensors, which all have a type that is read."""
+    file = SafetensorsFile.open(path)
+    for name, tensor in file.tensors.items():
+        if tensor.dtype not in _DTYPES:
+            allowed = ", ".join(_DTYPES)
+            raise CheckpointError(f"{path.name}: {name!r:.120} is {tensor.dtype:.40}; allowed are {allowed}.")
+    return dict.fromkeys(file.tensors, file)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

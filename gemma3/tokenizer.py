@@ -1,29 +1,29 @@
 """Text to token ids and back, with the ids of Google's own ``tokenizer.json``.
 
 Owns the vocabulary, from a ``tokenizer.json`` or from the metadata of a GGUF file; ``gemma3.bpe`` does the merging.
-Knows nothing of chat turns (``gemma3.chat``) and imports no torch. Nothing visible changes after construction: any thread
-may use it.
+Knows nothing of chat turns (``gemma3.chat``); imports neither torch nor numpy. Nothing visible changes after construction:
+any thread may use it.
 """
 
 import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import count, takewhile
+from itertools import count, islice, takewhile
+from operator import gt
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from gemma3.bpe import BYTE_PIECES, SPACE, AddedTokens, Merger
 from gemma3.errors import TokenizerError
-from gemma3.gguf import GGUFFile, GGUFStrings
+from gemma3.gguf import GGUFFile, GGUFNumbers, GGUFStrings
 
 # The turns tell Gemma 3 from Gemma 1 and 2, which have them at 106 and 107.
 _CONTROL_IDS = {"<pad>": 0, "<eos>": 1, "<bos>": 2, "<unk>": 3, "<start_of_turn>": 105, "<end_of_turn>": 106}
 
 # Values of tokenizer.ggml.token_type.
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
+_ADDED = frozenset((_UNKNOWN, _CONTROL, _USER_DEFINED))
 # A GGUF marks the placeholders as control and the image tokens as user-defined; tokenizer.json has it the other way round.
 _PLACEHOLDER = re.compile(r"<unused\d+>|<mask>")
 _IMAGE = ("<start_of_image>", "<end_of_image>")
@@ -202,18 +202,20 @@ def _vocabulary_of_gguf(file: GGUFFile) -> _Vocabulary:
     if model != "llama":
         raise TokenizerError(f"tokenizer.ggml.model is {model[:40]!a}; Gemma 3 has 'llama'.")
     pieces = file.get("tokenizer.ggml.tokens", GGUFStrings).tolist()
-    scores = file.get("tokenizer.ggml.scores", np.ndarray)
-    types = file.get("tokenizer.ggml.token_type", np.ndarray)
+    scores = file.get("tokenizer.ggml.scores", GGUFNumbers).tolist()
+    types = file.get("tokenizer.ggml.token_type", GGUFNumbers).tolist()
     if not len(pieces) == len(scores) == len(types):
         counts = f"{len(pieces)} tokens, {len(scores)} scores and {len(types)} token types"
         raise TokenizerError(f"the GGUF metadata has {counts}; there must be as many of each.")
-    if np.any(np.diff(scores[types == _NORMAL]) >= 0):
+    normal_scores = [score for score, kind in zip(scores, types, strict=True) if kind == _NORMAL]
+    if not all(map(gt, normal_scores, islice(normal_scores, 1, None))):
         raise TokenizerError("the scores of the GGUF vocabulary do not fall; Gemma 3's pieces lie in order of merging.")
-    for i in np.flatnonzero(types == _USER_DEFINED).tolist():
-        # User-defined runs of spaces are written with spaces; everything else has U+2581 already.
-        pieces[i] = pieces[i].replace(" ", SPACE)
+    added = [i for i, kind in enumerate(types) if kind in _ADDED]
+    for i in added:
+        if types[i] == _USER_DEFINED:
+            # User-defined runs of spaces are written with spaces; everything else has U+2581 already.
+            pieces[i] = pieces[i].replace(" ", SPACE)
     _check_is_gemma3(pieces, "the GGUF vocabulary")
-    added = np.flatnonzero(np.isin(types, (_UNKNOWN, _CONTROL, _USER_DEFINED))).tolist()
     control = (i for i in added if types[i] != _USER_DEFINED and not _PLACEHOLDER.fullmatch(pieces[i]))
     images = (i for i in added if pieces[i] in _IMAGE)
     return _Vocabulary(pieces, frozenset(added), frozenset((*control, *images)))

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from engine.outputs import FinishReason
 from openai_api.errors import invalid_value
 from openai_api.generation import Chunk, Generation, Usage
-from openai_api.responses import PromptTokensDetails, UsageAnswer
+from openai_api.responses import CompletionTokensDetails, PromptTokensDetails, UsageAnswer
 from openai_api.schemas import SamplingFields, StreamOptions
 from openai_api.services import Services
 from openai_api.streaming import ChunkWriter, request_deadline, unless_disconnected
@@ -108,4 +108,8 @@ def usage_answer(usage: Usage) -> UsageAnswer:
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.prompt_tokens + usage.completion_tokens,
         prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cached_tokens),
+        completion_tokens_details=CompletionTokensDetails(
+            accepted_prediction_tokens=usage.accepted_prediction_tokens,
+            rejected_prediction_tokens=usage.rejected_prediction_tokens,
+        ),
     )

@@ -57,8 +57,17 @@ async def _job(head: Head, body: ChatCompletionRequest, services: Services) -> J
         stop=prompt.stop,
         stop_token_ids=prompt.stop_token_ids,
     )
-    token_ids = truncated(prompt.token_ids, body.truncate_prompt_tokens, keep_bos=True)
-    return Job(request_id=head.id, prompts=(token_ids,), params=params)
+    return Job(
+        request_id=head.id,
+        prompts=(truncated(prompt.token_ids, body.truncate_prompt_tokens, keep_bos=True),),
+        params=params,
+        prediction=await _prediction(body, services),
+    )
+
+
+async def _prediction(body: ChatCompletionRequest, services: Services) -> Sequence[int]:
+    text = "" if body.prediction is None else body.prediction.text
+    return await run_sized(services, len(text), lambda: services.engine.tokenizer.encode(text))
 
 
 def _num_logprobs(body: ChatCompletionRequest) -> int | None:

@@ -61,10 +61,16 @@ class Engine(Protocol):
         """Pairs of role and content as token ids. RequestError with ``param="messages"`` if they cannot be a prompt."""
 
     def generate(
-        self, request_id: str, prompt_token_ids: Sequence[int], params: SamplingParams
+        self,
+        request_id: str,
+        prompt_token_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        prediction_token_ids: Sequence[int] = ...,
     ) -> AsyncGenerator[RequestOutput, None]:
         """Outputs until the request has finished; EngineErrors are raised from it. Closing it early aborts the request.
 
+        Where the output is as predicted it comes faster; what it is does not depend on the prediction.
         The first output comes when the request leaves the queue (it may have no deltas yet): that ends its queue time.
         """
 

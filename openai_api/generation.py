@@ -26,12 +26,14 @@ class Job:
     Attributes:
         prompts: token ids.
         echo: the text of each prompt if it shall stand in front of its choices, else empty.
+        prediction: token ids that the output is believed to be; it only makes the request faster.
     """
 
     request_id: str
     prompts: tuple[Sequence[int], ...]
     params: SamplingParams
     echo: tuple[str, ...] = ()
+    prediction: Sequence[int] = ()
 
     @property
     def num_choices(self) -> int:
@@ -60,6 +62,8 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int = 0
     cached_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
 
 
 class Generation:
@@ -107,7 +111,7 @@ class Generation:
         job = self.job
         ids = [f"{job.request_id}-{i}" if len(job.prompts) > 1 else job.request_id for i in range(len(job.prompts))]
         return [
-            self.engine.generate(request_id, token_ids, job.params)
+            self.engine.generate(request_id, token_ids, job.params, prediction_token_ids=job.prediction)
             for request_id, token_ids in zip(ids, job.prompts, strict=True)
         ]
 
@@ -120,6 +124,8 @@ class Generation:
             if delta.finish_reason is not None:
                 self._finish_reasons.append(delta.finish_reason.value)
             self.usage.completion_tokens += len(delta.token_ids)
+            self.usage.accepted_prediction_tokens += delta.num_accepted_predictions
+            self.usage.rejected_prediction_tokens += delta.num_rejected_predictions
             choice = first_choice + delta.index
             chunks.append(Chunk(choice, delta.text, delta.token_ids, delta.logprobs, delta.finish_reason))
         return chunks

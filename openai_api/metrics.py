@@ -76,6 +76,15 @@ class _EngineCollector(Collector):
         yield CounterMetricFamily(
             PREFIX + "prefix_cache_hits", "Prompt tokens found in the prefix cache.", stats.prefix_cache_hits
         )
+        yield CounterMetricFamily(PREFIX + "spec_decode_num_drafts", "Guesses at the next tokens.", stats.num_drafts)
+        yield CounterMetricFamily(
+            PREFIX + "spec_decode_num_draft_tokens", "Tokens of these guesses.", stats.num_draft_tokens
+        )
+        yield CounterMetricFamily(
+            PREFIX + "spec_decode_num_accepted_tokens",
+            "Tokens of these guesses that came true.",
+            stats.num_accepted_draft_tokens,
+        )
 
 
 class RequestTimer:

@@ -24,6 +24,7 @@ ENGINE_FLAGS = (
     "max_num_seqs",
     "max_num_batched_tokens",
     "kv_cache_memory",
+    "quantization",
     "dtype",
     "device",
     "threads",
@@ -58,7 +59,12 @@ def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
 def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--model", metavar="PATH|OWNER/NAME", help="directory, .gguf file or Hub repository")
     group.add_argument("--served-model-name", metavar="NAME", help="the name clients ask for")
-    group.add_argument("--dtype", choices=("auto", "bfloat16", "float32"))
+    group.add_argument(
+        "--quantization",
+        choices=("auto", "none", "int8", "int4"),
+        help="int8, int4: the native CPU core; none: torch; auto: int8 on a CPU, unless --dtype is given",
+    )
+    group.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), help="of torch")
     group.add_argument("--device", choices=("auto", "cpu", "cuda"))
     group.add_argument(
         "--generation-config", choices=("auto", "none"), help="none: ignore the checkpoint's sampling defaults"

@@ -107,6 +107,10 @@ Content = Annotated[
 ]
 
 
+def _joined(parts: list[TextPart]) -> str:
+    return "".join(part.text for part in parts)
+
+
 class Message(StrictModel):
     refused = refused_fields(CHAT_FIELDS, under="messages[].")
 
@@ -116,10 +120,19 @@ class Message(StrictModel):
 
     @property
     def text(self) -> str:
-        return "".join(part.text for part in self.content)
+        return _joined(self.content)
 
 
 Messages = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+
+
+class Prediction(StrictModel):
+    type: Literal["content"]
+    content: Content
+
+    @property
+    def text(self) -> str:
+        return _joined(self.content)
 
 
 class StreamOptions(StrictModel):
@@ -164,6 +177,7 @@ class ChatCompletionRequest(SamplingFields):
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    prediction: Prediction | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     metadata: dict[str, Any] | None = None

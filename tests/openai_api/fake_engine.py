@@ -7,7 +7,7 @@ character beyond ASCII is split over tokens. It remembers what it was asked and 
 import asyncio
 import codecs
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.errors import EngineNotReadyError, QueueFullError, RequestError
 from engine.model_info import EngineStats, EngineStatus, ModelInfo
@@ -33,6 +33,8 @@ class Script:
     fail_at: int = 0
     num_cached_tokens: int = 0
     tokens_per_output: int = 1
+    num_accepted_predictions: int = 0  # in every choice's first output
+    num_rejected_predictions: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Call:
     request_id: str
     prompt_token_ids: tuple[int, ...]
     params: SamplingParams
+    prediction_token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,14 @@ class FakeEngine:
         self._cut_off = False
 
     def stats(self) -> EngineStats:
-        return EngineStats(num_running=len(self.running), num_waiting=len(self.waiting), kv_cache_usage=0.25)
+        return EngineStats(
+            num_running=len(self.running),
+            num_waiting=len(self.waiting),
+            kv_cache_usage=0.25,
+            num_drafts=2,
+            num_draft_tokens=9,
+            num_accepted_draft_tokens=7,
+        )
 
     async def start(self) -> None:
         if self.status is EngineStatus.LOADING:
@@ -112,9 +122,14 @@ class FakeEngine:
         return FakeChatPrompt(tuple(token_ids), self.implicit_stop, (END_OF_TURN_ID,))
 
     async def generate(
-        self, request_id: str, prompt_token_ids: Sequence[int], params: SamplingParams
+        self,
+        request_id: str,
+        prompt_token_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        prediction_token_ids: Sequence[int] = (),
     ) -> AsyncGenerator[RequestOutput, None]:
-        self.calls.append(Call(request_id, tuple(prompt_token_ids), params))
+        self.calls.append(Call(request_id, tuple(prompt_token_ids), params, tuple(prediction_token_ids)))
         self._check(prompt_token_ids, params)
         self.waiting.add(request_id)
         has_finished = False
@@ -197,7 +212,13 @@ class FakeEngine:
         room = len(token_ids) if params.max_tokens is None else params.max_tokens
         if room == 0:
             return [SequenceDelta(index, "", (), finish_reason=FinishReason.LENGTH)]
-        return _deltas(index, token_ids[:room], params, self.tokenizer, script.tokens_per_output)
+        first, *others = _deltas(index, token_ids[:room], params, self.tokenizer, script.tokens_per_output)
+        predicted = replace(
+            first,
+            num_accepted_predictions=script.num_accepted_predictions,
+            num_rejected_predictions=script.num_rejected_predictions,
+        )
+        return [predicted, *others]
 
     def _prompt_logprobs(
         self, prompt_token_ids: Sequence[int], params: SamplingParams

@@ -16,6 +16,7 @@ USAGE = {
     "completion_tokens": 29,
     "total_tokens": 46,
     "prompt_tokens_details": {"cached_tokens": 0},
+    "completion_tokens_details": {"accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0},
 }
 
 
@@ -91,6 +92,15 @@ def test_include_usage(asgi: Asgi, engine: FakeEngine) -> None:
         for options in ({"include_usage": False}, {"continuous_usage_stats": True}, {}):
             chunks = stream(asgi, path, {**body, "stream_options": options})
             assert not any("usage" in chunk for chunk in chunks)
+
+
+def test_predicted_tokens_are_counted_over_all_choices(asgi: Asgi, engine: FakeEngine) -> None:
+    engine.script = Script(tokens_per_output=6, num_accepted_predictions=5, num_rejected_predictions=2)
+    body = chat_body(n=2, prediction={"type": "content", "content": TEXT})
+    expected = {"accepted_prediction_tokens": 10, "rejected_prediction_tokens": 4}
+    assert asgi.post(CHAT, body).json["usage"]["completion_tokens_details"] == expected
+    *_, last = stream(asgi, CHAT, {**body, "stream_options": {"include_usage": True}})
+    assert last["usage"]["completion_tokens_details"] == expected
 
 
 def test_continuous_usage_stats(asgi: Asgi) -> None:

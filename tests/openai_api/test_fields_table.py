@@ -15,6 +15,7 @@ from openai_api.schemas import (
     CompletionRequest,
     DetokenizeRequest,
     Message,
+    Prediction,
     StreamOptions,
     TextPart,
     TokenizeRequest,
@@ -31,6 +32,8 @@ MODELS: dict[str, type[BaseModel]] = {
 PARTS: dict[str, type[BaseModel]] = {
     "messages[].content[].": TextPart,
     "messages[].": Message,
+    "prediction.content[].": TextPart,
+    "prediction.": Prediction,
     "stream_options.": StreamOptions,
 }
 
@@ -74,6 +77,8 @@ def test_the_inner_fields_that_openai_defines_are_in_the_table() -> None:
         for name in get_type_hints(message):
             # "function" messages are an older form of "tool" messages, which no field of ours can make
             assert f"messages[].{name}" in known, (message, name)
+    prediction = next(arg for arg in get_args(hints["prediction"]) if get_origin(arg) is None)
+    assert {f"prediction.{name}" for name in get_type_hints(prediction)} <= known
     stream_options = next(arg for arg in get_args(hints["stream_options"]) if get_origin(arg) is None)
     assert {f"stream_options.{name}" for name in get_type_hints(stream_options)} <= known
 

@@ -64,6 +64,9 @@ def test_the_engines_own_figures(asgi: Asgi, engine: FakeEngine) -> None:
     assert values["kv_cache_usage_perc"] == 0.25
     for name in ("num_preemptions_total", "prefix_cache_queries_total", "prefix_cache_hits_total"):
         assert values[name] == 0
+    assert values["spec_decode_num_drafts_total"] == 2
+    assert values["spec_decode_num_draft_tokens_total"] == 9
+    assert values["spec_decode_num_accepted_tokens_total"] == 7
 
 
 def test_outcomes_that_are_no_answer(asgi: Asgi, engine: FakeEngine) -> None:

@@ -39,6 +39,7 @@ def test_chat(client: openai.OpenAI) -> None:
         seed=1,
         stop=["zzz"],
         logit_bias={"5": 1},
+        prediction={"type": "content", "content": TEXT},
         extra_body={"top_k": 5, "min_p": 0.1},
     )
     assert [choice.message.content for choice in answer.choices] == [TEXT, f"1. {TEXT}"]
@@ -48,6 +49,8 @@ def test_chat(client: openai.OpenAI) -> None:
     assert bytes(b for entry in logprobs.content[:-1] for b in entry.bytes or []).decode() == TEXT
     assert answer.usage is not None
     assert answer.usage.prompt_tokens_details is not None
+    assert answer.usage.completion_tokens_details is not None
+    assert answer.usage.completion_tokens_details.accepted_prediction_tokens == 0
     assert answer._request_id is not None
 
 

@@ -18,7 +18,7 @@ CONTINUATION = " the capital of the country of France."
 
 @pytest.fixture(scope="module")
 def server(embedded_gguf: Path) -> Iterator[RealServer]:
-    with real_server("--dtype", "float32", "--served-model-name", "gemma-3-270m", "--max-model-len", "4096") as live:
+    with real_server("--served-model-name", "gemma-3-270m", "--max-model-len", "4096") as live:
         yield live
 
 

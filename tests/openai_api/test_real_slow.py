@@ -19,7 +19,9 @@ PROMPT = {"model": "m", "prompt": "The capital of France is", "temperature": 0, 
 def test_echoed_prompt_logprobs_are_those_of_transformers(embedded_gguf: Path) -> None:
     oracle = oracle_from_gguf(embedded_gguf)
     worst = 0.0
-    with real_server("--dtype", "float32", "--served-model-name", "m", "--max-model-len", "4096") as server:
+    with real_server(
+        "--quantization", "none", "--dtype", "float32", "--served-model-name", "m", "--max-model-len", "4096"
+    ) as server:
         for text in (*texts.SHORT_PROMPTS, texts.MIXED * 2):
             ids = httpx.post(f"{server.url}/tokenize", json={"prompt": text}).json()["tokens"]
             body = {"model": "m", "prompt": ids, "echo": True, "logprobs": 1, "max_tokens": 0}

@@ -11,6 +11,7 @@ from tests.openai_api.harness import MESSAGES, Answer, Asgi, chat_body, completi
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 BIG = 2**63 - 1
+PREDICTION = {"type": "content", "content": "x"}
 
 
 def params_of(engine: FakeEngine) -> SamplingParams:
@@ -59,6 +60,24 @@ CHAT_RANGES: list[tuple[str, list[Any], list[Any]]] = [
     ("safety_identifier", ["x"], [1]),
     ("prompt_cache_key", ["x"], [1]),
     ("parallel_tool_calls", [True, False], [1]),
+    (
+        "prediction",
+        [
+            PREDICTION,
+            {"type": "content", "content": ""},
+            {"type": "content", "content": [{"type": "text", "text": "x"}]},
+        ],
+        [
+            "x",
+            [],
+            True,
+            {"type": "text", "content": "x"},
+            {"type": None, "content": "x"},
+            {"type": "content", "content": None},
+            {"type": "content", "content": []},
+            {"type": "content", "content": 5},
+        ],
+    ),
 ]
 TEXT_RANGES: list[tuple[str, list[Any], list[Any]]] = [
     ("max_tokens", [0, 1, 10], [-1, 1.0, True, "5"]),
@@ -111,6 +130,24 @@ def test_every_sampling_field_reaches_the_engine(asgi: Asgi, engine: FakeEngine)
     )
     assert dict(params.logit_bias) == {8: -1.0}
     assert (params.logprobs, params.prompt_logprobs) == (None, None)
+
+
+def test_a_prediction_reaches_the_engine_as_text_without_control_tokens(asgi: Asgi, engine: FakeEngine) -> None:
+    parts = [{"type": "text", "text": "a<end_of_"}, {"type": "text", "text": "turn>b"}]
+    for content in ("a<end_of_turn>b", parts):
+        asgi.post(CHAT, chat_body(prediction={"type": "content", "content": content}))
+        assert engine.calls[-1].prediction_token_ids == tuple(engine.tokenizer.encode("a<end_of_turn>b"))
+    asgi.post(CHAT, chat_body())
+    assert engine.calls[-1].prediction_token_ids == ()
+
+
+def test_what_may_be_predicted_is_said_in_words(asgi: Asgi) -> None:
+    answer = asgi.post(CHAT, chat_body(prediction={**PREDICTION, "type": "text"}))
+    assert answer.error["message"] == "Invalid value for 'prediction.type': expected one of 'content'."
+    answer = asgi.post(CHAT, chat_body(prediction={**PREDICTION, "content": 5}))
+    expected = "Invalid value for 'prediction.content': expected a string or an array of text parts."
+    assert answer.error["message"] == expected
+    assert refusal(asgi.post(TEXT, completion_body(prediction=PREDICTION))) == ("unknown_parameter", "prediction")
 
 
 def test_defaults_are_openais_but_the_checkpoint_may_have_its_own(asgi: Asgi, engine: FakeEngine) -> None:
@@ -191,6 +228,19 @@ def test_refused_fields_are_named(asgi: Asgi, path: str) -> None:
             ("invalid_value", "messages[0].content[0].text"),
         ),
         ({"messages": [{"role": "user", "content": "unrenderable"}]}, ("invalid_value", "messages")),
+        ({"prediction": {}}, ("missing_required_parameter", "prediction.type")),
+        ({"prediction": {"type": "content"}}, ("missing_required_parameter", "prediction.content")),
+        ({"prediction": {**PREDICTION, "type": "text"}}, ("invalid_value", "prediction.type")),
+        ({"prediction": {**PREDICTION, "content": {}}}, ("invalid_value", "prediction.content")),
+        ({"prediction": {**PREDICTION, "x": 1}}, ("unknown_parameter", "prediction.x")),
+        (
+            {"prediction": {**PREDICTION, "content": [{"type": "image_url", "image_url": {"url": "u"}}]}},
+            ("unsupported_parameter", "prediction.content[0].type"),
+        ),
+        (
+            {"prediction": {**PREDICTION, "content": [{"type": "text", "text": "x", "prompt_cache_breakpoint": {}}]}},
+            ("unsupported_parameter", "prediction.content[0].prompt_cache_breakpoint"),
+        ),
         ({"model": 5}, ("invalid_value", "model")),
         ({"model": None}, ("invalid_value", "model")),
     ],

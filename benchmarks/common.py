@@ -1,0 +1,102 @@
+"""What the benchmarks share: prompts of plain prose, what a step must read, and how figures are printed."""
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from pydoc_data import topics
+
+import machine
+
+from gemma3.checkpoint import open_checkpoint
+from gemma3.config import Gemma3TextConfig
+from gemma3.locate import locate_weights
+
+ROOT = Path(__file__).resolve().parent.parent
+PRECISIONS = ("int8", "int4", "none")
+# Python's own manual, which comes with Python: 500 kB of prose and tables.
+TEXT = "".join(topics.topics[name] for name in sorted(topics.topics))[:500_000]
+
+
+class Prompts:
+    """Prompts of an exact length, no two alike, the same in every run."""
+
+    def __init__(self) -> None:
+        self.tokenizer = open_checkpoint(locate_weights(None, beside=ROOT).path).load_tokenizer()
+        self._ids = self.tokenizer.encode(TEXT)
+        self._next = 0
+
+    def take(self, num_tokens: int, num: int = 1) -> list[list[int]]:
+        """``num`` prompts, each a BOS and the next ``num_tokens - 1`` of the text, which begins anew at its end."""
+        taken = []
+        for _ in range(num):
+            if self._next + num_tokens > len(self._ids):
+                self._next = self._next % 97 + 1  # another phase than the last time round
+            taken.append([self.tokenizer.bos_token_id, *self._ids[self._next : self._next + num_tokens - 1]])
+            self._next += num_tokens
+        return taken
+
+
+def step_bytes(precision: str, *, num_streams: int = 1, context: int = 0) -> tuple[float, float]:
+    """What a decode step of the 270M reads: ``(all, least)`` bytes.
+
+    ``all`` walks every weight at the precision's width (4-bit: groups of 64, the head too). ``least`` is what this
+    project must read when it chooses greedily: of the head the high nibbles only. The KV cache (bfloat16) is in both.
+    """
+    config = Gemma3TextConfig()
+    head = config.vocab_size * config.hidden_size
+    attention = 2 * config.head_dim * (config.num_attention_heads + config.num_key_value_heads)
+    layers = config.num_hidden_layers * config.hidden_size * (attention + 3 * config.intermediate_size)
+    windows = (config.window(i) or context for i in range(config.num_hidden_layers))
+    kv = num_streams * sum(4 * config.num_key_value_heads * config.head_dim * min(context, w) for w in windows)
+    if precision == "none":
+        return 2 * (layers + head) + kv, 2 * (layers + head) + kv
+    width = 1.0 if precision == "int8" else 4.25 / 8
+    return width * (layers + head) + kv, (1.0 if precision == "int8" else 4.125 / 8) * layers + head / 2 + kv
+
+
+def share_of_limit(
+    steps_per_s: float, bandwidth: float, precision: str, *, num_streams: int = 1, context: int = 0
+) -> str:
+    """A decode speed beside what the memory allows."""
+    whole, least = step_bytes(precision, num_streams=num_streams, context=context)
+    return (
+        f"{whole / 1e6:.0f} MB a step: {steps_per_s * whole / bandwidth:.0%} of the bandwidth"
+        f" (greedy reads {least / 1e6:.0f}: {steps_per_s * least / bandwidth:.0%})"
+    )
+
+
+def line(name: str, values: Sequence[float], note: str = "", *, unit: str = "tokens/s") -> str:
+    """Median and spread of one figure."""
+    text = f"{name:34} {statistics.median(values):9.2f} {unit}   [{min(values):.2f}, {max(values):.2f}]"
+    return f"{text}   {note}".rstrip()
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def print_header(num_threads: int, what: str) -> float:
+    """The machine and its measured bandwidth, which is returned (bytes per second)."""
+    bandwidth = machine.read_bandwidth(num_threads)
+    print(f"{machine.describe()}\n{num_threads} threads read {bandwidth / 1e9:.1f} GB/s; {what}")
+    return bandwidth
+
+
+def print_json(
+    benchmark: str, num_threads: int, bandwidth: float, figures: Mapping[str, Sequence[float]], **more: object
+) -> None:
+    """The line for programs: last, and alone on its line."""
+    head = {"benchmark": benchmark, "machine": machine.describe(), "threads": num_threads, "bandwidth": bandwidth}
+    print(json.dumps(head | {"figures": {name: spread(values) for name, values in figures.items()}} | more))
+
+
+def parser(doc: str | None, *, rounds: int = 3, precisions: Iterable[str] | None = None) -> argparse.ArgumentParser:
+    """The flags that every benchmark has."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--rounds", type=int, default=rounds)
+    made.add_argument("--threads", type=int, default=machine.num_cores())
+    if precisions is not None:
+        made.add_argument("--precision", nargs="+", choices=PRECISIONS, default=list(precisions))
+    return made

@@ -1,0 +1,130 @@
+"""The compiled module (nanobind, C++ in ``gemma3/cpu/src``). Its callers are the modules of ``gemma3.cpu``.
+
+Shapes: ``N`` outputs, ``K`` inputs, ``R`` rows whose logits are wanted, ``V`` vocabulary. Packed bytes are as ``packed_layout.py``
+describes them. Every function and ``Model.step`` release the GIL while they compute.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+def supported_isas() -> list[str]:
+    """What runs on this processor, the best last: of "portable", "avx2", "avx512", "amx"."""
+
+def quantize_int8(rows: NDArray[np.float32]) -> tuple[bytes, bytes]:
+    """Panels and scales of ``rows`` (N, K)."""
+
+def quantize_int4(rows: NDArray[np.float32]) -> tuple[bytes, bytes, bytes]:
+    """Panels, multipliers and scales of ``rows`` (N, K)."""
+
+def quantize_embedding(rows: NDArray[np.float32]) -> tuple[bytes, bytes, bytes]:
+    """High plane, low plane and scales of ``rows`` (N, K)."""
+
+class Segment:
+    """One sequence's rows of a step: positions ``[start_position, start_position + num_tokens)``.
+
+    Position p lives in ``global_blocks[p // 16]`` and in ``sliding_blocks[p // 16 - first_sliding_block]``.
+    """
+
+    def __init__(
+        self,
+        start_position: int,
+        num_tokens: int,
+        global_blocks: Sequence[int],
+        sliding_blocks: Sequence[int],
+        first_sliding_block: int,
+    ) -> None: ...
+
+class Row:
+    """A row of the step whose logits are wanted; by its number among the step's tokens.
+
+    Attributes:
+        seen: the distinct ids of prompt and output; asked for only by ``repetition_penalty``.
+        output_ids, output_counts: the distinct ids of the output and how often each is there.
+        banned: ids that cannot be chosen.
+        num_logprobs: how many of the likeliest to report; -1 reports no log probability at all.
+        target: 0 or more chooses nothing and reports the log probability of this token.
+    """
+
+    def __init__(
+        self,
+        row: int,
+        *,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        uniform: float = 0.0,
+        repetition_penalty: float = 1.0,
+        frequency_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
+        seen: Sequence[int] = ...,
+        output_ids: Sequence[int] = ...,
+        output_counts: Sequence[int] = ...,
+        bias_ids: Sequence[int] = ...,
+        bias_values: Sequence[float] = ...,
+        banned: Sequence[int] = ...,
+        num_logprobs: int = -1,
+        target: int = -1,
+    ) -> None: ...
+
+class Sampled:
+    """What came of a ``Row``."""
+
+    @property
+    def token_id(self) -> int: ...
+    @property
+    def is_finite(self) -> bool: ...
+    @property
+    def logprob(self) -> float: ...
+    @property
+    def top(self) -> list[tuple[int, float]]: ...
+
+class Model:
+    """The whole model over packed weights; ``isa`` "auto" takes the best. Keeps references to the buffers in ``tensors``."""
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        hidden_size: int,
+        intermediate_size: int,
+        num_layers: int,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        rms_norm_eps: float,
+        query_scale: float,
+        rope_theta: float,
+        rope_local_theta: float,
+        sliding_window: int,
+        is_sliding: Sequence[bool],
+        scheme: str,
+        tensors: Mapping[str, memoryview],
+        num_threads: int,
+        isa: str,
+    ) -> None: ...
+    @property
+    def isa(self) -> str: ...
+    @property
+    def num_threads(self) -> int: ...
+    def allocate_kv(self, num_global_blocks: int, num_sliding_blocks: int) -> None:
+        """Storage for that many blocks of 16 tokens, bfloat16; what was there before is gone."""
+
+    def step(self, token_ids: Sequence[int], segments: Sequence[Segment], rows: Sequence[Row]) -> list[Sampled]:
+        """Compute all rows of all segments, writing K and V into their blocks, and choose for ``rows``, in their order."""
+
+    def logits(self, token_ids: Sequence[int], segments: Sequence[Segment], rows: Sequence[int]) -> NDArray[np.float32]:
+        """The same step, but the float32 logits (R, V) of ``rows``: for tests and measurements."""
+
+    def observe_inputs(self, token_ids: Sequence[int]) -> dict[str, bytes]:
+        """Mean squares (K, float32) of the inputs of each matrix over one text; for a model of one thread. Storage is dropped."""
+
+def multiply(
+    isa: str, kind: str, panels: bytes, multipliers: bytes, scales: bytes, values: NDArray[np.int8]
+) -> NDArray[np.float32]:
+    """One kernel's product (R, N) of ``values`` (R, K) with packed rows, for tests: "int8", "int4", or the sums of "nibbles"."""
+
+def sample(logits: NDArray[np.float32], row: Row) -> Sampled:
+    """Choose from one row of logits, which are changed, for tests."""

@@ -1,0 +1,178 @@
+"""From a checkpoint of any kind to packed weights, slab by slab: the model never stands in memory as float32.
+
+Reading and dequantising (numpy) and quantising (C++) release the GIL, so a thread per core does it. Runs once for each
+checkpoint and scheme; ``packed_file`` keeps the result.
+
+Some input channels are much larger than others, and rounding a row spends its 8 bits on those. ``balancing`` observes them, and
+each matrix is packed with its columns times a factor per channel, and what makes its inputs divided by it: the norm before
+it, the rows of v (for o) or of up (for down). Nothing is left to do at run time, but for the lookup of an embedding.
+
+Shapes: ``N`` outputs, ``K`` inputs.
+"""
+
+import mmap
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemma3.checkpoint import Checkpoint
+from gemma3.cpu import _native
+from gemma3.cpu.balancing import EMBEDDING_INPUTS, channel_factors, observe_inputs, shared_factors
+from gemma3.cpu.packed_layout import PANEL, PackedLayout, padded
+from gemma3.errors import CheckpointError
+from gemma3.tensors import EMBEDDING, HEAD, Progress, no_progress
+
+# 4,096 rows of the embedding are 10 MB as float32, and as much again while they are packed, in each thread.
+_SLAB_ROWS = 4_096
+_MAX_THREADS = 8
+_EMBEDDING_SAMPLE_ROWS = 16_384  # enough to know the mean squares of its columns
+
+_NORM_NAMES = {
+    "input_norm": "input_layernorm",
+    "q_norm": "self_attn.q_norm",
+    "k_norm": "self_attn.k_norm",
+    "post_attention_norm": "post_attention_layernorm",
+    "pre_mlp_norm": "pre_feedforward_layernorm",
+    "post_mlp_norm": "post_feedforward_layernorm",
+}
+
+Floats = NDArray[np.float32]
+
+
+def pack(
+    checkpoint: Checkpoint,
+    layout: PackedLayout,
+    progress: Progress = no_progress,
+    *,
+    observed: Mapping[str, Floats] | None = None,
+) -> memoryview:
+    """All packed data, in memory of its own. ``observed``: the inputs' mean squares by matrix, as of ``balancing``; without them
+    nothing is balanced.
+
+    Raises:
+        CheckpointError: a tensor holds NaN or infinite values, or a second copy of the head differs from the embedding.
+    """
+    packer = _Packer(checkpoint, layout, observed or {})
+    jobs = list(packer.jobs())
+    with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, _MAX_THREADS)) as pool:
+        futures = [pool.submit(job) for job in jobs]
+        try:
+            for num_done, future in enumerate(futures, start=1):
+                future.result()
+                checkpoint.drop_pages()
+                progress(num_done, len(jobs))
+        finally:
+            for future in futures:
+                future.cancel()
+    return packer.data
+
+
+class _Packer:
+    """``data`` fills up as the jobs run; each writes bytes of its own, so they may run in any order on any thread."""
+
+    def __init__(self, checkpoint: Checkpoint, layout: PackedLayout, observed: Mapping[str, Floats]) -> None:
+        self._checkpoint, self._config, self._is_int4 = checkpoint, checkpoint.config, layout.scheme == "int4"
+        self._observed = observed
+        # Begins with a page; each page is taken when it is first written.
+        self.data = memoryview(mmap.mmap(-1, layout.num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        self._views = layout.views(self.data)
+        sample_NK = checkpoint.read_rows(EMBEDDING, slice(0, min(checkpoint.config.vocab_size, _EMBEDDING_SAMPLE_ROWS)))
+        self._embedding_factors_K = self._factors(EMBEDDING_INPUTS, sample_NK)
+
+    def _factors(self, name: str, rows_NK: Floats) -> Floats:
+        """By input channel of a matrix; all 1 if its inputs were not observed."""
+        squares_K = self._observed.get(name)
+        return np.ones(rows_NK.shape[1], np.float32) if squares_K is None else channel_factors(squares_K, rows_NK)
+
+    def jobs(self) -> Iterator[Callable[[], None]]:
+        for start in range(0, self._config.vocab_size, _SLAB_ROWS):
+            yield partial(self._pack_embedding, start, min(start + _SLAB_ROWS, self._config.vocab_size))
+        for i in range(self._config.num_hidden_layers):
+            yield partial(self._pack_layer, i)
+        yield self._pack_ends
+
+    def _pack_embedding(self, start: int, stop: int) -> None:
+        """Rows ``[start, stop)``; ``start`` is the first of a panel."""
+        rows_NK = self._checkpoint.read_rows(EMBEDDING, slice(start, stop))
+        if HEAD in self._checkpoint.tensor_names:
+            self._check_head(rows_NK, start, stop)
+        high, low, scales = _native.quantize_embedding(rows_NK * self._embedding_factors_K)
+        first_panel = start // PANEL
+        for name, packed in (("high", high), ("low", low), ("scales", scales)):
+            view = self._views[f"embedding.{name}"]
+            panel_bytes = len(view) // (padded(self._config.vocab_size, PANEL) // PANEL)
+            view[first_panel * panel_bytes : first_panel * panel_bytes + len(packed)] = packed
+
+    def _check_head(self, rows_NK: Floats, start: int, stop: int) -> None:
+        if not np.array_equal(rows_NK, self._checkpoint.read_rows(HEAD, slice(start, stop))):
+            raise CheckpointError(f"{self._checkpoint.name}: {HEAD} differs from {EMBEDDING}; this model ties them.")
+
+    def _pack_ends(self) -> None:
+        self._pack_norm("final_norm", "model.norm.weight", self._embedding_factors_K)
+        scale = np.float32(self._config.hidden_size) ** np.float32(0.5)
+        self._views["embedding.factors"][:] = (scale / self._embedding_factors_K).tobytes()
+
+    def _pack_layer(self, layer: int) -> None:
+        ours, theirs = f"layers.{layer}", f"model.layers.{layer}"
+
+        def read(name: str) -> Floats:
+            return self._checkpoint.read_rows(f"{theirs}.{name}.weight", slice(None))
+
+        o_NK, down_NK = read("self_attn.o_proj"), read("mlp.down_proj")
+        v_factors, o_factors = self._o_factors(f"{ours}.o", o_NK)
+        down_factors = self._factors(f"{ours}.down", down_NK)
+        qkv_NK = np.concatenate([read(f"self_attn.{part}_proj") for part in "qkv"])
+        gate_up_NK = np.concatenate([read("mlp.gate_proj"), read("mlp.up_proj")])
+        qkv_factors = self._factors(f"{ours}.qkv", qkv_NK)
+        gate_up_factors = self._factors(f"{ours}.gate_up", gate_up_NK)
+        qkv_NK[-len(v_factors) :] /= v_factors
+        gate_up_NK[-len(down_factors) :] /= down_factors[:, None]
+        self._pack_matrix(f"{ours}.qkv", qkv_NK * qkv_factors)
+        self._pack_matrix(f"{ours}.o", o_NK * o_factors)
+        self._pack_matrix(f"{ours}.gate_up", _alternated(*np.split(gate_up_NK * gate_up_factors, 2)))
+        self._pack_matrix(f"{ours}.down", down_NK * down_factors)
+        divisors = {"input_norm": qkv_factors, "pre_mlp_norm": gate_up_factors}
+        for name, inner in _NORM_NAMES.items():
+            self._pack_norm(f"{ours}.{name}", f"{theirs}.{inner}.weight", divisors.get(name))
+
+    def _o_factors(self, name: str, rows_NK: Floats) -> tuple[Floats, Floats]:
+        """Factors of the rows of v (a column), and of the columns of o: query heads that share a KV head share factors."""
+        squares_K, num_kv_heads = self._observed.get(name), self._config.num_key_value_heads
+        if squares_K is None:
+            return np.ones((num_kv_heads * self._config.head_dim, 1), np.float32), np.ones(rows_NK.shape[1], np.float32)
+        shared_KH = shared_factors(squares_K, rows_NK, num_kv_heads, self._config.head_dim)
+        heads = self._config.num_attention_heads // num_kv_heads
+        return shared_KH.reshape(-1, 1), shared_KH.repeat(heads, axis=0).reshape(-1)
+
+    def _pack_matrix(self, name: str, rows_NK: Floats) -> None:
+        if self._is_int4:
+            panels, multipliers, scales = _native.quantize_int4(rows_NK)
+            self._views[f"{name}.multipliers"][:] = multipliers
+        else:
+            panels, scales = _native.quantize_int8(rows_NK)
+        self._views[f"{name}.panels"][:] = panels
+        self._views[f"{name}.scales"][:] = scales
+
+    def _pack_norm(self, name: str, inner: str, divisors: Floats | None = None) -> None:
+        """The core adds 1 to the weight of a norm, as the reference does."""
+        weight = self._checkpoint.read_rows(inner, slice(None))
+        self._views[name][:] = (weight if divisors is None else (weight + 1) / divisors - 1).tobytes()
+
+
+def pack_balanced(checkpoint: Checkpoint, layout: PackedLayout, progress: Progress = no_progress) -> memoryview:
+    """The same, balanced: packed twice, since the model that is observed is a packed one too."""
+    plain = PackedLayout.of(checkpoint.config, "int8")
+    observed = observe_inputs(checkpoint, plain.views(pack(checkpoint, plain)))
+    return pack(checkpoint, layout, progress, observed=observed)
+
+
+def _alternated(gate_NK: Floats, up_NK: Floats) -> Floats:
+    """A panel of gate, a panel of up, and so on: one pass makes both halves of ``gelu(gate) * up``."""
+    missing = padded(len(gate_NK), PANEL) - len(gate_NK)
+    both = np.stack([np.pad(part_NK, ((0, missing), (0, 0))) for part_NK in (gate_NK, up_NK)])
+    in_panels = both.reshape(2, -1, PANEL, both.shape[-1]).swapaxes(0, 1)
+    return np.ascontiguousarray(in_panels).reshape(-1, both.shape[-1])

@@ -1,0 +1,71 @@
+// Memory of the core: aligned, growing, zero where it was never written.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+
+#include "kernels.h"
+
+namespace gemma3 {
+
+// An array whose start is aligned to a cache line. Growing loses the contents.
+template <typename T>
+class Buffer {
+public:
+    Buffer() = default;
+    explicit Buffer(int64_t size) { reserve(size); }
+
+    void reserve(int64_t size) {
+        if (size <= size_) return;
+        // Zero pages of the system cost no memory until they are written, so no memset for large ones: calloc.
+        constexpr int64_t kAlign = 64;
+        memory_.reset(static_cast<uint8_t*>(std::calloc(static_cast<size_t>(size * int64_t{sizeof(T)} + kAlign), 1)));
+        if (!memory_) throw std::bad_alloc();
+        const auto address = reinterpret_cast<uintptr_t>(memory_.get());
+        data_ = reinterpret_cast<T*>((address + kAlign - 1) / kAlign * kAlign);
+        size_ = size;
+    }
+
+    T* data() const { return data_; }
+    int64_t size() const { return size_; }
+    T& operator[](int64_t i) const { return data_[i]; }
+
+private:
+    struct Free {
+        void operator()(uint8_t* p) const { std::free(p); }
+    };
+    std::unique_ptr<uint8_t, Free> memory_;
+    T* data_ = nullptr;
+    int64_t size_ = 0;
+};
+
+// Memory behind `Activations`, with room for whole tiles of rows.
+class ActivationBuffer {
+public:
+    // Activations of `num_rows` rows of `num_inputs` (padded) inputs each, over this memory.
+    Activations of(int num_rows, int num_inputs) {
+        const int64_t rows = round_up(num_rows, 32);
+        values_.reserve(rows * num_inputs);
+        scales_.reserve(rows);
+        sums_.reserve(rows);
+        group_sums_.reserve(rows * (num_inputs / kGroup));
+        Activations view;
+        view.values = values_.data();
+        view.scales = scales_.data();
+        view.group_sums = group_sums_.data();
+        view.sums = sums_.data();
+        view.num_inputs = num_inputs;
+        view.num_rows = num_rows;
+        return view;
+    }
+
+private:
+    Buffer<int8_t> values_;
+    Buffer<float> scales_;
+    Buffer<int32_t> sums_, group_sums_;
+};
+
+}  // namespace gemma3

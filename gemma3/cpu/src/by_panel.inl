@@ -1,0 +1,26 @@
+// Matrix products panel by panel and row by row, for instruction sets whose `dot` needs nothing more:
+//   void dot(const uint8_t* bytes, const int8_t* values, int num_inputs, int32_t* sums)  // 16 sums
+
+void matmul(const Matrix& matrix, const Activations& in, int first_panel, int last_panel, float* out, int64_t out_stride,
+            uint8_t* scratch) {
+    const uint8_t* panels = unpacked_panels(matrix, first_panel, last_panel, scratch);
+    for (int panel = first_panel; panel < last_panel; ++panel) {
+        const uint8_t* bytes = panels + int64_t{panel - first_panel} * kPanel * in.num_inputs;
+        for (int row = 0; row < in.num_rows; ++row) {
+            int32_t sums[kPanel];
+            dot(bytes, in.values + int64_t{row} * in.num_inputs, in.num_inputs, sums);
+            dequantize(sums, matrix, panel, in, row, out + row * out_stride + kPanel * panel);
+        }
+    }
+}
+
+void matmul_nibbles(const Matrix& matrix, const Activations& in, int first_panel, int last_panel, int32_t* out,
+                    int64_t out_stride, uint8_t* scratch) {
+    const uint8_t* panels = unpacked_panels(matrix, first_panel, last_panel, scratch);
+    for (int panel = first_panel; panel < last_panel; ++panel) {
+        const uint8_t* bytes = panels + int64_t{panel - first_panel} * kPanel * in.num_inputs;
+        for (int row = 0; row < in.num_rows; ++row)
+            dot(bytes, in.values + int64_t{row} * in.num_inputs, in.num_inputs,
+                out + row * out_stride + kPanel * (panel - first_panel));
+    }
+}

@@ -1,0 +1,172 @@
+#include "head.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace gemma3 {
+namespace {
+
+constexpr int kChunkPanels = 64;         // handed out at a time: 320 KiB of each plane
+constexpr int kRowsAtOnce = 32;          // whose logits lie in memory together
+constexpr float kLowCentre = 7.5f;       // mean of a low nibble
+constexpr float kLowDeviation = 4.6098f; // sqrt((16 * 16 - 1) / 12)
+constexpr float kDeviations = 8.0f;
+
+// sum(low * a) lies within centre +- margin, less the offset of the bytes.
+struct Rest {
+    float centre, margin;
+};
+
+Rest rest_of(const Activations& in, int row) {
+    int64_t squares = 0;
+    const int8_t* values = in.values + int64_t{row} * in.num_inputs;
+    for (int i = 0; i < in.num_inputs; ++i) squares += values[i] * values[i];
+    const float sum = static_cast<float>(in.sums[row]);
+    return {(kLowCentre - 128.0f) * sum, kDeviations * kLowDeviation * std::sqrt(static_cast<float>(squares))};
+}
+
+inline float logit_of(int32_t high, int32_t low, int32_t sum, float scale) {
+    return static_cast<float>(16 * high + low - 128 * sum) * scale;
+}
+
+}  // namespace
+
+void copy_row(const Activations& in, int from, const Activations& out, int to) {
+    const int groups = in.num_inputs / kGroup;
+    std::copy_n(in.values + int64_t{from} * in.num_inputs, in.num_inputs, out.values + int64_t{to} * in.num_inputs);
+    std::copy_n(in.group_sums + int64_t{from} * groups, groups, out.group_sums + int64_t{to} * groups);
+    out.scales[to] = in.scales[from];
+    out.sums[to] = in.sums[from];
+}
+
+Head::Head(const Kernels& kernels, Embedding embedding, int num_threads)
+    : kernels_(kernels),
+      embedding_(embedding),
+      num_chunks_((embedding.high.num_panels + kChunkPanels - 1) / kChunkPanels),
+      scratch_(size_t(num_threads)) {
+    for (Scratch& scratch : scratch_) {
+        scratch.high.reserve(int64_t{kRowsAtOnce} * kChunkPanels * kPanel);
+        scratch.low.reserve(int64_t{kRowsAtOnce} * kChunkPanels * kPanel);
+        scratch.unpacked.reserve(int64_t{kChunkPanels} * kPanel * embedding.high.num_inputs);
+    }
+}
+
+void Head::begin(const Activations& in, const std::vector<RowRequest>& requests) {
+    requests_ = &requests;
+    results_.assign(requests.size(), Sampled());
+    greedy_.clear();
+    full_.clear();
+    for (size_t i = 0; i < requests.size(); ++i) (requests[i].is_plain_greedy() ? greedy_ : full_).push_back(int(i));
+    greedy_in_ = greedy_rows_.of(int(greedy_.size()), in.num_inputs);
+    full_in_ = full_rows_.of(int(full_.size()), in.num_inputs);
+    for (size_t i = 0; i < greedy_.size(); ++i) copy_row(in, greedy_[i], greedy_in_, int(i));
+    for (size_t i = 0; i < full_.size(); ++i) copy_row(in, full_[i], full_in_, int(i));
+    upper_.reserve(int64_t(greedy_.size()) * embedding_.high.num_panels);
+    found_.resize(std::max(found_.size(), greedy_.size()));
+    for (Scratch& scratch : scratch_) scratch.high.reserve(int64_t(greedy_.size()) * kChunkPanels * kPanel);
+    logits_.reserve(std::min<int64_t>(int64_t(full_.size()), kRowsAtOnce) * padded_vocab());
+}
+
+void Head::run(ThreadTeam& team, int thread) {
+    if (!greedy_.empty()) choose_greedily(team, thread);
+    for (int first = 0; first < int(full_.size()); first += kRowsAtOnce) {
+        Activations rows = full_in_;
+        rows.num_rows = std::min(kRowsAtOnce, int(full_.size()) - first);
+        rows.values += int64_t{first} * rows.num_inputs;
+        rows.group_sums += int64_t{first} * (rows.num_inputs / kGroup);
+        rows.scales += first;
+        rows.sums += first;
+        all_logits(team, thread, rows, logits_.data(), padded_vocab());
+        team.for_each(rows.num_rows, [&](int i) {
+            const int row = full_[size_t(first + i)];
+            results_[size_t(row)] = sample(logits_.data() + i * padded_vocab(), embedding_.vocab_size,
+                                           (*requests_)[size_t(row)], scratch_[size_t(thread)].sampling);
+        });
+    }
+}
+
+void Head::all_logits(ThreadTeam& team, int thread, const Activations& in, float* out, int64_t stride) {
+    team.for_each(num_chunks_, [&](int chunk) { logits_of_chunk(in, chunk, out, stride, scratch_[size_t(thread)]); });
+}
+
+void Head::logits_of_chunk(const Activations& in, int chunk, float* out, int64_t stride, Scratch& scratch) const {
+    const int first = chunk * kChunkPanels, last = std::min(first + kChunkPanels, embedding_.high.num_panels);
+    const int width = (last - first) * kPanel;
+    kernels_.matmul_nibbles(embedding_.high, in, first, last, scratch.high.data(), width, scratch.unpacked.data());
+    kernels_.matmul_nibbles(embedding_.low, in, first, last, scratch.low.data(), width, scratch.unpacked.data());
+    const float* scales = embedding_.scales + first * kPanel;
+    for (int row = 0; row < in.num_rows; ++row) {
+        const int32_t* high = scratch.high.data() + row * width;
+        const int32_t* low = scratch.low.data() + row * width;
+        float* logits = out + row * stride + first * kPanel;
+        for (int i = 0; i < width; ++i) logits[i] = logit_of(high[i], low[i], in.sums[row], scales[i] * in.scales[row]);
+    }
+}
+
+void Head::choose_greedily(ThreadTeam& team, int thread) {
+    Scratch& scratch = scratch_[size_t(thread)];
+    team.for_each(num_chunks_, [&](int chunk) { bound_chunk(chunk, scratch); });
+    team.for_each_then(greedy_in_.num_rows, [&](int row) { find_candidates(row, scratch); }, [&] { join_candidates(); });
+    team.for_each_then(int(candidates_.size()), [&](int i) { score(candidates_[size_t(i)], scratch); }, [&] { take_best(); });
+}
+
+void Head::bound_chunk(int chunk, Scratch& scratch) {
+    const int first = chunk * kChunkPanels, last = std::min(first + kChunkPanels, embedding_.high.num_panels);
+    const int width = (last - first) * kPanel;
+    kernels_.matmul_nibbles(embedding_.high, greedy_in_, first, last, scratch.high.data(), width, scratch.unpacked.data());
+    for (int row = 0; row < greedy_in_.num_rows; ++row) {
+        const Rest rest = rest_of(greedy_in_, row);
+        kernels_.bound_logits(scratch.high.data() + int64_t{row} * width, embedding_.scales + first * kPanel, last - first,
+                              greedy_in_.scales[row], rest.centre + rest.margin,
+                              upper_.data() + int64_t{row} * embedding_.high.num_panels + first);
+    }
+}
+
+// The panel with the highest bound sets the bar: its best exact logit. Usually a few dozen panels reach over it.
+void Head::find_candidates(int row, Scratch& scratch) {
+    std::vector<Candidate>& found = found_[size_t(row)];
+    const float* upper = upper_.data() + int64_t{row} * embedding_.high.num_panels;
+    const int num_panels = embedding_.high.num_panels;
+    Candidate highest{row, int(std::max_element(upper, upper + num_panels) - upper), {-INFINITY, -1}};
+    score(highest, scratch);
+    found.clear();
+    for (int panel = 0; panel < num_panels; ++panel)
+        if (upper[panel] >= highest.best.logit) found.push_back({row, panel, {-INFINITY, -1}});
+}
+
+void Head::join_candidates() {
+    candidates_.clear();
+    for (int row = 0; row < greedy_in_.num_rows; ++row)
+        candidates_.insert(candidates_.end(), found_[size_t(row)].begin(), found_[size_t(row)].end());
+}
+
+void Head::score(Candidate& candidate, Scratch& scratch) const {
+    const int row = candidate.row, panel = candidate.panel;
+    Activations in = greedy_in_;
+    in.num_rows = 1;
+    in.values += int64_t{row} * in.num_inputs;
+    in.group_sums += int64_t{row} * (in.num_inputs / kGroup);
+    in.scales += row;
+    in.sums += row;
+    kernels_.matmul_nibbles(embedding_.high, in, panel, panel + 1, scratch.high.data(), kPanel, scratch.unpacked.data());
+    kernels_.matmul_nibbles(embedding_.low, in, panel, panel + 1, scratch.low.data(), kPanel, scratch.unpacked.data());
+    for (int i = 0; i < std::min(kPanel, embedding_.vocab_size - panel * kPanel); ++i) {
+        const int token_id = panel * kPanel + i;
+        const float logit =
+            logit_of(scratch.high[i], scratch.low[i], in.sums[0], embedding_.scales[token_id] * in.scales[0]);
+        if (logit > candidate.best.logit) candidate.best = {logit, token_id};
+    }
+}
+
+void Head::take_best() {
+    std::vector<Best> best(greedy_.size(), Best{-INFINITY, -1});
+    for (const Candidate& candidate : candidates_)  // in order of id, so that the lowest wins a tie
+        if (candidate.best.logit > best[size_t(candidate.row)].logit) best[size_t(candidate.row)] = candidate.best;
+    for (size_t i = 0; i < greedy_.size(); ++i) {
+        Sampled& result = results_[size_t(greedy_[i])];
+        result.token_id = best[i].token_id;
+        result.is_finite = best[i].token_id >= 0 && std::isfinite(best[i].logit);
+    }
+}
+
+}  // namespace gemma3

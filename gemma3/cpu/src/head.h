@@ -1,0 +1,79 @@
+// The head: hidden states to tokens. It is two thirds of all weights, so it reads no more of them than a row needs.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "buffers.h"
+#include "sampling.h"
+#include "thread_team.h"
+
+namespace gemma3 {
+
+// The int8 rows of the tied embedding in two planes: byte = 16 * high + low.
+struct Embedding {
+    Matrix high, low;
+    const float* scales = nullptr;
+    int vocab_size = 0;
+};
+
+// Greedy rows read the high plane alone: it bounds every logit, and only panels that may still hold the largest are then
+// scored exactly. The low nibbles add sum(low * a); taken as independent and uniform on 0..15 that has the standard deviation
+// 4.61 * |a|, and the bounds allow eight of them (docs/decisions.md has the measurements). Other rows get all logits.
+class Head {
+public:
+    Head(const Kernels& kernels, Embedding embedding, int num_threads);
+
+    // Prepare a step; to be called before `run`. `in` has one row for each request.
+    void begin(const Activations& in, const std::vector<RowRequest>& requests);
+    // Called by all threads of the team.
+    void run(ThreadTeam& team, int thread);
+    const std::vector<Sampled>& results() const { return results_; }
+    // All logits of all rows of `in` instead: (rows, stride).
+    void all_logits(ThreadTeam& team, int thread, const Activations& in, float* out, int64_t stride);
+
+    int64_t padded_vocab() const { return int64_t{embedding_.high.num_panels} * kPanel; }
+
+private:
+    struct Scratch {
+        Buffer<int32_t> high, low;
+        Buffer<uint8_t> unpacked;
+        SamplingScratch sampling;
+    };
+    struct Best {
+        float logit;
+        int32_t token_id;
+    };
+    struct Candidate {
+        int row, panel;  // row of greedy_
+        Best best;
+    };
+
+    void choose_greedily(ThreadTeam& team, int thread);
+    void bound_chunk(int chunk, Scratch& scratch);
+    void find_candidates(int row, Scratch& scratch);
+    void join_candidates();
+    void score(Candidate& candidate, Scratch& scratch) const;
+    void take_best();
+    void logits_of_chunk(const Activations& in, int chunk, float* out, int64_t stride, Scratch& scratch) const;
+
+    const Kernels& kernels_;
+    const Embedding embedding_;
+    const int num_chunks_;
+    std::vector<Scratch> scratch_;
+
+    const std::vector<RowRequest>* requests_ = nullptr;
+    std::vector<int> greedy_, full_;  // rows of the request list
+    Activations greedy_in_, full_in_;
+    ActivationBuffer greedy_rows_, full_rows_;
+    Buffer<float> upper_;  // (greedy rows, panels)
+    std::vector<std::vector<Candidate>> found_;  // by greedy row
+    std::vector<Candidate> candidates_;
+    Buffer<float> logits_;
+    std::vector<Sampled> results_;
+};
+
+// Copy row `from` of `in` to row `to` of `out`.
+void copy_row(const Activations& in, int from, const Activations& out, int to);
+
+}  // namespace gemma3

@@ -1,0 +1,114 @@
+// What is written once per instruction set. Everything above (model, attention over blocks, head) is plain C++.
+//
+// Two rules make a row's result independent of what else is in the batch, bit for bit:
+//   * products of weights and activations are sums of integers, exact in any order;
+//   * every floating-point operation of a row is done by the same code in the same order, however many rows there are.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace gemma3 {
+
+constexpr int kPanel = 16;      // outputs that share a panel of packed weights
+constexpr int kGroup = 64;      // inputs that share a 4-bit multiplier; inputs are padded to a multiple of it
+constexpr int kBlockSize = 16;  // tokens in a block of the KV cache
+constexpr int kKeyChunk = 128;  // keys whose softmax is taken at a time, counted from position 0
+constexpr int kMaxRows = 32;    // query rows (token x head) that attend together
+
+inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+// Rounded to nearest, ties to even.
+inline uint16_t bfloat16_of(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof(bits));
+    return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+enum class Format { kInt8, kInt4, kNibbles };  // see docs/architecture.md for the layouts
+
+// A packed matrix. The bytes belong to the packed file.
+struct Matrix {
+    Format format = Format::kInt8;
+    int num_panels = 0;
+    int num_inputs = 0;  // padded to kGroup
+    const uint8_t* panels = nullptr;
+    const uint8_t* multipliers = nullptr;  // kInt4 only
+    const float* scales = nullptr;
+
+    int64_t panel_bytes() const { return int64_t{kPanel} * num_inputs / (format == Format::kInt8 ? 1 : 2); }
+};
+
+// Rows of quantised activations: value = scale * int8. Padded inputs are 0.
+struct Activations {
+    int8_t* values = nullptr;  // (rows rounded up to 16, num_inputs)
+    float* scales = nullptr;
+    int32_t* group_sums = nullptr;  // of the values of each kGroup inputs: (rows, num_inputs / kGroup)
+    int32_t* sums = nullptr;        // of the int8 values of a row
+    int num_inputs = 0;
+    int num_rows = 0;
+};
+
+// One chunk of keys and values, as the blocks of the KV cache hold them.
+struct KeyBlocks {
+    const uint16_t* keys[kKeyChunk / kBlockSize];    // [head_dim / 2][16 tokens][2] bfloat16
+    const uint16_t* values[kKeyChunk / kBlockSize];  // [16 tokens / 2][head_dim][2] bfloat16
+    int num_blocks;
+};
+
+// Rows of queries (bfloat16, already scaled) and what one chunk of keys gives each: `peaks` its largest score, `totals` the
+// sum of exp(score - peak), `out` (num_rows, head_dim) the sum of exp(score - peak) * value. Room for kMaxRows rows.
+struct QueryRows {
+    const uint16_t* queries;
+    float* out;
+    float* peaks;
+    float* totals;
+    int num_rows;
+    int head_dim;  // a multiple of 32
+};
+
+struct KeyRange {
+    int first, last;  // a row sees the keys [first, last) of the chunk
+};
+
+struct Kernels {
+    const char* name;
+
+    // out[row][16 * panel ...] = dequantised products, for the panels [first, last) and all rows. `scratch` has room for
+    // those panels unpacked (16 * num_inputs bytes each).
+    void (*matmul)(const Matrix&, const Activations&, int first_panel, int last_panel, float* out, int64_t out_stride,
+                   uint8_t* scratch);
+    // Integer sums of nibbles (0..15) times activations: out[row][16 * (panel - first_panel) ...].
+    void (*matmul_nibbles)(const Matrix&, const Activations&, int first_panel, int last_panel, int32_t* out,
+                           int64_t out_stride, uint8_t* scratch);
+    // The largest of scale * (16 * sum + rest) of each panel.
+    void (*bound_logits)(const int32_t* sums, const float* scales, int num_panels, float activation_scale, float rest,
+                         float* upper);
+
+    // The normalised block-diagonal Hadamard transform, in place. Sizes of all rows: padded to 16 with zeros.
+    void (*rotate)(float* x, int size, int rotation);
+    // x, rotated (in place) and quantised into row `row`.
+    void (*quantize)(float* x, int size, int rotation, const Activations&, int row);
+    // out = x * (1 + weight) / rms(x)
+    void (*norm)(const float* x, const float* weight, float eps, int size, float* out);
+    // residual += x * (1 + weight) / rms(x)
+    void (*add_norm)(float* residual, const float* x, const float* weight, float eps, int size);
+    // out = gelu_tanh(gate) * up, where gate and up lie in alternating runs of 16.
+    void (*gelu_gate)(const float* gate_up, float* out, int size);
+    // A head of q or k: RMSNorm, RoPE, times `scale`, to bfloat16.
+    void (*norm_rope)(const float* head, const float* weight, float eps, const float* cos, const float* sin, int size,
+                      float scale, uint16_t* out);
+    // One chunk of keys for all rows. A row that sees none of them gets the peak -inf and the total 0.
+    void (*attend)(const QueryRows&, const KeyBlocks&, const KeyRange* ranges);
+    // Add the sums of a later chunk to those of the chunks before. `into` starts as peak -inf, total 0, out 0.
+    void (*merge)(float* out, float& peak, float& total, const float* more, float more_peak, float more_total, int head_dim);
+};
+
+const Kernels& portable_kernels();
+#if defined(__x86_64__)
+const Kernels& avx2_kernels();
+const Kernels& avx512_kernels();
+const Kernels& amx_kernels();
+#endif
+
+}  // namespace gemma3

@@ -1,0 +1,52 @@
+// Keys and values of all sequences, in blocks of 16 tokens that the engine hands out.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "buffers.h"
+
+namespace gemma3 {
+
+// A block holds, for each KV head, the keys as [head_dim / 2][16 tokens][2] and the values as [16 / 2][head_dim][2], bfloat16:
+// a line of 64 bytes has two dimensions of 16 keys, or two tokens of 16 dimensions, as the products of attention read them.
+class KvCache {
+public:
+    KvCache(int num_kv_heads, int head_dim, const std::vector<bool>& is_sliding)
+        : num_kv_heads_(num_kv_heads), head_dim_(head_dim), is_sliding_(is_sliding), layers_(is_sliding.size()) {}
+
+    void allocate(int num_global_blocks, int num_sliding_blocks) {
+        num_global_ = num_global_blocks;
+        num_sliding_ = num_sliding_blocks;
+        for (size_t i = 0; i < layers_.size(); ++i) {
+            layers_[i] = Buffer<uint16_t>();
+            layers_[i].reserve(num_blocks(is_sliding_[i]) * num_kv_heads_ * block_size());
+        }
+    }
+
+    int64_t num_blocks(bool sliding) const { return sliding ? num_sliding_ : num_global_; }
+    uint16_t* keys(int layer, int block, int kv_head) const {
+        return layers_[size_t(layer)].data() + (int64_t{block} * num_kv_heads_ + kv_head) * block_size();
+    }
+    uint16_t* values(int layer, int block, int kv_head) const { return keys(layer, block, kv_head) + block_size() / 2; }
+
+    void write(int layer, int block, int kv_head, int slot, const uint16_t* key, const uint16_t* value) const {
+        uint16_t* k = keys(layer, block, kv_head) + 2 * slot;
+        uint16_t* v = values(layer, block, kv_head) + int64_t{slot / 2} * 2 * head_dim_ + slot % 2;
+        for (int d = 0; d < head_dim_; d += 2) {
+            k[d * kBlockSize] = key[d];
+            k[d * kBlockSize + 1] = key[d + 1];
+        }
+        for (int d = 0; d < head_dim_; ++d) v[2 * d] = value[d];
+    }
+
+private:
+    int64_t block_size() const { return int64_t{2} * kBlockSize * head_dim_; }
+
+    const int num_kv_heads_, head_dim_;
+    const std::vector<bool> is_sliding_;
+    int num_global_ = 0, num_sliding_ = 0;
+    std::vector<Buffer<uint16_t>> layers_;
+};
+
+}  // namespace gemma3

@@ -1,0 +1,57 @@
+// Logits to a token, for one row: the native twin of engine/sampler.py, by the definition in engine/model_runner.py.
+//
+// A row's result depends on that row alone, bit for bit: not on the instruction set, vector width or its neighbours.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+namespace gemma3 {
+
+// A row of a step whose logits are wanted, and how its token is chosen from them. The defaults choose greedily.
+struct RowRequest {
+    int row = 0;
+    float temperature = 0, top_p = 1, min_p = 0;
+    float repetition_penalty = 1, frequency_penalty = 0, presence_penalty = 0;
+    int top_k = 0;                                   // 0 keeps all
+    double uniform = 0;                              // u in [0, 1)
+    std::vector<int32_t> seen;                       // distinct ids of prompt and output
+    std::vector<int32_t> output_ids, output_counts;  // distinct ids of the output, and how often each
+    std::vector<int32_t> bias_ids;
+    std::vector<float> bias_values;
+    std::vector<int32_t> banned;  // cannot be chosen
+    int num_logprobs = -1;        // how many of the likeliest to report; -1: no log probabilities at all
+    int32_t target = -1;          // >= 0: choose nothing, report this token's log probability
+
+    // Whether the logits are changed before the choice.
+    bool adjusts() const;
+    // Whether the lowest id of the largest logit is the whole answer, so that nobody need see the other logits.
+    bool is_plain_greedy() const;
+    // Throws std::invalid_argument if an id is outside the vocabulary or lists that belong together differ in length.
+    void validate(int vocab_size) const;
+};
+
+struct Sampled {
+    int32_t token_id = -1;  // the chosen token, or the target; -1 if nothing can be chosen
+    bool is_finite = true;  // false: a logit is NaN, or the largest is infinite
+    float logprob = 0;      // of `token_id`, before anything is adjusted; NaN if those logits are not finite
+    std::vector<std::pair<int32_t, float>> top;  // the likeliest ids and their log probabilities, ties by id
+};
+
+// Memory that is used again for every row of a thread.
+struct SamplingScratch {
+    std::vector<float> block_peaks;    // largest logit of each block of ids
+    std::vector<float> ordered_peaks;
+    std::vector<double> block_masses;  // sum of the weights of each block
+    std::vector<double> bin_masses;
+    std::vector<float> values;  // logits that are still in the running
+    std::vector<int32_t> ids;   // and whose they are
+    std::vector<std::pair<int32_t, float>> ordered;
+    std::vector<std::pair<int32_t, float>> raw_logits;  // of the ids whose logits were adjusted
+};
+
+// `logits` are `vocab_size` float32 and are adjusted in place. The request must be valid; throws nothing but bad_alloc.
+Sampled sample(float* logits, int vocab_size, const RowRequest& request, SamplingScratch& scratch);
+
+}  // namespace gemma3

@@ -1,0 +1,69 @@
+// A panel of 4-bit weights to the bytes an int8 panel has; included by each instruction set's file.
+
+typedef uint8_t Line __attribute__((vector_size(64), aligned(1), may_alias));
+typedef uint16_t Pairs __attribute__((vector_size(64), may_alias));
+
+GEMMA3_INLINE Line line_at(const uint8_t* p) { return *reinterpret_cast<const Line*>(p); }
+GEMMA3_INLINE Line low_nibbles(Line packed) { return packed & 15; }
+GEMMA3_INLINE Line high_nibbles(Line packed) { return reinterpret_cast<Line>(reinterpret_cast<Pairs>(packed) >> 4) & 15; }
+
+// Products of bytes modulo 256: no instruction has them, so even and odd bytes apart, in 16 bits.
+GEMMA3_INLINE Line multiply_bytes(Line a, Line b) {
+    const Pairs x = reinterpret_cast<Pairs>(a), y = reinterpret_cast<Pairs>(b);
+    return reinterpret_cast<Line>((x * y & 0xff) | ((x >> 8) * (y >> 8)) << 8);
+}
+
+// 16 bytes, each four times.
+GEMMA3_INLINE Line repeated(const uint8_t* bytes) {
+    uint32_t words[16];
+    for (int i = 0; i < 16; ++i) words[i] = bytes[i] * 0x01010101u;
+    Line line;
+    memcpy(&line, words, sizeof(line));
+    return line;
+}
+
+GEMMA3_INLINE void put_line(uint8_t* p, Line line) { *reinterpret_cast<Line*>(p) = line; }
+
+// Nibbles 0..15 as they are.
+void unpack_nibbles(const uint8_t* panel, int num_inputs, uint8_t* bytes) {
+    for (int line = 0; line < num_inputs / 8; ++line) {
+        const Line packed = line_at(panel + 64 * line);
+        put_line(bytes + 128 * line, low_nibbles(packed));
+        put_line(bytes + 128 * line + 64, high_nibbles(packed));
+    }
+}
+
+// multiplier * (nibble - 8) + 128, modulo 256, where the true values lie in 8..233: the bytes of int8 weights.
+void unpack_int4(const uint8_t* panel, const uint8_t* multipliers, int num_inputs, uint8_t* bytes) {
+    for (int group = 0; group < num_inputs / kGroup; ++group) {
+        const Line factors = repeated(multipliers + kPanel * group);
+        for (int line = 8 * group; line < 8 * group + 8; ++line) {
+            const Line packed = line_at(panel + 64 * line);
+            put_line(bytes + 128 * line, multiply_bytes(low_nibbles(packed) - 8, factors) + 128);
+            put_line(bytes + 128 * line + 64, multiply_bytes(high_nibbles(packed) - 8, factors) + 128);
+        }
+    }
+}
+
+// The bytes of the panels [first, last): where they lie, or unpacked into `scratch`.
+const uint8_t* unpacked_panels(const Matrix& matrix, int first, int last, uint8_t* scratch) {
+    const int64_t size = int64_t{kPanel} * matrix.num_inputs, groups = matrix.num_inputs / kGroup;
+    if (matrix.format == Format::kInt8) return matrix.panels + first * size;
+    for (int panel = first; panel < last; ++panel) {
+        const uint8_t* packed = matrix.panels + panel * matrix.panel_bytes();
+        uint8_t* bytes = scratch + (panel - first) * size;
+        if (matrix.format == Format::kNibbles) {
+            unpack_nibbles(packed, matrix.num_inputs, bytes);
+        } else {
+            unpack_int4(packed, matrix.multipliers + panel * kPanel * groups, matrix.num_inputs, bytes);
+        }
+    }
+    return scratch;
+}
+
+// y = (sum of byte * value - 128 * sum of values) * scales: bytes are weights + 128.
+inline void dequantize(const int32_t* sums, const Matrix& matrix, int panel, const Activations& in, int row, float* out) {
+    const float* scales = matrix.scales + kPanel * panel;
+    for (int o = 0; o < kPanel; ++o)
+        out[o] = static_cast<float>(sums[o] - 128 * in.sums[row]) * (scales[o] * in.scales[row]);
+}

@@ -1,0 +1,124 @@
+"""Every instruction set's kernels against plain arithmetic: products of integers must agree exactly."""
+
+import numpy as np
+import pytest
+
+from tests.gemma3.native import needs_native
+
+pytestmark = needs_native
+
+PANEL, GROUP = 16, 64
+ROWS = [1, 2, 3, 4, 5, 8, 15, 16, 17, 31, 33, 70]  # each way in which a kernel cuts rows
+OUTPUTS = [16, 32, 48, 80]
+INPUTS = [64, 192, 640]
+
+
+def isas() -> list[str]:
+    from gemma3.cpu import _native
+
+    return _native.supported_isas()
+
+
+def to_panels(bytes_NK: np.ndarray) -> bytes:
+    """Bytes (N, K) as panels: written from the layout's definition, one line at a time."""
+    num_outputs, num_inputs = bytes_NK.shape
+    lines = bytes_NK.reshape(num_outputs // PANEL, PANEL, num_inputs // 4, 4).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(lines).tobytes()
+
+
+def to_nibble_panels(nibbles_NK: np.ndarray) -> bytes:
+    lines = np.frombuffer(to_panels(nibbles_NK), np.uint8).reshape(-1, 2, 64)
+    return (lines[:, 0] | lines[:, 1] << 4).tobytes()
+
+
+def values_of(rng: np.random.Generator, num_rows: int, num_inputs: int) -> np.ndarray:
+    values = rng.integers(-127, 128, (num_rows, num_inputs), dtype=np.int8)
+    values[0] = rng.choice(np.array([-127, 127], np.int8), num_inputs)  # the largest sums there can be
+    return values
+
+
+@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "amx"])
+@pytest.mark.parametrize("num_inputs", INPUTS)
+def test_int8_products_are_exact(isa: str, num_inputs: int) -> None:
+    if isa not in isas():
+        pytest.skip(f"this processor has no {isa}")
+    from gemma3.cpu import _native
+
+    rng = np.random.default_rng(num_inputs)
+    for num_outputs in OUTPUTS:
+        weights = rng.integers(-127, 128, (num_outputs, num_inputs))
+        weights[:2] = [[127], [-127]]
+        scales = rng.random(num_outputs, dtype=np.float32)
+        packed = to_panels((weights + 128).astype(np.uint8))
+        for num_rows in ROWS:
+            values = values_of(rng, num_rows, num_inputs)
+            found = _native.multiply(isa, "int8", packed, b"", scales.tobytes(), values)
+            expected = (values.astype(np.int64) @ weights.T).astype(np.float32) * scales
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "amx"])
+@pytest.mark.parametrize("num_inputs", INPUTS)
+def test_int4_products_are_exact(isa: str, num_inputs: int) -> None:
+    if isa not in isas():
+        pytest.skip(f"this processor has no {isa}")
+    from gemma3.cpu import _native
+
+    rng = np.random.default_rng(num_inputs)
+    for num_outputs in OUTPUTS:
+        nibbles = rng.integers(0, 16, (num_outputs, num_inputs), dtype=np.uint8)
+        multipliers = rng.integers(1, 16, (num_outputs, num_inputs // GROUP), dtype=np.uint8)
+        weights = (nibbles.astype(np.int64) - 8) * multipliers.repeat(GROUP, axis=1)
+        scales = rng.random(num_outputs, dtype=np.float32)
+        by_panel = multipliers.reshape(-1, PANEL, num_inputs // GROUP).swapaxes(1, 2)
+        for num_rows in ROWS:
+            values = values_of(rng, num_rows, num_inputs)
+            found = _native.multiply(
+                isa, "int4", to_nibble_panels(nibbles), by_panel.tobytes(), scales.tobytes(), values
+            )
+            expected = (values.astype(np.int64) @ weights.T).astype(np.float32) * scales
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "amx"])
+@pytest.mark.parametrize("num_inputs", INPUTS)
+def test_nibble_products_are_exact(isa: str, num_inputs: int) -> None:
+    if isa not in isas():
+        pytest.skip(f"this processor has no {isa}")
+    from gemma3.cpu import _native
+
+    rng = np.random.default_rng(num_inputs)
+    for num_outputs in OUTPUTS:
+        nibbles = rng.integers(0, 16, (num_outputs, num_inputs), dtype=np.uint8)
+        scales = np.ones(num_outputs, np.float32).tobytes()
+        for num_rows in ROWS:
+            values = values_of(rng, num_rows, num_inputs)
+            found = _native.multiply(isa, "nibbles", to_nibble_panels(nibbles), b"", scales, values)
+            np.testing.assert_array_equal(found, values.astype(np.int64) @ nibbles.T.astype(np.int64))
+
+
+def test_quantisers_write_the_layout() -> None:
+    """What is packed, unpacked and multiplied by an identity, is the rotated weight to half a step."""
+    from gemma3.cpu import _native
+
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((48, 192)).astype(np.float32)
+    hadamard = np.ones((1, 1))
+    while len(hadamard) < 64:  # 192 = 3 blocks of 64
+        hadamard = np.block([[hadamard, hadamard], [hadamard, -hadamard]])
+    rotated = (rows.reshape(48, 3, 64) @ hadamard / 8).reshape(48, 192)
+    identity = np.eye(192, dtype=np.int8)
+
+    panels, scales = _native.quantize_int8(rows)
+    found = _native.multiply("portable", "int8", panels, b"", scales, identity).T
+    assert np.abs(found - rotated).max() <= np.abs(rotated).max() / 127 / 2 * 1.001
+
+    high, low, scales = _native.quantize_embedding(rows)
+    ones = np.ones(48, np.float32).tobytes()
+    both = 16 * _native.multiply("portable", "nibbles", high, b"", ones, identity)
+    both += _native.multiply("portable", "nibbles", low, b"", ones, identity)
+    np.testing.assert_array_equal((both.T - 128) * np.frombuffer(scales, np.float32)[:, None], found)
+
+    panels, multipliers, scales = _native.quantize_int4(rows)
+    found = _native.multiply("portable", "int4", panels, multipliers, scales, identity).T
+    assert np.sqrt(((found - rotated) ** 2).mean()) < 0.13  # of a normal distribution; plain rounding of groups of 64

@@ -1,0 +1,324 @@
+"""The native sampler: against the definition (``engine/model_runner.py``) in double precision, and against the torch sampler.
+
+Rounding may decide a draw that falls on the edge between two tokens, and nothing else: a token is right if u times the sum lies
+in its interval of the running sum, widened by ``EDGE``.
+"""
+
+import math
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from engine.random_numbers import uniform
+from engine.sampler import Sampler
+from engine.sampling_params import SamplingParams
+from engine.sequence import SamplingRow, Sequence, new_sequences
+from gemma3 import cpu
+
+if (reason := cpu.why_unavailable()) is not None:
+    pytest.skip(reason, allow_module_level=True)
+
+from gemma3.cpu._native import Row, Sampled
+from gemma3.cpu._native import sample as native_sample
+
+VOCAB = 2_000
+FULL_VOCAB = 262_144
+EDGE = 2e-6  # of the whole; float32 probabilities are no better
+TORCH_EDGE = 1e-5  # torch divides the logits themselves by the temperature, which rounds more
+END = 7
+
+Logits = NDArray[np.float32]
+
+
+def sample(logits: Logits, **settings: object) -> Sampled:
+    """On a copy, since the core adjusts the logits where they are."""
+    return native_sample(logits.copy(), Row(0, **settings))
+
+
+def random_logits(rng: random.Random, vocab_size: int) -> Logits:
+    """Flat or steep, and sometimes with a few tokens that stand out, as most rows of the model have."""
+    numbers = np.random.default_rng(rng.randrange(2**32))
+    logits = numbers.standard_normal(vocab_size) * rng.choice((0.3, 3.0, 7.0)) - 6.0
+    if rng.random() < 0.5:
+        logits[numbers.integers(vocab_size, size=10)] += numbers.uniform(0, 25, 10)
+    return logits.astype(np.float32)
+
+
+def random_sequence(rng: random.Random, vocab_size: int) -> Sequence:
+    params = SamplingParams(
+        seed=rng.randrange(2**40),
+        temperature=rng.choice((0.0, 0.3, 0.7, 1.0, 1.0, 2.0)),
+        top_k=rng.choice((0, 0, 1, 5, 64, 1_500, vocab_size - 1, 2**31 - 1)),
+        top_p=rng.choice((1.0, 1.0, 1e-9, 0.1, 0.9, 0.95, 0.9999)),
+        min_p=rng.choice((0.0, 0.0, 0.05, 0.5)),
+        frequency_penalty=rng.choice((0.0, 1.5)),
+        presence_penalty=rng.choice((0.0, -1.0)),
+        repetition_penalty=rng.choice((1.0, 1.3)),
+        logit_bias=rng.choice(({}, {5: 4.0, 9: -100.0})),
+        min_tokens=rng.choice((0, 16)),
+        max_tokens=100,
+        logprobs=rng.choice((None, 0, 3, 20)),
+    )
+    prompt = [rng.randrange(vocab_size) for _ in range(30)]
+    seq = new_sequences("r", prompt, params=params, first_seq_id=0, max_model_len=4_096)[0]
+    seq.token_ids += [rng.randrange(vocab_size) for _ in range(rng.randrange(20))]
+    return seq
+
+
+def native_row(seq: Sequence) -> Row:
+    """Everything is passed on, needed or not."""
+    params, output = seq.params, seq.output_token_ids
+    distinct = sorted(set(output))
+    return Row(
+        0,
+        temperature=params.temperature,
+        top_k=params.top_k,
+        top_p=params.top_p,
+        min_p=params.min_p,
+        uniform=uniform(params.seed, seq.num_tokens, seq.index),
+        repetition_penalty=params.repetition_penalty,
+        frequency_penalty=params.frequency_penalty,
+        presence_penalty=params.presence_penalty,
+        seen=sorted(set(seq.token_ids)),
+        output_ids=distinct,
+        output_counts=[output.count(token_id) for token_id in distinct],
+        bias_ids=list(params.logit_bias),
+        bias_values=list(params.logit_bias.values()),
+        banned=[END] if len(output) < params.min_tokens else [],
+        num_logprobs=-1 if params.logprobs is None else params.logprobs,
+    )
+
+
+def adjusted(logits: Logits, seq: Sequence) -> NDArray[np.float64]:
+    """Steps 2 and 3."""
+    params, output = seq.params, seq.output_token_ids
+    values = logits.astype(np.float64)
+    if len(output) < params.min_tokens:
+        values[END] = -math.inf
+    seen = np.array(sorted(set(seq.token_ids)))
+    old = values[seen]
+    values[seen] = np.where(old > 0, old / params.repetition_penalty, old * params.repetition_penalty)
+    for token_id in set(output):
+        values[token_id] -= params.frequency_penalty * output.count(token_id) + params.presence_penalty
+    for token_id, bias in params.logit_bias.items():
+        values[token_id] += bias
+    return values
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Steps 4 and 5 for a temperature above 0."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+    def probabilities(self, logits: NDArray[np.float64], slack: float = 0.0) -> NDArray[np.float64]:
+        """Of the tokens that stay; thresholds are moved by ``slack``, to tell which tokens stay only by rounding."""
+        order = np.argsort(-logits, kind="stable")[: self.top_k or None]
+        weights = np.exp((logits[order] - logits[order[0]]) / self.temperature)
+        before = np.cumsum(weights) - weights
+        limit = self.top_p * (1 + slack) * weights.sum() if self.top_p < 1 else math.inf
+        stays = before < limit
+        stays[0] = True
+        weights[~stays | (weights < self.min_p * (1 + slack))] = 0.0
+        probs = np.zeros(len(logits))
+        probs[order] = weights / weights.sum()
+        return probs
+
+
+def filters_of(params: SamplingParams) -> Filters:
+    return Filters(params.temperature, params.top_k, float(np.float32(params.top_p)), params.min_p)
+
+
+def is_right(filters: Filters, logits: NDArray[np.float64], u: float, token_id: int, edge: float) -> bool:
+    """Step 6."""
+    for slack in (0.0, edge, -edge):
+        probs = filters.probabilities(logits, slack)
+        before = probs[:token_id].sum()
+        if probs[token_id] > 0 and before - edge <= u <= before + probs[token_id] + edge:
+            return True
+    return False
+
+
+@pytest.mark.parametrize(("vocab_size", "trials"), [(37, 300), (VOCAB, 300), (70_001, 30), (FULL_VOCAB, 16)])
+def test_equals_the_definition_and_the_torch_sampler(vocab_size: int, trials: int) -> None:
+    rng = random.Random(vocab_size)
+    torch_sampler = Sampler(lambda seq: frozenset({END}))
+    num_equal = 0
+    for _ in range(trials):
+        logits, seq = random_logits(rng, vocab_size), random_sequence(rng, vocab_size)
+        ours = native_sample(logits.copy(), native_row(seq))
+        (theirs,) = torch_sampler(torch.tensor(logits)[None], [SamplingRow(seq)])
+        assert ours.is_finite
+        num_equal += ours.token_id == theirs.token_id
+        if seq.params.temperature == 0:
+            assert ours.token_id == theirs.token_id == adjusted(logits, seq).argmax()
+        else:
+            values, u = adjusted(logits, seq), uniform(seq.params.seed, seq.num_tokens, 0)
+            assert is_right(filters_of(seq.params), values, u, ours.token_id, EDGE), seq.params
+            assert is_right(filters_of(seq.params), values, u, theirs.token_id, TORCH_EDGE), seq.params
+        if seq.params.logprobs is not None and ours.token_id == theirs.token_id:
+            assert theirs.logprob is not None
+            # Torch's float32 sum over the vocabulary is off by up to 2e-5; ours is held to 2e-6 below.
+            assert ours.logprob == pytest.approx(theirs.logprob.logprob, abs=3e-5)
+            assert ours.top == [
+                (token_id, pytest.approx(logprob, abs=3e-5)) for token_id, logprob in theirs.logprob.top
+            ]
+    assert num_equal >= 0.95 * trials
+
+
+SETTINGS = [
+    {"temperature": 1.0},
+    {"temperature": 0.6},
+    {"temperature": 1.0, "min_p": 0.02},
+    {"temperature": 1.0, "top_k": 6},  # as many as there are blocks, or fewer: found by the blocks' maxima
+    {"temperature": 1.5, "top_k": 300},
+    {"temperature": 1.0, "top_p": 0.9},
+    {"temperature": 1.2, "top_k": 500, "top_p": 0.95, "min_p": 0.001},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_evenly_spread_numbers_give_every_token_its_share(settings: dict[str, float]) -> None:
+    """20,000 u's at equal distances: every token's count is its probability's share, but for the two ends of its interval."""
+    num = 20_000
+    logits = random_logits(random.Random(3), VOCAB)
+    probs = Filters(**settings).probabilities(logits.astype(np.float64))
+    chosen = [sample(logits, uniform=(i + 0.5) / num, **settings).token_id for i in range(num)]
+    assert chosen == sorted(chosen)
+    assert np.abs(np.bincount(chosen, minlength=VOCAB) - probs * num).max() < 1.01
+
+
+def test_random_numbers_give_frequencies_that_fit() -> None:
+    """Chi-square of 20,000 draws over the tokens expected at least 10 times, the others together: within 5 deviations."""
+    num, logits = 20_000, random_logits(random.Random(4), VOCAB)
+    chosen = [sample(logits, temperature=1.0, uniform=uniform(1, i, 0)).token_id for i in range(num)]
+    counts, expected = np.bincount(chosen, minlength=VOCAB), num * Filters().probabilities(logits.astype(np.float64))
+    often = expected >= 10
+    counts = np.append(counts[often], counts[~often].sum())
+    expected = np.append(expected[often], expected[~often].sum())
+    chi_square, freedom = float(((counts - expected) ** 2 / expected).sum()), len(expected) - 1
+    assert freedom > 20
+    assert abs(chi_square - freedom) < 5 * math.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"temperature": 1.0, "top_p": 0.9}, {"temperature": 1.0, "num_logprobs": 20}], ids=str
+)
+def test_the_same_row_gives_the_same_bits(settings: dict[str, float]) -> None:
+    """Wherever the row lies in memory."""
+    logits = random_logits(random.Random(5), FULL_VOCAB)
+    first = sample(logits, uniform=0.6, **settings)
+    for shift in (1, 3, 16):
+        moved = np.empty(FULL_VOCAB + shift, np.float32)[shift:]
+        moved[:] = logits
+        again = native_sample(moved, Row(0, uniform=0.6, **settings))
+        assert (again.token_id, again.logprob, again.top) == (first.token_id, first.logprob, first.top)
+
+
+@pytest.mark.parametrize("vocab_size", [1, 2, 255, 256, 257, FULL_VOCAB])
+@pytest.mark.parametrize(
+    "settings", [{}, {"top_k": 1}, {"top_p": 1e-9}, {"min_p": 1.0}, {"temperature": 1e-45}], ids=str
+)
+def test_one_candidate_is_the_largest_logit(vocab_size: int, settings: dict[str, float]) -> None:
+    """Odd sizes; on a tie, the lowest id."""
+    logits = random_logits(random.Random(vocab_size), vocab_size)
+    if vocab_size > 2:
+        logits[[vocab_size // 3, vocab_size - 1]] = 30.0
+    temperature = {"temperature": 2.0} if settings else {}
+    assert sample(logits, uniform=0.3, **{**temperature, **settings}).token_id == logits.argmax()
+
+
+@pytest.mark.parametrize("vocab_size", [100, 10_000, FULL_VOCAB])
+@pytest.mark.parametrize("top_k", [5, 90])
+def test_ties_stay_by_id(vocab_size: int, top_k: int) -> None:
+    """All logits equal: what stays is a range of the lowest ids; 0 equals -0."""
+    logits = np.zeros(vocab_size, np.float32)
+    logits[::2] *= -1
+    for u in (0.0, 0.5, 1 - 2**-53):
+        assert sample(logits, temperature=1.0, top_k=top_k, uniform=u).token_id == int(u * top_k)
+        half = sample(logits, temperature=1.0, top_p=0.5, uniform=u).token_id
+        assert half == int(u * (vocab_size // 2))
+    assert [token_id for token_id, _ in sample(logits, num_logprobs=20).top] == list(range(20))
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_the_ends_of_the_unit_interval(settings: dict[str, float]) -> None:
+    """u = 0 gives the first token that stays, the largest u the last; neither a banned one."""
+    logits = random_logits(random.Random(6), VOCAB)
+    banned = [0, 1, VOCAB - 2, VOCAB - 1]
+    values = logits.astype(np.float64)
+    values[banned] = -math.inf
+    kept = np.flatnonzero(Filters(**settings).probabilities(values))
+    assert sample(logits, uniform=0.0, banned=banned, **settings).token_id == kept[0]
+    assert sample(logits, uniform=1 - 2**-53, banned=banned, **settings).token_id == kept[-1]
+
+
+@pytest.mark.parametrize("settings", [{}, *SETTINGS], ids=str)
+@pytest.mark.parametrize("vocab_size", [40, 5_000])
+def test_only_what_is_left_is_chosen(settings: dict[str, float], vocab_size: int) -> None:
+    """All but two tokens are -inf, as where a grammar allows little."""
+    logits = np.full(vocab_size, -math.inf, np.float32)
+    logits[[11, 35]] = 1.0, 0.9
+    assert {sample(logits, uniform=u, **settings).token_id for u in (0.0, 0.1, 0.9)} <= {11, 35}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("bad", [math.nan, -math.nan, math.inf], ids=str)
+def test_rows_that_are_not_finite_are_told(bad: float, temperature: float) -> None:
+    logits = random_logits(random.Random(7), VOCAB)
+    for place in (0, 700, VOCAB - 1):
+        broken = logits.copy()
+        broken[place] = bad
+        sampled = sample(broken, temperature=temperature, num_logprobs=3)
+        assert (sampled.is_finite, sampled.token_id, sampled.top) == (False, -1, [])
+        assert sample(broken, temperature=temperature, banned=[place]).is_finite
+    assert not sample(np.full(VOCAB, -math.inf, np.float32), temperature=temperature).is_finite
+
+
+def test_log_probabilities_are_of_the_model_itself() -> None:
+    """Neither temperature nor penalties, bias or bans change what is reported; without a wish nothing is."""
+    logits = random_logits(random.Random(8), FULL_VOCAB)
+    expected = torch.tensor(logits).double().log_softmax(-1).numpy()
+    changes = {
+        "seen": [17],
+        "repetition_penalty": 2.0,
+        "bias_ids": [17],
+        "bias_values": [100.0],
+        "banned": [int(logits.argmax())],
+    }
+    sampled = sample(logits, temperature=0.5, top_k=3, num_logprobs=20, **changes)
+    order = np.argsort(-logits, kind="stable")[:20].tolist()
+    assert sampled.token_id == 17
+    assert sampled.logprob == pytest.approx(expected[17], abs=2e-6)
+    assert [token_id for token_id, _ in sampled.top] == order
+    assert [logprob for _, logprob in sampled.top] == pytest.approx(expected[order].tolist(), abs=2e-6)
+    silent = sample(logits, temperature=0.5, top_k=3, **changes)
+    assert (silent.token_id, silent.logprob, silent.top) == (17, 0.0, [])
+
+
+def test_a_target_is_reported_and_nothing_is_chosen() -> None:
+    logits = random_logits(random.Random(9), VOCAB)
+    expected = torch.tensor(logits).double().log_softmax(-1).numpy()
+    for target in (0, 999, VOCAB - 1):
+        sampled = sample(logits, target=target, num_logprobs=2)
+        assert (sampled.token_id, sampled.is_finite, len(sampled.top)) == (target, True, 2)
+        assert sampled.logprob == pytest.approx(expected[target], abs=2e-6)
+    assert len(sample(logits[:5], num_logprobs=20).top) == 5
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"seen": [-1]}, {"output_ids": [VOCAB], "output_counts": [1]}, {"bias_ids": [2**31 - 1], "bias_values": [1.0]},
+     {"banned": [VOCAB]}, {"target": VOCAB}, {"bias_ids": [1]}, {"output_ids": [1, 2], "output_counts": [1]}],
+    ids=str,
+)  # fmt: skip
+def test_what_lies_outside_the_vocabulary_is_refused(settings: dict[str, list[int]]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        sample(np.zeros(VOCAB, np.float32), **settings)
