@@ -11,7 +11,7 @@ same checkpoint in its own format. One that cannot start is passed over with its
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from common import PRECISIONS, Prompts, line, parser, print_header, print_json, share_of_limit
 from workers.process import Spec, Worker, WorkerError
@@ -53,21 +53,42 @@ CASES = (
     *(Case("streams", n, 32, 64, (decode(f"{n} streams", 64),)) for n in (8, 16, 32)),
 )
 GROUPS = (*dict.fromkeys(case.group for case in CASES), "start")
-START = ("start to first token, s", "peak memory, MB")
+FIRST_TOKEN, PEAK_MEMORY = "start to first token, s", "peak memory at 4,016 tokens, MB"
 
 
 @dataclass(frozen=True)
 class Session:
-    """``results`` by figure and engine; ours is the first engine."""
+    """``results`` by figure and engine, ``ratios`` by figure: ours to the best peer. Ours is the first engine."""
 
     specs: list[Spec]
     num_threads: int
     rounds: int
-    prompts: Prompts
-    results: dict[str, dict[str, list[float]]]
+    bandwidth: float
+    prompts: Prompts = field(default_factory=Prompts)
+    results: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    ratios: dict[str, float] = field(default_factory=dict)
 
     def add(self, figure: str, spec: Spec, value: float) -> None:
         self.results.setdefault(figure, {}).setdefault(spec.label, []).append(value)
+
+    def report(self, figure: str, decode: tuple[int, int] | None = None) -> None:
+        """Print one figure of all engines; ``decode``: streams and context of the steps that it counts."""
+        ours = self.specs[0]
+        results = self.results.get(figure, {})
+        is_less_better = figure in (FIRST_TOKEN, PEAK_MEMORY)
+        print(f"\n{figure}")
+        for label, values in results.items():
+            note = ""
+            if label != ours.label and ours.label in results:
+                ratio = statistics.median(results[ours.label]) / statistics.median(values)
+                ratio = 1 / ratio if is_less_better else ratio
+                self.ratios[figure] = min(ratio, self.ratios.get(figure, ratio))
+                note = f"ours is {ratio:.2f}x"
+            elif label == ours.label and decode is not None:
+                num_streams, context = decode
+                steps_per_s = statistics.median(values) / num_streams
+                note = share_of_limit(steps_per_s, self.bandwidth, ours.model, num_streams=num_streams, context=context)
+            print(line(f"  {label}", values, note, unit="" if is_less_better else "tokens/s"), flush=True)
 
 
 def run_cases(session: Session, cases: list[Case]) -> None:
@@ -86,6 +107,8 @@ def run_cases(session: Session, cases: list[Case]) -> None:
                         continue
                     for figure in case.figures if round_no else ():
                         session.add(figure.name, spec, figure.speed(timing))
+            for figure in case.figures:
+                session.report(figure.name, None if figure.context is None else (case.num_streams, figure.context))
 
 
 def started(session: Session, stack: ExitStack) -> Iterator[tuple[Spec, Worker]]:
@@ -99,56 +122,23 @@ def started(session: Session, stack: ExitStack) -> Iterator[tuple[Spec, Worker]]
 
 
 def run_starts(session: Session) -> None:
-    """A new process every time: its start to its first token, and the most memory it held up to a 4,000-token prompt."""
-    short, long = session.prompts.take(32), session.prompts.take(LONG_PROMPT)
+    """A new process every time: its start to its first token; in the last round also its memory after a long prompt."""
+    short, long = session.prompts.take(32)[0], session.prompts.take(LONG_PROMPT)[0]
     for round_no in range(session.rounds + 1):
         for spec in session.specs:
             try:
                 with Worker(spec, session.num_threads) as worker:
                     worker.wait_ready()
-                    timing = worker.run(short, 1)
-                    first_s = worker.answered_s - worker.began_s
-                    worker.run(long, 16)
+                    worker.run([short], 1)
+                    if round_no:  # the first round warms the page cache
+                        session.add(FIRST_TOKEN, spec, worker.answered_s - worker.began_s)
+                    if round_no == session.rounds:
+                        worker.run([long], 16)
+                        session.add(PEAK_MEMORY, spec, worker.peak_mb)
             except WorkerError as error:
                 print(f"skipped {spec.label}: {error}")
-                continue
-            assert timing.total_s < first_s
-            if round_no:  # the first round warms the page cache
-                session.add(START[0], spec, first_s)
-                session.add(START[1], spec, worker.peak_mb)
-
-
-def report(session: Session, bandwidth: float) -> dict[str, float]:
-    """Print every figure; the ratios of ours to the best peer by figure."""
-    figures = {figure.name: (case, figure) for case in CASES for figure in case.figures}
-    ratios = {}
-    for name, by_engine in session.results.items():
-        print(f"\n{name}")
-        ours = session.specs[0]
-        best = {}
-        for label, values in by_engine.items():
-            note = ""
-            if label != ours.label:
-                best[label] = ratio(name, by_engine.get(ours.label), values)
-                note = f"ours is {best[label]:.2f}x" if best[label] else ""
-            elif name in figures and figures[name][1].context is not None:
-                case, figure = figures[name]
-                steps_per_s = statistics.median(values) / case.num_streams
-                note = share_of_limit(
-                    steps_per_s, bandwidth, ours.model, num_streams=case.num_streams, context=figure.context
-                )
-            print(line(f"  {label}", values, note, unit="" if name in START else "tokens/s"))
-        if any(best.values()):
-            ratios[name] = min(value for value in best.values() if value)
-    return ratios
-
-
-def ratio(name: str, ours: list[float] | None, theirs: list[float]) -> float | None:
-    """How many times better our median is: faster, or for a start and for memory, less."""
-    if ours is None:
-        return None
-    value = statistics.median(ours) / statistics.median(theirs)
-    return 1 / value if name in START else value
+    session.report(FIRST_TOKEN)
+    session.report(PEAK_MEMORY)
 
 
 def main() -> None:
@@ -157,18 +147,16 @@ def main() -> None:
     flags.add_argument("--peer", nargs=3, action="append", default=[], metavar=("KIND", "PYTHON", "MODEL"))
     flags.add_argument("--cases", nargs="+", choices=GROUPS, default=list(GROUPS))
     args = flags.parse_args()
-    session = Session(
-        [Spec.ours(args.ours), *(Spec(*peer) for peer in args.peer)], args.threads, args.rounds, Prompts(), {}
-    )
     bandwidth = print_header(args.threads, f"ours in {args.ours}, {args.rounds} rounds, engines in turn")
+    specs = [Spec.ours(args.ours), *(Spec(*peer) for peer in args.peer)]
+    session = Session(specs, args.threads, args.rounds, bandwidth)
     if cases := [case for case in CASES if case.group in args.cases]:
         run_cases(session, cases)
     if "start" in args.cases:
         run_starts(session)
-    ratios = report(session, bandwidth)
-    print("\nours beside the best peer: " + ", ".join(f"{name} {value:.2f}x" for name, value in ratios.items()))
+    print("\nours beside the best peer: " + ", ".join(f"{name} {value:.2f}x" for name, value in session.ratios.items()))
     figures = {f"{name} | {label}": v for name, by_engine in session.results.items() for label, v in by_engine.items()}
-    print_json("compare_peers", args.threads, bandwidth, figures, precision=args.ours, ratios=ratios)
+    print_json("compare_peers", args.threads, bandwidth, figures, precision=args.ours, ratios=session.ratios)
 
 
 if __name__ == "__main__":

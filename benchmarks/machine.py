@@ -39,14 +39,14 @@ def describe() -> str:
 
 
 def read_bandwidth(num_threads: int | None = None) -> float:
-    """Bytes per second that all threads together read from memory: the best of ten passes over 256 MiB.
+    """Bytes per second that all threads together read from memory: the best of twenty passes over 256 MiB.
 
     The largest value of an array is numpy's cheapest pass: one vector instruction a load.
     """
     num_threads = num_threads or num_cores()
     parts = np.array_split(np.ones(READ_BYTES // 4, np.float32), num_threads)
     with ThreadPoolExecutor(num_threads) as pool:
-        return READ_BYTES / min(_pass_s(pool, parts) for _ in range(10))
+        return READ_BYTES / min(_pass_s(pool, parts) for _ in range(20))
 
 
 def _pass_s(pool: ThreadPoolExecutor, parts: list[np.ndarray]) -> float:

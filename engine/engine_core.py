@@ -228,10 +228,9 @@ class EngineCore:
     def _read(self, event: StepEvent, request: _Request) -> _Said:
         """Token by token, up to the one that ends the sequence."""
         seq, detokenizer = event.seq, request.detokenizers[event.seq.index]
-        num_before = seq.num_output_tokens - len(event.token_ids)
         text = ""
         for num_said, token_id in enumerate(event.token_ids, start=1):
-            if token_id in request.end_token_ids and num_before + num_said > seq.params.min_tokens:
+            if token_id in request.end_token_ids:  # before min_tokens the runner chooses none of them
                 stop_reason = None if token_id in self._eos_token_ids else token_id
                 return _Said(text, num_said, FinishReason.STOP, stop_reason)
             text += detokenizer.push(token_id)

@@ -244,10 +244,7 @@ class KVCacheManager:
         return min(end_global, end_sliding) * self.block_size - seq.num_computed_tokens
 
     def mark_computed(self, seq: Sequence, num_new_tokens: int) -> None:
-        """K and V of the next tokens are written: publish the blocks they fill, release those no later query sees.
-
-        Blocks behind the known tokens, where drafts were that did not come true, are free again too.
-        """
+        """K and V of the next tokens are written: publish the blocks they fill, release those no later query sees."""
         first_full_block = seq.num_computed_tokens // self.block_size
         seq.num_computed_tokens += num_new_tokens
         for block in range(first_full_block, seq.num_computed_tokens // self.block_size):
@@ -255,6 +252,9 @@ class KVCacheManager:
             self._sliding.pool.publish(seq.sliding_table.block_ids[block - seq.sliding_table.first_block], key)
             seq.prefix_id = self._global.pool.publish(seq.global_table.block_ids[block], key)
         self._sliding.release_invisible(seq.sliding_table, seq.num_computed_tokens)
+
+    def release_surplus(self, seq: Sequence) -> None:
+        """Take back the blocks behind the known tokens: they were for drafts."""
         self._global.release_behind(seq.global_table, seq.num_tokens)
         self._sliding.release_behind(seq.sliding_table, seq.num_tokens)
 

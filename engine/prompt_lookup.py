@@ -4,23 +4,24 @@ Where the last two tokens stand elsewhere, the tokens that followed them there a
 them agree, since a long match is rarely wrong and a short one often. Owns the index of one sequence and what drafts may
 cost it; knows nothing of models, steps or other sequences. Engine thread only.
 
-A wrong draft is a row computed for nothing. Each sequence has an allowance of such rows: it starts with one whole draft,
-gets ``EARNED_PER_STEP`` with every step and ``EARNED_PER_ACCEPTED`` for every draft that came true, which saved a step; a
-wrong one takes 1. So a text where nothing comes true has no more than one row in 50 for nothing, and soon after the first drafts
-come true they are as long as they get. The numbers are measured: docs/decisions.md.
+A wrong draft is a row computed for nothing. Each sequence has an allowance of such rows: it starts with a few, gets
+``EARNED_PER_STEP`` with every step and ``EARNED_PER_ACCEPTED`` for every draft that came true, which saved a step; a wrong one
+takes 1, and no more than half is staked at a time. So a text where nothing comes true has about one row in 50 for nothing, and
+soon after the first drafts come true they are as long as they get. The numbers are measured: docs/decisions.md.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice, takewhile
+from itertools import cycle, islice
 
 MAX_DRAFTS = 15  # 16 rows in a step
 MAX_MATCH = 16
 MAX_PLACES = 8  # where the last two tokens stand, latest first
 
+FIRST_ALLOWANCE = 8
+MAX_ALLOWANCE = 2 * MAX_DRAFTS
 EARNED_PER_STEP = 0.02
 EARNED_PER_ACCEPTED = 4
-MAX_ALLOWANCE = 2 * MAX_DRAFTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +74,14 @@ class PromptLookup:
         # The prompt's end goes before the prediction, so that the beginning of the output matches like any other place.
         self._prediction_start = min(MAX_MATCH, len(token_ids))
         self._predicted = PairIndex([*token_ids[-MAX_MATCH:], *prediction] if prediction else [])
-        self._allowance: float = MAX_DRAFTS
+        self._allowance: float = FIRST_ALLOWANCE
 
     def propose(self, max_drafts: int) -> Drafts:
         """Up to ``max_drafts`` guesses at what follows; none where nothing matches or the allowance is spent."""
-        num_allowed = min(max_drafts, MAX_DRAFTS, int(self._allowance))
+        num_allowed = min(max_drafts, MAX_DRAFTS, int((self._allowance + 1) / 2))
         if num_allowed < 1 or len(self._own.token_ids) < 2:
             return Drafts()
-        place = max(self._places(), key=lambda place: place.match, default=None)
+        place = self._best_place()
         if place is None:
             return Drafts()
         followers = place.index.token_ids[place.end : place.end + num_allowed]
@@ -93,8 +94,18 @@ class PromptLookup:
         earned = EARNED_PER_STEP + EARNED_PER_ACCEPTED * num_accepted
         self._allowance = min(MAX_ALLOWANCE, self._allowance + earned - (num_drafts - num_accepted))
 
+    def _best_place(self) -> _Place | None:
+        """The first of those with the longest match: of equal ones the prediction's, and the latest."""
+        best = None
+        for place in self._places():
+            if best is None or place.match > best.match:
+                best = place
+            if best.match == MAX_MATCH:
+                break
+        return best
+
     def _places(self) -> Iterator[_Place]:
-        """Where the last two tokens stand and something follows. Of equal matches the first is taken: the prediction's."""
+        """Where the last two tokens stand and something follows."""
         said = self._own.token_ids
         pair, last = (said[-2], said[-1]), said[: -MAX_MATCH - 1 : -1]
         for index, start in ((self._predicted, self._prediction_start), (self._own, 0)):
@@ -107,4 +118,9 @@ class PromptLookup:
 
 def _num_equal(one: Iterable[int], other: Iterable[int]) -> int:
     """How many items both begin with."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    num_equal = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        num_equal += 1
+    return num_equal

@@ -158,6 +158,8 @@ class Scheduler:
 
         Takes blocks but computes nothing: a batch that was never run may be forgotten, and the next call plans again.
         """
+        for seq in self._running:
+            self._kv.release_surplus(seq)
         self._admit()
         return self._with_drafts(self._place(self._plan()))
 

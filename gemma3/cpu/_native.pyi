@@ -100,7 +100,6 @@ class Model:
         rope_local_theta: float,
         sliding_window: int,
         is_sliding: Sequence[bool],
-        scheme: str,
         tensors: Mapping[str, memoryview],
         num_threads: int,
         isa: str,

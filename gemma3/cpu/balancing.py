@@ -1,17 +1,20 @@
 """Which input channels of a matrix are large, and the factors that balance them against its weights before both are rounded.
 
 SmoothQuant's idea (Xiao et al., 2023, arXiv 2211.10438) with the exponent 1/2, before the rotation: it halves the distance to
-float32 that rotation alone leaves (docs/decisions.md). The channels are observed on a short text of many kinds, ``calibration.txt``.
+float32 that rotation alone leaves (docs/decisions.md). The channels are observed on a short text of many kinds,
+``calibration.txt``.
 
 Shapes: ``N`` outputs, ``K`` inputs.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gemma3.checkpoint import Checkpoint
+from gemma3.config import Gemma3TextConfig
 from gemma3.cpu.model import CpuModel
 from gemma3.cpu.packed_file import PackedWeights
 from gemma3.errors import Gemma3Error
@@ -29,15 +32,18 @@ _LEAST_SHARE = 1e-3
 Floats = NDArray[np.float32]
 
 
-def observe_inputs(checkpoint: Checkpoint, tensors: dict[str, memoryview]) -> dict[str, Floats]:
+def observe_inputs(
+    config: Gemma3TextConfig, tensors: dict[str, memoryview], token_ids: Sequence[int]
+) -> dict[str, Floats]:
     """Mean squares of the inputs (K) of every matrix, of the model packed as int8 in ``tensors``."""
     # One thread adds up in one order, so that a checkpoint is always packed to the same bytes.
-    model = CpuModel(checkpoint.config, PackedWeights("int8", tensors), num_threads=1)
-    squares = model.observe_inputs(_calibration_token_ids(checkpoint))
+    model = CpuModel(config, PackedWeights("int8", tensors), num_threads=1)
+    squares = model.observe_inputs(token_ids)
     return {name: np.frombuffer(packed, np.float32) for name, packed in squares.items()}
 
 
-def _calibration_token_ids(checkpoint: Checkpoint) -> list[int]:
+def calibration_token_ids(checkpoint: Checkpoint) -> list[int]:
+    """A short text of many kinds."""
     vocab_size = checkpoint.config.vocab_size
     try:
         found = checkpoint.load_tokenizer().encode(_TEXT.read_text(encoding="utf-8"), add_bos=True)
@@ -50,13 +56,19 @@ def _calibration_token_ids(checkpoint: Checkpoint) -> list[int]:
 
 def channel_factors(input_squares_K: Floats, rows_NK: Floats) -> Floats:
     """sqrt(size of the input / size of the weights) of each channel, 1 on average."""
-    return _balance(input_squares_K, np.square(rows_NK).mean(0))
+    return _balance(input_squares_K, _mean_squares(rows_NK))
 
 
 def shared_factors(input_squares_K: Floats, rows_NK: Floats, num_kv_heads: int, head_dim: int) -> Floats:
     """The same for the inputs of o, shared by the query heads of a KV head: (num_kv_heads, head_dim)."""
-    squares = (input_squares_K, np.square(rows_NK).mean(0))
+    squares = (input_squares_K, _mean_squares(rows_NK))
     return _balance(*(x_K.reshape(num_kv_heads, -1, head_dim).mean(1) for x_K in squares))
+
+
+def _mean_squares(rows_NK: Floats) -> Floats:
+    """By column, without a second matrix."""
+    squares_K: Floats = np.einsum("nk,nk->k", rows_NK, rows_NK) / np.float32(len(rows_NK))
+    return squares_K
 
 
 def _balance(input_squares: Floats, weight_squares: Floats) -> Floats:

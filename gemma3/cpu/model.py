@@ -58,7 +58,6 @@ class CpuModel:
             rope_local_theta=config.rope_local_theta,
             sliding_window=config.sliding_window,
             is_sliding=[config.window(i) is not None for i in range(config.num_hidden_layers)],
-            scheme=weights.scheme,
             tensors=weights.tensors,
             num_threads=num_cores() if num_threads is None else num_threads,
             isa=isa,

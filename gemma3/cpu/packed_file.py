@@ -64,8 +64,8 @@ def load_packed(
         from gemma3.cpu.packing import pack_balanced
 
         data = pack_balanced(checkpoint, packed.layout, progress)
-        # Mapped from the file the pages can be taken from this process and come back; those in memory cannot.
-        tensors = (packed.keep(data) and packed.open()) or packed.layout.views(data)
+        packed.keep(data)
+        tensors = packed.layout.views(data)
     return PackedWeights(scheme, tensors)
 
 
@@ -94,8 +94,8 @@ class _PackedFile:
             os.utime(self._path)  # who was used last goes last
         return self.layout.views(data)
 
-    def keep(self, data: memoryview) -> bool:
-        """Write the file and make room for it. False, with a line in the log, if that cannot be done."""
+    def keep(self, data: memoryview) -> None:
+        """Write the file and make room for it. If that cannot be done, a line in the log says so."""
         folder = self._path.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -103,8 +103,6 @@ class _PackedFile:
             _write(self._path, self._header(data), data)
         except OSError as error:
             log.warning("The packed weights cannot be kept in %s (%s): each start packs anew.", folder, error.strerror)
-            return False
-        return True
 
     def _header(self, data: memoryview) -> bytes:
         return self.layout.header(

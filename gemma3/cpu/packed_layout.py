@@ -27,6 +27,8 @@ from gemma3.safetensors_file import METADATA
 SCHEMES = ("int8", "int4")
 PANEL = 16
 GROUP = 64
+# The matrices of a layer that are int4 in the scheme of that name.
+INT4_MATRICES = ("o", "gate_up")
 NORMS = ("input_norm", "q_norm", "k_norm", "post_attention_norm", "pre_mlp_norm", "post_mlp_norm")
 _DATA_ALIGNMENT = 4_096  # a page
 _TENSOR_ALIGNMENT = 64  # a cache line
@@ -107,7 +109,8 @@ def _contents(config: Gemma3TextConfig, scheme: str) -> _Contents:
             "gate_up": (2 * mlp, hidden),
             "down": (hidden, config.intermediate_size),
         }.items():
-            contents |= _matrix(f"layers.{i}.{name}", num_outputs, num_inputs, scheme)
+            is_int4 = scheme == "int4" and name in INT4_MATRICES
+            contents |= _matrix(f"layers.{i}.{name}", num_outputs, num_inputs, is_int4=is_int4)
         for norm in NORMS:
             size = config.head_dim if norm in ("q_norm", "k_norm") else hidden
             contents[f"layers.{i}.{norm}"] = ("F32", (size,))
@@ -119,10 +122,10 @@ def _contents(config: Gemma3TextConfig, scheme: str) -> _Contents:
     return contents
 
 
-def _matrix(name: str, num_outputs: int, num_inputs: int, scheme: str) -> _Contents:
+def _matrix(name: str, num_outputs: int, num_inputs: int, *, is_int4: bool) -> _Contents:
     num_panels, inputs = padded(num_outputs, PANEL) // PANEL, padded(num_inputs, GROUP)
     scales: _Contents = {f"{name}.scales": ("F32", (num_panels * PANEL,))}
-    if scheme == "int8":
+    if not is_int4:
         return {f"{name}.panels": ("U8", (num_panels, inputs // 4, PANEL, 4))} | scales
     panels: _Contents = {f"{name}.panels": ("U8", _nibbles_shape(num_outputs, num_inputs))}
     return panels | {f"{name}.multipliers": ("U8", (num_panels, inputs // GROUP, PANEL))} | scales

@@ -12,7 +12,7 @@ Shapes: ``N`` outputs, ``K`` inputs.
 
 import mmap
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -21,7 +21,13 @@ from numpy.typing import NDArray
 
 from gemma3.checkpoint import Checkpoint
 from gemma3.cpu import _native
-from gemma3.cpu.balancing import EMBEDDING_INPUTS, channel_factors, observe_inputs, shared_factors
+from gemma3.cpu.balancing import (
+    EMBEDDING_INPUTS,
+    calibration_token_ids,
+    channel_factors,
+    observe_inputs,
+    shared_factors,
+)
 from gemma3.cpu.packed_layout import PANEL, PackedLayout, padded
 from gemma3.errors import CheckpointError
 from gemma3.tensors import EMBEDDING, HEAD, Progress, no_progress
@@ -49,15 +55,16 @@ def pack(
     progress: Progress = no_progress,
     *,
     observed: Mapping[str, Floats] | None = None,
+    token_ids: Sequence[int] | None = None,
 ) -> memoryview:
     """All packed data, in memory of its own. ``observed``: the inputs' mean squares by matrix, as of ``balancing``; without them
-    nothing is balanced.
+    nothing is balanced. With ``token_ids`` only these tokens have an embedding, which saves two thirds of the work.
 
     Raises:
         CheckpointError: a tensor holds NaN or infinite values, or a second copy of the head differs from the embedding.
     """
     packer = _Packer(checkpoint, layout, observed or {})
-    jobs = list(packer.jobs())
+    jobs = list(packer.jobs(token_ids))
     with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, _MAX_THREADS)) as pool:
         futures = [pool.submit(job) for job in jobs]
         try:
@@ -75,12 +82,13 @@ class _Packer:
     """``data`` fills up as the jobs run; each writes bytes of its own, so they may run in any order on any thread."""
 
     def __init__(self, checkpoint: Checkpoint, layout: PackedLayout, observed: Mapping[str, Floats]) -> None:
-        self._checkpoint, self._config, self._is_int4 = checkpoint, checkpoint.config, layout.scheme == "int4"
+        self._checkpoint, self._config = checkpoint, checkpoint.config
         self._observed = observed
         # Begins with a page; each page is taken when it is first written.
         self.data = memoryview(mmap.mmap(-1, layout.num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         self._views = layout.views(self.data)
-        sample_NK = checkpoint.read_rows(EMBEDDING, slice(0, min(checkpoint.config.vocab_size, _EMBEDDING_SAMPLE_ROWS)))
+        num_sample_rows = min(checkpoint.config.vocab_size, _EMBEDDING_SAMPLE_ROWS if observed else 1)
+        sample_NK = checkpoint.read_rows(EMBEDDING, slice(0, num_sample_rows))
         self._embedding_factors_K = self._factors(EMBEDDING_INPUTS, sample_NK)
 
     def _factors(self, name: str, rows_NK: Floats) -> Floats:
@@ -88,9 +96,14 @@ class _Packer:
         squares_K = self._observed.get(name)
         return np.ones(rows_NK.shape[1], np.float32) if squares_K is None else channel_factors(squares_K, rows_NK)
 
-    def jobs(self) -> Iterator[Callable[[], None]]:
-        for start in range(0, self._config.vocab_size, _SLAB_ROWS):
-            yield partial(self._pack_embedding, start, min(start + _SLAB_ROWS, self._config.vocab_size))
+    def jobs(self, token_ids: Sequence[int] | None) -> Iterator[Callable[[], None]]:
+        vocab_size = self._config.vocab_size
+        if token_ids is None:
+            slabs = [(start, start + _SLAB_ROWS) for start in range(0, vocab_size, _SLAB_ROWS)]
+        else:
+            slabs = [(panel * PANEL, (panel + 1) * PANEL) for panel in sorted({i // PANEL for i in token_ids})]
+        for start, stop in slabs:
+            yield partial(self._pack_embedding, start, min(stop, vocab_size))
         for i in range(self._config.num_hidden_layers):
             yield partial(self._pack_layer, i)
         yield self._pack_ends
@@ -100,7 +113,8 @@ class _Packer:
         rows_NK = self._checkpoint.read_rows(EMBEDDING, slice(start, stop))
         if HEAD in self._checkpoint.tensor_names:
             self._check_head(rows_NK, start, stop)
-        high, low, scales = _native.quantize_embedding(rows_NK * self._embedding_factors_K)
+        rows_NK *= self._embedding_factors_K
+        high, low, scales = _native.quantize_embedding(rows_NK)
         first_panel = start // PANEL
         for name, packed in (("high", high), ("low", low), ("scales", scales)):
             view = self._views[f"embedding.{name}"]
@@ -122,19 +136,21 @@ class _Packer:
         def read(name: str) -> Floats:
             return self._checkpoint.read_rows(f"{theirs}.{name}.weight", slice(None))
 
-        o_NK, down_NK = read("self_attn.o_proj"), read("mlp.down_proj")
-        v_factors, o_factors = self._o_factors(f"{ours}.o", o_NK)
-        down_factors = self._factors(f"{ours}.down", down_NK)
-        qkv_NK = np.concatenate([read(f"self_attn.{part}_proj") for part in "qkv"])
-        gate_up_NK = np.concatenate([read("mlp.gate_proj"), read("mlp.up_proj")])
-        qkv_factors = self._factors(f"{ours}.qkv", qkv_NK)
-        gate_up_factors = self._factors(f"{ours}.gate_up", gate_up_NK)
-        qkv_NK[-len(v_factors) :] /= v_factors
-        gate_up_NK[-len(down_factors) :] /= down_factors[:, None]
-        self._pack_matrix(f"{ours}.qkv", qkv_NK * qkv_factors)
-        self._pack_matrix(f"{ours}.o", o_NK * o_factors)
-        self._pack_matrix(f"{ours}.gate_up", _alternated(*np.split(gate_up_NK * gate_up_factors, 2)))
-        self._pack_matrix(f"{ours}.down", down_NK * down_factors)
+        # One matrix at a time, changed in place: each is up to 10 MB, in every thread.
+        rows_NK = read("self_attn.o_proj")
+        v_factors, o_factors = self._o_factors(f"{ours}.o", rows_NK)
+        self._pack_matrix(f"{ours}.o", rows_NK, o_factors)
+        rows_NK = np.concatenate([read(f"self_attn.{part}_proj") for part in "qkv"])
+        qkv_factors = self._factors(f"{ours}.qkv", rows_NK)
+        rows_NK[-len(v_factors) :] /= v_factors
+        self._pack_matrix(f"{ours}.qkv", rows_NK, qkv_factors)
+        rows_NK = read("mlp.down_proj")
+        down_factors = self._factors(f"{ours}.down", rows_NK)
+        self._pack_matrix(f"{ours}.down", rows_NK, down_factors)
+        rows_NK = np.concatenate([read("mlp.gate_proj"), read("mlp.up_proj")])
+        gate_up_factors = self._factors(f"{ours}.gate_up", rows_NK)
+        rows_NK[-len(down_factors) :] /= down_factors[:, None]
+        self._pack_matrix(f"{ours}.gate_up", _alternated(rows_NK), gate_up_factors)
         divisors = {"input_norm": qkv_factors, "pre_mlp_norm": gate_up_factors}
         for name, inner in _NORM_NAMES.items():
             self._pack_norm(f"{ours}.{name}", f"{theirs}.{inner}.weight", divisors.get(name))
@@ -148,8 +164,10 @@ class _Packer:
         heads = self._config.num_attention_heads // num_kv_heads
         return shared_KH.reshape(-1, 1), shared_KH.repeat(heads, axis=0).reshape(-1)
 
-    def _pack_matrix(self, name: str, rows_NK: Floats) -> None:
-        if self._is_int4:
+    def _pack_matrix(self, name: str, rows_NK: Floats, factors_K: Floats) -> None:
+        """Of ``rows_NK`` times ``factors_K``, which changes the rows."""
+        rows_NK *= factors_K
+        if f"{name}.multipliers" in self._views:
             panels, multipliers, scales = _native.quantize_int4(rows_NK)
             self._views[f"{name}.multipliers"][:] = multipliers
         else:
@@ -165,14 +183,17 @@ class _Packer:
 
 def pack_balanced(checkpoint: Checkpoint, layout: PackedLayout, progress: Progress = no_progress) -> memoryview:
     """The same, balanced: packed twice, since the model that is observed is a packed one too."""
-    plain = PackedLayout.of(checkpoint.config, "int8")
-    observed = observe_inputs(checkpoint, plain.views(pack(checkpoint, plain)))
+    plain, token_ids = PackedLayout.of(checkpoint.config, "int8"), calibration_token_ids(checkpoint)
+    observed = observe_inputs(checkpoint.config, plain.views(pack(checkpoint, plain, token_ids=token_ids)), token_ids)
     return pack(checkpoint, layout, progress, observed=observed)
 
 
-def _alternated(gate_NK: Floats, up_NK: Floats) -> Floats:
+def _alternated(gate_up_NK: Floats) -> Floats:
     """A panel of gate, a panel of up, and so on: one pass makes both halves of ``gelu(gate) * up``."""
-    missing = padded(len(gate_NK), PANEL) - len(gate_NK)
-    both = np.stack([np.pad(part_NK, ((0, missing), (0, 0))) for part_NK in (gate_NK, up_NK)])
-    in_panels = both.reshape(2, -1, PANEL, both.shape[-1]).swapaxes(0, 1)
-    return np.ascontiguousarray(in_panels).reshape(-1, both.shape[-1])
+    num_rows, num_inputs = len(gate_up_NK) // 2, gate_up_NK.shape[1]
+    num_whole, num_left = divmod(num_rows, PANEL)
+    panels = np.zeros((padded(num_rows, PANEL) // PANEL, 2, PANEL, num_inputs), np.float32)
+    for part, rows_NK in enumerate(np.split(gate_up_NK, 2)):
+        panels[:num_whole, part] = rows_NK[: num_whole * PANEL].reshape(-1, PANEL, num_inputs)
+        panels[num_whole:, part, :num_left] = rows_NK[num_whole * PANEL :]
+    return panels.reshape(-1, num_inputs)

@@ -245,19 +245,26 @@ def test_ties_stay_by_id(vocab_size: int, top_k: int) -> None:
         assert sample(logits, temperature=1.0, top_k=top_k, uniform=u).token_id == int(u * top_k)
         half = sample(logits, temperature=1.0, top_p=0.5, uniform=u).token_id
         assert half == int(u * (vocab_size // 2))
+        assert sample(logits, temperature=1.0, top_k=vocab_size - 1, uniform=u).token_id == int(u * (vocab_size - 1))
     assert [token_id for token_id, _ in sample(logits, num_logprobs=20).top] == list(range(20))
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_the_ends_of_the_unit_interval(settings: dict[str, float]) -> None:
-    """u = 0 gives the first token that stays, the largest u the last; neither a banned one."""
-    logits = random_logits(random.Random(6), VOCAB)
+    """u = 0 gives the first token that stays, u = 1 (were it rounded up) the last; neither a banned one.
+
+    First and last among those that have a weight at all: float32 ends at e^-87.
+    """
     banned = [0, 1, VOCAB - 2, VOCAB - 1]
-    values = logits.astype(np.float64)
-    values[banned] = -math.inf
-    kept = np.flatnonzero(Filters(**settings).probabilities(values))
-    assert sample(logits, uniform=0.0, banned=banned, **settings).token_id == kept[0]
-    assert sample(logits, uniform=1 - 2**-53, banned=banned, **settings).token_id == kept[-1]
+    for seed in range(20):
+        logits = random_logits(random.Random(seed), VOCAB)
+        values = logits.astype(np.float64)
+        values[banned] = -math.inf
+        probs = Filters(**settings).probabilities(values)
+        first, *last = (sample(logits, uniform=u, banned=banned, **settings).token_id for u in (0.0, 1 - 2**-53, 1.0))
+        assert (probs[[first, *last]] > 0).all()
+        assert probs[:first].sum() < 1e-15
+        assert all(probs[token_id + 1 :].sum() < 1e-15 for token_id in last)
 
 
 @pytest.mark.parametrize("settings", [{}, *SETTINGS], ids=str)
@@ -301,6 +308,13 @@ def test_log_probabilities_are_of_the_model_itself() -> None:
     assert [logprob for _, logprob in sampled.top] == pytest.approx(expected[order].tolist(), abs=2e-6)
     silent = sample(logits, temperature=0.5, top_k=3, **changes)
     assert (silent.token_id, silent.logprob, silent.top) == (17, 0.0, [])
+
+
+def test_log_probabilities_to_the_last_bits() -> None:
+    """Two tokens at all distances: the polynomial of 2^x shows where the result is near 0."""
+    for distance in np.linspace(0, 100, 1_001, dtype=np.float32):
+        sampled = sample(np.array([0.0, -distance], np.float32), target=0)
+        assert sampled.logprob == pytest.approx(-math.log1p(math.exp(-float(distance))), abs=1.2e-7, rel=2e-6)
 
 
 def test_a_target_is_reported_and_nothing_is_chosen() -> None:

@@ -231,6 +231,7 @@ def test_keys_and_logs(tmp_path: Path) -> None:
         (["--kv-cache-memory", "lots"], "not a size"),
         (["--dtype", "float16"], "invalid choice"),
         (["--device", "tpu"], "invalid choice"),
+        (["--quantization", "int2"], "invalid choice"),
         (["--no-such-flag"], "unrecognized arguments"),
         (["--host", "0.0.0.0"], "--api-key"),
         (["--host", "::"], "--api-key"),
@@ -288,8 +289,9 @@ def test_settings_from_flags() -> None:
 
 def test_engine_flags_are_only_set_if_given() -> None:
     flags = parse_flags(["--kv-cache-memory", "1.5GiB", "--no-prefix-caching", "--threads", "2"])
+    assert parse_flags(["--quantization", "int4"]).quantization == "int4"
     assert (flags.kv_cache_memory, flags.prefix_caching, flags.threads) == (3 * 2**29, False, 2)
-    assert (flags.model, flags.dtype, flags.max_num_seqs) == (None, None, None)
+    assert (flags.model, flags.quantization, flags.dtype, flags.max_num_seqs) == (None, None, None, None)
     assert parse_flags([]).prefix_caching is None
 
 

@@ -148,16 +148,13 @@ void bind_model(nb::module_& m) {
         .def("__init__", [](OwnedModel* self, int vocab_size, int hidden_size, int intermediate_size, int num_layers,
                             int num_heads, int num_kv_heads, int head_dim, float rms_norm_eps, float query_scale,
                             double rope_theta, double rope_local_theta, int sliding_window, const std::vector<bool>& is_sliding,
-                            const std::string& scheme, const std::map<std::string, Bytes>& tensors, int num_threads,
-                            const std::string& isa) {
-            if (scheme != "int8" && scheme != "int4") throw std::invalid_argument("scheme must be int8 or int4.");
+                            const std::map<std::string, Bytes>& tensors, int num_threads, const std::string& isa) {
             const ModelConfig config{vocab_size, hidden_size, intermediate_size, num_layers, num_heads, num_kv_heads, head_dim,
-                                     rms_norm_eps, query_scale, rope_theta, rope_local_theta, sliding_window, is_sliding,
-                                     scheme == "int4"};
+                                     rms_norm_eps, query_scale, rope_theta, rope_local_theta, sliding_window, is_sliding};
             new (self) OwnedModel{tensors, Model(config, views_of(tensors), num_threads, isa)};
         }, nb::kw_only(), "vocab_size"_a, "hidden_size"_a, "intermediate_size"_a, "num_layers"_a, "num_heads"_a,
            "num_kv_heads"_a, "head_dim"_a, "rms_norm_eps"_a, "query_scale"_a, "rope_theta"_a, "rope_local_theta"_a,
-           "sliding_window"_a, "is_sliding"_a, "scheme"_a, "tensors"_a, "num_threads"_a, "isa"_a = "auto")
+           "sliding_window"_a, "is_sliding"_a, "tensors"_a, "num_threads"_a, "isa"_a = "auto")
         .def_prop_ro("isa", [](const OwnedModel& self) { return self.model.isa; })
         .def_prop_ro("num_threads", [](const OwnedModel& self) { return self.model.num_threads(); })
         .def("allocate_kv", [](OwnedModel& self, int num_global_blocks, int num_sliding_blocks) {

@@ -23,7 +23,7 @@ Tensor find(const Tensors& tensors, const std::string& name, int64_t num_bytes) 
 }
 
 Matrix find_matrix(const Tensors& tensors, const std::string& name, Format format, int num_outputs, int num_inputs,
-                   const char* panels = ".panels", const char* scales = ".scales") {
+                   const char* panels) {
     Matrix matrix;
     matrix.format = format;
     matrix.num_panels = round_up(num_outputs, kPanel) / kPanel;
@@ -32,8 +32,14 @@ Matrix find_matrix(const Tensors& tensors, const std::string& name, Format forma
     matrix.panels = find(tensors, name + panels, matrix.num_panels * matrix.panel_bytes()).data;
     if (format == Format::kInt4)
         matrix.multipliers = find(tensors, name + ".multipliers", outputs * (matrix.num_inputs / kGroup)).data;
-    matrix.scales = reinterpret_cast<const float*>(find(tensors, name + scales, outputs * int64_t{sizeof(float)}).data);
+    matrix.scales = reinterpret_cast<const float*>(find(tensors, name + ".scales", outputs * int64_t{sizeof(float)}).data);
     return matrix;
+}
+
+// A matrix with multipliers has 4 bits, one without 8.
+Matrix find_matrix(const Tensors& tensors, const std::string& name, int num_outputs, int num_inputs) {
+    const bool is_int4 = tensors.count(name + ".multipliers") > 0;
+    return find_matrix(tensors, name, is_int4 ? Format::kInt4 : Format::kInt8, num_outputs, num_inputs, ".panels");
 }
 
 Buffer<float> find_norm(const Tensors& tensors, const std::string& name, int size) {
@@ -90,14 +96,13 @@ Model::Model(const ModelConfig& config, const Tensors& tensors, int num_threads,
       attention_(kernels_, {config.num_heads, config.num_kv_heads, head_dim_, config.sliding_window}, team_.size()),
       head_(std::make_unique<Head>(kernels_, embedding_, team_.size())),
       scratch_(size_t(team_.size())) {
-    const Format format = config.is_int4 ? Format::kInt4 : Format::kInt8;
     for (int i = 0; i < config.num_layers; ++i) {
         const std::string prefix = "layers." + std::to_string(i) + ".";
         Layer& layer = layers_[size_t(i)];
-        layer.qkv = find_matrix(tensors, prefix + "qkv", format, qkv_size_, config.hidden_size);
-        layer.o = find_matrix(tensors, prefix + "o", format, config.hidden_size, q_size_);
-        layer.gate_up = find_matrix(tensors, prefix + "gate_up", format, 2 * mlp_, config.hidden_size);
-        layer.down = find_matrix(tensors, prefix + "down", format, config.hidden_size, config.intermediate_size);
+        layer.qkv = find_matrix(tensors, prefix + "qkv", qkv_size_, config.hidden_size);
+        layer.o = find_matrix(tensors, prefix + "o", config.hidden_size, q_size_);
+        layer.gate_up = find_matrix(tensors, prefix + "gate_up", 2 * mlp_, config.hidden_size);
+        layer.down = find_matrix(tensors, prefix + "down", config.hidden_size, config.intermediate_size);
         layer.input_norm = find_norm(tensors, prefix + "input_norm", config.hidden_size);
         layer.q_norm = find_norm(tensors, prefix + "q_norm", config.head_dim);
         layer.k_norm = find_norm(tensors, prefix + "k_norm", config.head_dim);

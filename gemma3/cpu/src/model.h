@@ -22,7 +22,6 @@ struct ModelConfig {
     double rope_theta, rope_local_theta;
     int sliding_window;
     std::vector<bool> is_sliding;
-    bool is_int4;  // the layers; the embedding is always int8
 };
 
 // A tensor of the packed file; the bytes must outlive the model.

@@ -1,0 +1,91 @@
+"""From options to an engine: which path computes, and what the engine says of itself."""
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.loading import EngineOptions, LoadedEngine, load_engine
+from engine.torch_runner import TorchRunner
+from gemma3 import __version__, cpu
+from tests.engine.engines import GREEDY, run, tiny_checkpoint
+from tests.gemma3 import tiny
+
+NATIVE = "gemma3.cpu._native"
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("loading") / "model")
+
+
+def load(path: Path, **options: object) -> LoadedEngine:
+    return load_engine(EngineOptions(model=str(path), kv_cache_memory=64 << 20, **options))  # type: ignore[arg-type]
+
+
+def runner_of(engine: LoadedEngine) -> object:
+    return engine.core._runner
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int4"])
+def test_the_native_core(path: Path, scheme: str, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip(NATIVE, reason="the native core was not compiled")
+    from engine.cpu_runner import CpuRunner
+
+    caplog.set_level("INFO", "gemma3")
+    engine = load(path, quantization=scheme, threads=1)
+    assert isinstance(runner_of(engine), CpuRunner)
+    assert (engine.info.quantization, engine.info.dtype) == (scheme, "float32")
+    weights, precision, isa, version = engine.info.system_fingerprint.split("-")
+    assert len(weights) == 12
+    assert (precision, version) == (scheme, __version__)
+    assert isa in ("portable", "avx2", "avx512", "amx")
+    assert f"({scheme}-{isa})" in caplog.text
+    assert len(run(engine, {"a": [2, 150]})["a"][0].token_ids) == GREEDY.max_tokens
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_torch(path: Path, dtype: str) -> None:
+    engine = load(path, dtype=dtype)
+    assert isinstance(runner_of(engine), TorchRunner)
+    assert (engine.info.quantization, engine.info.dtype) == ("none", dtype)
+    assert engine.info.system_fingerprint.split("-")[1:] == [dtype, __version__]
+
+
+def test_without_a_compiler_torch_serves(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line says so; who asked for the core by name is told what is allowed."""
+    monkeypatch.setitem(sys.modules, NATIVE, None)  # importing it fails as if it was not there
+    assert not cpu.is_available()
+    caplog.set_level("INFO", "gemma3")
+    engine = load(path, device="cpu")
+    assert isinstance(runner_of(engine), TorchRunner)
+    (line,) = [record.getMessage() for record in caplog.records if "not compiled" in record.getMessage()]
+    assert line.startswith("Torch computes, in bfloat16: the native core was not compiled")
+    with pytest.raises(ValueError, match="quantization='int8' is not available: the native core was not compiled"):
+        load(path, quantization="int8")
+
+
+def test_a_core_that_does_not_load_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Such as one that was compiled for another system."""
+    (tmp_path / "_native.py").write_text("raise ImportError('GLIBC_2.99 not\\nfound')")
+    monkeypatch.delitem(sys.modules, NATIVE, raising=False)
+    monkeypatch.setattr(cpu, "__path__", [str(tmp_path)])
+    assert cpu.why_unavailable() == "the native core cannot be loaded (GLIBC_2.99 not found)"
+
+
+def test_keys_and_values_of_the_core_are_bfloat16(path: Path) -> None:
+    """So twice as many blocks fit as in float32."""
+    pytest.importorskip(NATIVE, reason="the native core was not compiled")
+    native, exact = (load(path, quantization=q, dtype=d) for q, d in (("int8", "auto"), ("none", "float32")))
+    half, whole = (engine.core.scheduler._kv.counts for engine in (native, exact))
+    assert half.num_sliding == pytest.approx(2 * whole.num_sliding, rel=0.01)
+
+
+@pytest.mark.parametrize("num_layers", [1, 5, 6])
+def test_a_model_without_a_global_layer(tmp_path: Path, num_layers: int) -> None:
+    shape = tiny.random_shape(random.Random(1)) | {"num_hidden_layers": num_layers}
+    engine = load(tiny.save_directory(tmp_path / "model", tiny.oracle_model(shape, 1)))
+    assert len(run(engine, {"a": [2, 150]})["a"][0].token_ids) == GREEDY.max_tokens

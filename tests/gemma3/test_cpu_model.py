@@ -1,0 +1,185 @@
+"""The core's forward: near the float32 reference, the same however rows are cut, on each instruction set."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from gemma3 import cpu
+from gemma3.checkpoint import Checkpoint, open_checkpoint
+from gemma3.kv_cache import ContiguousKVCache
+from gemma3.weights import load_model
+from tests.gemma3 import texts, tiny
+from tests.gemma3.native import needs_native
+
+if cpu.is_available():
+    from gemma3.cpu import _native
+    from gemma3.cpu.model import CpuModel, Row, Segment
+    from gemma3.cpu.packed_file import PackedWeights, load_packed
+    from gemma3.cpu.packed_layout import PackedLayout
+    from gemma3.cpu.packing import pack
+
+pytestmark = needs_native
+
+NUM_TOKENS = 150
+NUM_BLOCKS = 20
+Floats = NDArray[np.float32]
+
+
+def checkpoint_of(folder: Path, seed: int) -> Checkpoint:
+    """A window that the text grows out of, several chunks of keys, odd sizes."""
+    shape = tiny.random_shape(random.Random(seed)) | {"sliding_window": 21, "max_position_embeddings": 512}
+    return open_checkpoint(tiny.save_directory(folder, tiny.oracle_model(shape, seed)))
+
+
+def core_of(checkpoint: Checkpoint, scheme: str = "int8", **options: object) -> "CpuModel":
+    layout = PackedLayout.of(checkpoint.config, scheme)
+    weights = PackedWeights(scheme, layout.views(pack(checkpoint, layout)))
+    model = CpuModel(checkpoint.config, weights, **{"num_threads": 2} | options)
+    model.allocate_kv(2 * NUM_BLOCKS, 2 * NUM_BLOCKS)
+    return model
+
+
+def segment(start: int, num_tokens: int, *, first_block: int = 0) -> "Segment":
+    table = list(range(first_block, first_block + NUM_BLOCKS))
+    return Segment(start, num_tokens, table, table, 0)
+
+
+def token_ids(checkpoint: Checkpoint, seed: int = 0) -> list[int]:
+    rng = random.Random(seed)
+    return [rng.randrange(checkpoint.config.vocab_size) for _ in range(NUM_TOKENS)]
+
+
+def whole_logits(model: "CpuModel", ids: list[int]) -> Floats:
+    return model.logits(ids, [segment(0, len(ids))], list(range(len(ids))))
+
+
+@torch.inference_mode()
+def reference_logits(checkpoint: Checkpoint, ids: list[int]) -> Floats:
+    model = load_model(checkpoint, dtype="float32")
+    return model.compute_logits(model.step(torch.tensor(ids), ContiguousKVCache(checkpoint.config))).numpy()
+
+
+def distance(found: Floats, expected: Floats) -> float:
+    return float(np.sqrt(np.square(found - expected).mean() / np.square(expected).mean()))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_near_the_reference(tmp_path: Path, seed: int) -> None:
+    checkpoint = checkpoint_of(tmp_path / "model", seed)
+    ids = token_ids(checkpoint)
+    expected = reference_logits(checkpoint, ids)
+    for isa in _native.supported_isas():
+        assert distance(whole_logits(core_of(checkpoint, isa=isa), ids), expected) < 0.06, isa
+        assert distance(whole_logits(core_of(checkpoint, "int4", isa=isa), ids), expected) < 0.5, isa
+
+
+@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "amx"])
+def test_the_same_bits_however_rows_are_cut(tmp_path: Path, isa: str) -> None:
+    """Whole, in chunks, token by token, beside another sequence, and on any number of threads."""
+    if isa not in _native.supported_isas():
+        pytest.skip(f"this processor has no {isa}")
+    checkpoint = checkpoint_of(tmp_path / "model", 3)
+    ids, others = token_ids(checkpoint), token_ids(checkpoint, 1)
+    for scheme in ("int8", "int4"):
+        model = core_of(checkpoint, scheme, isa=isa)
+        expected = whole_logits(model, ids)
+        for cut in ([1] * NUM_TOKENS, [37, 1, 1, 61, 2, 3, 45], [149, 1], [3, 147]):
+            found, start = [], 0
+            for num in cut:
+                mine = segment(start, num, first_block=NUM_BLOCKS)
+                beside = segment(start, num)
+                ids_of_step = others[start : start + num] + ids[start : start + num]
+                found.append(model.logits(ids_of_step, [beside, mine], list(range(num, 2 * num))))
+                start += num
+            np.testing.assert_array_equal(np.concatenate(found), expected)
+        for num_threads in (1, 3):
+            other = core_of(checkpoint, scheme, isa=isa, num_threads=num_threads)
+            np.testing.assert_array_equal(whole_logits(other, ids), expected)
+
+
+def test_greedy_is_the_largest_logit(tmp_path: Path) -> None:
+    checkpoint = checkpoint_of(tmp_path / "model", 4)
+    ids, model = token_ids(checkpoint), core_of(checkpoint)
+    expected = whole_logits(model, ids).argmax(-1).tolist()
+    rows = [Row(i) for i in range(NUM_TOKENS)]
+    assert [sampled.token_id for sampled in model.step(ids, [segment(0, NUM_TOKENS)], rows)] == expected
+
+
+def test_a_table_that_slid(tmp_path: Path) -> None:
+    """Blocks that left the window are not needed, nor read."""
+    checkpoint = checkpoint_of(tmp_path / "model", 5)
+    ids, model = token_ids(checkpoint), core_of(checkpoint)
+    expected = whole_logits(model, ids)[-1:]
+    table = list(range(NUM_BLOCKS))
+    first = (NUM_TOKENS - 1 - 21 + 1) // 16
+    model.logits(ids[:-1], [segment(0, NUM_TOKENS - 1)], [0])
+    slid = Segment(NUM_TOKENS - 1, 1, table, table[first:], first)
+    np.testing.assert_array_equal(model.logits(ids[-1:], [slid], [0]), expected)
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    checkpoint = checkpoint_of(tmp_path / "model", 6)
+    model, table = core_of(checkpoint), list(range(NUM_BLOCKS))
+    vocab_size = checkpoint.config.vocab_size
+    for words, ids, wanted, row in (
+        ("outside the vocabulary", [vocab_size], segment(0, 1), 0),
+        ("outside the vocabulary", [-1], segment(0, 1), 0),
+        ("not one of the step's", [1], segment(0, 1), 1),
+        ("do not reach", [1], Segment(16 * NUM_BLOCKS, 1, table, table, 0), 0),
+        ("do not reach", [1], Segment(100, 1, table, table[6:], 6), 0),
+        ("does not exist", [1], Segment(0, 1, [2 * NUM_BLOCKS], [0], 0), 0),
+        ("does not exist", [1], Segment(0, 1, [0], [-1], 0), 0),
+        ("token_ids", [1, 2], segment(0, 1), 0),
+    ):
+        with pytest.raises(ValueError, match=words):
+            model.step(ids, [wanted], [Row(row)])
+    with pytest.raises(ValueError, match="isa='vax' is not allowed"):
+        core_of(checkpoint, isa="vax")
+
+
+# The largest distances to float32 of the same checkpoint that each scheme may have, and the least share of equal likeliest tokens.
+LIMITS = {"int8": (0.005, 0.965, 1.02), "int4": (0.10, 0.80, 1.08)}
+
+
+SOURCES = ("README.md", "docs/api.md", "docs/decisions.md", "gemma3/bpe.py", "tests/openai_api/test_openai_sdk.py")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", LIMITS)
+def test_fidelity_on_real_weights(embedded_gguf: Path, scheme: str) -> None:
+    """Mean KL divergence, likeliest token and perplexity on more than 5,000 tokens of prose, code, JSON and chat."""
+    checkpoint = open_checkpoint(embedded_gguf)
+    core = CpuModel(checkpoint.config, load_packed(checkpoint, scheme))
+    core.allocate_kv(64, 64)
+    tokenizer = checkpoint.load_tokenizer()
+    root = Path(__file__).parents[2]
+    sources = [root / name for name in SOURCES]
+    documents = [texts.MIXED, *(path.read_text(encoding="utf-8") for path in sources)]
+    reference = load_model(checkpoint, dtype="float32")
+    divergence, agrees, nll, reference_nll = [], [], [], []
+    for document in documents:
+        ids = tokenizer.encode(document, add_bos=True)[:1_024]
+        table, cache = list(range(64)), ContiguousKVCache(checkpoint.config)
+        for start in range(0, len(ids), 256):
+            chunk, following = ids[start : start + 256], torch.tensor(ids[start + 1 : start + 257])
+            rows = list(range(len(chunk)))
+            found = torch.tensor(core.logits(chunk, [Segment(start, len(chunk), table, table, 0)], rows)).log_softmax(
+                -1
+            )
+            with torch.inference_mode():
+                expected = reference.compute_logits(reference.step(torch.tensor(chunk), cache)).log_softmax(-1)
+            divergence += (expected.exp() * (expected - found)).sum(-1).tolist()
+            agrees += (expected.argmax(-1) == found.argmax(-1)).tolist()
+            for part, logprobs in ((nll, found), (reference_nll, expected)):
+                part += (-logprobs[: len(following)].gather(1, following[:, None])[:, 0]).tolist()
+    mean_kl, share, ratio = np.mean(divergence), np.mean(agrees), np.exp(np.mean(nll) - np.mean(reference_nll))
+    print(f"{scheme}: {len(agrees)} tokens, KL {mean_kl:.5f}, likeliest {share:.2%}, perplexity x{ratio:.4f}")
+    most_kl, least_share, most_ratio = LIMITS[scheme]
+    assert len(agrees) > 5_000
+    assert mean_kl <= most_kl
+    assert share >= least_share
+    assert ratio <= most_ratio
