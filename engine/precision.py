@@ -59,9 +59,11 @@ def _prefers_core(dtype: str, device: str) -> bool:
 
 def _check_core(quantization: str, dtype: str, device: str) -> None:
     if device not in ("auto", "cpu"):
-        raise ValueError(f"quantization={quantization!r} runs on the CPU; device={device!r:.60} takes 'none'.")
+        raise ValueError(f"quantization={quantization!r} runs on the CPU only; with device={device!r:.60} use 'none'.")
     if dtype != "auto":
-        raise ValueError(f"quantization={quantization!r} and dtype={dtype!r} exclude each other; dtype takes 'none'.")
+        raise ValueError(
+            f"quantization={quantization!r} and dtype={dtype!r} exclude each other; dtype goes with 'none'."
+        )
     reason = cpu.why_unavailable()
     if reason is not None:
         raise ValueError(f"quantization={quantization!r} is not available: {reason}. Allowed here: auto, none.")

@@ -9,6 +9,7 @@ import mmap
 import struct
 from array import array
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
@@ -119,15 +120,16 @@ class Header:
 
     def strings(self, what: str) -> GGUFStrings:
         count = self.count(f"strings in {what}", item_bytes=8, maximum=MAX_ARRAY_ITEMS)
-        data, end, last = self.data, self.position, self.num_bytes - 8
+        data, end, size = self.data, self.position, self.num_bytes
         ends, length_at = array("Q", [end]), struct.Struct("<Q").unpack_from
-        for _ in range(count):
-            if end > last:
-                raise self.error(f"the file ends at byte {self.num_bytes}, inside {what}.")
-            end += 8 + length_at(data, end)[0]
-            ends.append(end)
-        if end > self.num_bytes:
-            raise self.error(f"the file ends at byte {self.num_bytes}, inside {what}.")
+        with suppress(struct.error):  # no 8 bytes are left for a length
+            for _ in range(count):
+                end += 8 + length_at(data, end)[0]
+                if end > size:
+                    break
+                ends.append(end)
+        if len(ends) <= count:
+            raise self.error(f"the file ends at byte {size}, inside {what}.")
         self.position = end
         return GGUFStrings(data, ends, where=f"{self.name}: {what}")
 

@@ -46,7 +46,7 @@ def test_choices(quantization: str, dtype: str, device: str, expected: Precision
         ("int2", "auto", "auto", "quantization='int2' is not allowed: auto, none, int8, int4 are"),
         ("auto", "float16", "auto", "dtype='float16' is not allowed"),
         ("int8", "float32", "auto", "quantization='int8' and dtype='float32' exclude each other"),
-        ("int4", "auto", "cuda", "quantization='int4' runs on the CPU; device='cuda'"),
+        ("int4", "auto", "cuda", "quantization='int4' runs on the CPU only; with device='cuda'"),
     ],
 )
 def test_refusals(quantization: str, dtype: str, device: str, words: str) -> None:

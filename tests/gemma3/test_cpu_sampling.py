@@ -255,7 +255,7 @@ def test_the_ends_of_the_unit_interval(settings: dict[str, float]) -> None:
 
     First and last among those that have a weight at all: float32 ends at e^-87.
     """
-    banned = [*range(300), *range(VOCAB - 300, VOCAB)]  # whole blocks, and not
+    banned = [*range(300), *range(VOCAB - 300, VOCAB)]  # whole blocks and parts of others
     for seed in range(20):
         logits = random_logits(random.Random(seed), VOCAB)
         values = logits.astype(np.float64)
