@@ -7,7 +7,7 @@ cost it; knows nothing of models, steps or other sequences. Engine thread only.
 A wrong draft is a row computed for nothing. Each sequence has an allowance of such rows: it starts with a few, gets
 ``EARNED_PER_STEP`` with every step and ``EARNED_PER_ACCEPTED`` for every draft that came true, which saved a step; a wrong one
 takes 1, and no more than half is staked at a time. So a text where nothing comes true has about one row in 50 for nothing, and
-soon after the first drafts come true they are as long as they get. The numbers are measured: docs/decisions.md.
+soon after the first drafts come true they are as long as they get. The numbers are measured: docs/architecture.md.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

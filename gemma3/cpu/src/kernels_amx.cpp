@@ -27,6 +27,8 @@ void configure(int depth) {
         config.row_bytes[i] = static_cast<uint16_t>(i == 4 || i == 5 ? 4 * depth : 64);
         config.rows[i] = static_cast<uint8_t>(i >= 6 ? depth : 16);
     }
+    // GCC 12 believes that the instruction reads 8 of the 64 bytes, and may leave out the stores to the others.
+    __asm__ volatile("" ::"r"(&config) : "memory");
     _tile_loadconfig(&config);
 }
 
