@@ -39,7 +39,7 @@ def read(checkpoint: Checkpoint, name: str) -> Floats:
 
 def unpack(views: Views, name: str, shape: tuple[int, int], scheme: str) -> Floats:
     """The rows as the checkpoint has them, but for what was rounded away."""
-    if scheme == "int8":
+    if f"{name}.multipliers" not in views:
         rotated = unpack_int8(views[f"{name}.panels"], views[f"{name}.scales"], shape)
     else:
         rotated = unpack_int4(*(views[f"{name}.{part}"] for part in ("panels", "multipliers", "scales")), shape)

@@ -23,7 +23,12 @@ LIMIT_US = 150.0
 
 class FastEngine(FakeEngine):
     async def generate(
-        self, request_id: str, prompt_token_ids: Sequence[int], params: SamplingParams
+        self,
+        request_id: str,
+        prompt_token_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        prediction_token_ids: Sequence[int] = (),
     ) -> AsyncGenerator[RequestOutput, None]:
         for left in range(NUM_TOKENS - 1, -1, -1):
             await asyncio.sleep(0)
