@@ -52,8 +52,11 @@ def step_bytes(precision: str, *, num_streams: int = 1, context: int = 0) -> tup
     kv = num_streams * sum(4 * config.num_key_value_heads * config.head_dim * min(context, w) for w in windows)
     if precision == "none":
         return 2 * (layers + head) + kv, 2 * (layers + head) + kv
-    width = 1.0 if precision == "int8" else 4.25 / 8
-    return width * (layers + head) + kv, (1.0 if precision == "int8" else 4.125 / 8) * layers + head / 2 + kv
+    if precision == "int8":
+        return layers + head + kv, layers + head / 2 + kv
+    # Ours keeps q, k, v and down at 8 bits (gemma3/cpu/packed_layout.py).
+    in_8_bits = config.num_hidden_layers * config.hidden_size * (attention * 3 // 5 + config.intermediate_size)
+    return 4.25 / 8 * (layers + head) + kv, in_8_bits + 4.125 / 8 * (layers - in_8_bits) + head / 2 + kv
 
 
 def share_of_limit(

@@ -57,13 +57,6 @@ Embedding find_embedding(const Tensors& tensors, const ModelConfig& config) {
     return embedding;
 }
 
-Buffer<float> find_factors(const Tensors& tensors, int size) {
-    if (tensors.count("embedding.factors")) return find_norm(tensors, "embedding.factors", size);
-    Buffer<float> factors(round_up(size, kGroup));
-    for (int i = 0; i < size; ++i) factors[i] = std::sqrt(static_cast<float>(size));
-    return factors;
-}
-
 ModelConfig checked(const ModelConfig& config) {
     if (config.num_heads % config.num_kv_heads || config.num_heads / config.num_kv_heads > kMaxRows)
         refuse("num_heads must be a multiple of num_kv_heads, at most 32 times it.");
@@ -90,7 +83,7 @@ Model::Model(const ModelConfig& config, const Tensors& tensors, int num_threads,
       mlp_rotation_(rotation_of(config.intermediate_size)),
       layers_(size_t(config.num_layers)),
       final_norm_(find_norm(tensors, "final_norm", config.hidden_size)),
-      embedding_factors_(find_factors(tensors, config.hidden_size)),
+      embedding_factors_(find_norm(tensors, "embedding.factors", config.hidden_size)),
       embedding_(find_embedding(tensors, config)),
       kv_(config.num_kv_heads, head_dim_, config.is_sliding),
       attention_(kernels_, {config.num_heads, config.num_kv_heads, head_dim_, config.sliding_window}, team_.size()),
