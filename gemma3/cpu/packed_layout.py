@@ -28,7 +28,7 @@ SCHEMES = ("int8", "int4")
 PANEL = 16
 GROUP = 64
 # The matrices of a layer that are int4 in the scheme of that name.
-INT4_MATRICES = ("o", "gate_up")
+INT4_MATRICES = ("gate_up",)
 NORMS = ("input_norm", "q_norm", "k_norm", "post_attention_norm", "pre_mlp_norm", "post_mlp_norm")
 _DATA_ALIGNMENT = 4_096  # a page
 _TENSOR_ALIGNMENT = 64  # a cache line
