@@ -76,4 +76,4 @@ def test_a_body_of_the_largest_size_is_parsed_in_time() -> None:
     body = b"[" + b"[]," * 1_390_000 + b"1]"
     begin = time.perf_counter()
     parse(body)
-    assert time.perf_counter() - begin < 30.0  # 1 s on a quiet machine; minutes if it grew with the square
+    assert time.perf_counter() - begin < 5.0

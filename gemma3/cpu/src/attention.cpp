@@ -120,23 +120,23 @@ void Attention::run_item(const KvCache& cache, int layer, bool sliding, int inde
                   scratch.merged.data() + int64_t{r} * padded, scratch.merged_totals[r], head_dim);
 }
 
-void Attention::finish_row(bool sliding, int row, float* out, int64_t out_stride, int head_dim) {
+void Attention::finish_row(bool sliding, int row, float* out, int64_t out_stride, int head_dim, int thread) {
     const Plan& plan = plans_[sliding];
     if (plan.items_of_row.empty()) return;
     const int padded = shape_.head_dim;
-    Buffer<float> merged(padded);
+    float* merged = scratch_[size_t(thread)].merged.data();
     const std::vector<int>& items = plan.items_of_row[size_t(row)];
     for (int head = 0; head < shape_.num_heads; ++head) {
         float peak = -INFINITY, total = 0;
-        std::fill_n(merged.data(), padded, 0.0f);
+        std::fill_n(merged, padded, 0.0f);
         for (const int index : items) {
             const Item& item = plan.items[size_t(index)];
             if (item.kv_head != head / group_) continue;
             const int64_t at = item.partial + (row - item.first_row) * group_ + head % group_;
-            kernels_.merge(merged.data(), peak, total, partial_out_.data() + at * padded, partial_peaks_[at],
+            kernels_.merge(merged, peak, total, partial_out_.data() + at * padded, partial_peaks_[at],
                            partial_totals_[at], padded);
         }
-        store_row(out + row * out_stride + head * head_dim, merged.data(), total, head_dim);
+        store_row(out + row * out_stride + head * head_dim, merged, total, head_dim);
     }
 }
 

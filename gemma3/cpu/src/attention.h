@@ -39,7 +39,7 @@ public:
     void run_item(const KvCache& cache, int layer, bool sliding, int item, const uint16_t* queries, float* out,
                   int64_t out_stride, int head_dim, int thread);
     // If the rows were cut by chunk: merge them. Else nothing.
-    void finish_row(bool sliding, int row, float* out, int64_t out_stride, int head_dim);
+    void finish_row(bool sliding, int row, float* out, int64_t out_stride, int head_dim, int thread);
 
 private:
     struct Item {

@@ -29,8 +29,7 @@ inline float logit_of(int32_t high, int32_t low, int32_t sum, float scale) {
     return static_cast<float>(16 * high + low - 128 * sum) * scale;
 }
 
-}  // namespace
-
+// Copy row `from` of `in` to row `to` of `out`.
 void copy_row(const Activations& in, int from, const Activations& out, int to) {
     const int groups = in.num_inputs / kGroup;
     std::copy_n(in.values + int64_t{from} * in.num_inputs, in.num_inputs, out.values + int64_t{to} * in.num_inputs);
@@ -38,6 +37,8 @@ void copy_row(const Activations& in, int from, const Activations& out, int to) {
     out.scales[to] = in.scales[from];
     out.sums[to] = in.sums[from];
 }
+
+}  // namespace
 
 Head::Head(const Kernels& kernels, Embedding embedding, int num_threads)
     : kernels_(kernels),

@@ -73,7 +73,4 @@ private:
     std::vector<Sampled> results_;
 };
 
-// Copy row `from` of `in` to row `to` of `out`.
-void copy_row(const Activations& in, int from, const Activations& out, int to);
-
 }  // namespace gemma3

@@ -316,7 +316,7 @@ void Model::forward(int thread) {
         then_rows(attention_.num_items(sliding), [&](int item) {
             attention_.run_item(kv_, i, sliding, item, queries_.data(), attended_.data(), q_stride, config_.head_dim, thread);
         }, [&](int row) {
-            attention_.finish_row(sliding, row, attended_.data(), q_stride, config_.head_dim);
+            attention_.finish_row(sliding, row, attended_.data(), q_stride, config_.head_dim, thread);
             observe(i, "o", attended_.data() + row * q_stride, q_size_);
             kernels_.quantize(attended_.data() + row * q_stride, q_size_, q_rotation_, attended_in_, row);
         });

@@ -60,10 +60,3 @@ const uint8_t* unpacked_panels(const Matrix& matrix, int first, int last, uint8_
     }
     return scratch;
 }
-
-// y = (sum of byte * value - 128 * sum of values) * scales: bytes are weights + 128.
-inline void dequantize(const int32_t* sums, const Matrix& matrix, int panel, const Activations& in, int row, float* out) {
-    const float* scales = matrix.scales + kPanel * panel;
-    for (int o = 0; o < kPanel; ++o)
-        out[o] = static_cast<float>(sums[o] - 128 * in.sums[row]) * (scales[o] * in.scales[row]);
-}
