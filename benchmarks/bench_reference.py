@@ -18,11 +18,11 @@ import torch
 from transformers import Gemma3ForCausalLM as PeerModel
 from transformers import Gemma3TextConfig as PeerConfig
 
-from gemma3 import embedded
-from gemma3.checkpoint import open_checkpoint
-from gemma3.kv_cache import ContiguousKVCache
-from gemma3.model import Gemma3ForCausalLM
-from gemma3.weights import load_model
+from gemma3.checkpoints import embedded_weights as embedded
+from gemma3.checkpoints.checkpoint import open_checkpoint
+from gemma3.torch_model.kv_cache import ContiguousKVCache
+from gemma3.torch_model.load import load_model
+from gemma3.torch_model.model import Gemma3ForCausalLM
 
 NUM_PROMPT, NUM_NEW, NUM_PREFILL = 32, 128, 512
 

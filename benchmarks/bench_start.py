@@ -14,14 +14,17 @@ import time
 
 from common import PRECISIONS, ROOT, line
 
-OPEN = "from gemma3 import embedded; from gemma3.checkpoint import open_checkpoint as o; c = o(embedded.embedded_gguf()[0]); "
+OPEN = (
+    "from gemma3.checkpoints import embedded_weights as e; "
+    "from gemma3.checkpoints.checkpoint import open_checkpoint as o; c = o(e.embedded_gguf()[0]); "
+)
 PARTS = {
     "python itself": "",
     "import torch": "import torch",
     "import the server's packages": "import openai_api.run, fastapi, uvicorn",
     "open the checkpoint (no torch)": OPEN,
     "... and build the tokenizer": OPEN + "c.load_tokenizer()",
-    "... and load the weights (torch)": OPEN + "from gemma3.weights import load_model; load_model(c)",
+    "... and load the weights (torch)": OPEN + "from gemma3.torch_model.load import load_model; load_model(c)",
 }
 MAIN = [sys.executable, "main.py", "Once upon a time", "--max-new-tokens", "1"]
 SERVE = [sys.executable, "main.py", "serve", "--port", "0", "--log-level", "error"]

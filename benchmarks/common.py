@@ -9,9 +9,9 @@ from pydoc_data import topics
 
 import machine
 
-from gemma3.checkpoint import open_checkpoint
+from gemma3.checkpoints.checkpoint import open_checkpoint
+from gemma3.checkpoints.locate import locate_weights
 from gemma3.config import Gemma3TextConfig
-from gemma3.locate import locate_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 PRECISIONS = ("int8", "int4", "none")

@@ -12,10 +12,10 @@ import torch
 from common import ROOT
 from safetensors.torch import save_file
 
-from gemma3.checkpoint import open_checkpoint
+from gemma3.checkpoints.checkpoint import open_checkpoint
+from gemma3.checkpoints.locate import locate_weights
+from gemma3.checkpoints.tensor_names import HEAD, no_progress
 from gemma3.config import Gemma3TextConfig
-from gemma3.locate import locate_weights
-from gemma3.tensors import HEAD, no_progress
 
 SIZES = (
     "vocab_size",

@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from engine.engine_core import EngineCore
+from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.errors import (
     DeadlineError,
     EngineError,
@@ -24,11 +25,10 @@ from engine.errors import (
     StepError,
 )
 from engine.loading import EngineOptions, LoadedEngine, load_engine
-from engine.model_info import EngineStats, EngineStatus, ModelInfo
 from engine.outputs import RequestOutput
 from engine.sampling_params import SamplingParams
-from gemma3.chat import ChatPrompt
-from gemma3.tokenizer import Gemma3Tokenizer
+from gemma3.text.chat import ChatPrompt
+from gemma3.text.tokenizer import Gemma3Tokenizer
 
 QUEUE_TIMEOUT_S = 60.0
 REQUEST_TIMEOUT_S = 600.0

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field, replace
 
-from engine.detokenizer import Detokenizer
 from engine.errors import EngineError, RequestError, StepError
-from engine.model_runner import ModelRunner, StepOutput
 from engine.outputs import FinishReason, RequestOutput, SequenceDelta, TokenLogprob
+from engine.runners.model_runner import ModelRunner, StepOutput
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Scheduler, StepEvent
 from engine.sequence import Batch, Sequence, new_sequences
+from gemma3.text.detokenizer import Detokenizer
 
 
 @dataclass(slots=True)

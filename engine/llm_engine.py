@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from engine.engine_core import EngineCore
+from engine.engine_info import ModelInfo
 from engine.errors import EngineError
 from engine.loading import EngineOptions, load_engine
-from engine.model_info import ModelInfo
 from engine.outputs import FinishReason, RequestOutput
 from engine.sampling_params import SamplingParams
 

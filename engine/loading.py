@@ -11,21 +11,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.engine_core import EngineCore
+from engine.engine_info import ModelInfo
 from engine.errors import RequestError
 from engine.kv_cache_manager import BlockCounts, KVCacheLayout, KVCacheManager, num_blocks_for
-from engine.model_info import ModelInfo
-from engine.model_runner import ModelRunner
 from engine.precision import Precision, choose_precision
+from engine.runners.model_runner import ModelRunner
 from engine.scheduler import Scheduler, SchedulerConfig
 from engine.sequence import Sequence as EngineSequence
 from gemma3 import __version__
-from gemma3.chat import ChatPrompt, ChatStyle, Message, render_chat
-from gemma3.checkpoint import Checkpoint, content_hash, load_all, open_checkpoint
+from gemma3.checkpoints.checkpoint import Checkpoint, content_hash, load_all, open_checkpoint
+from gemma3.checkpoints.locate import TERMS, Located, locate_weights
+from gemma3.checkpoints.tensor_names import Progress, no_progress
 from gemma3.config import Gemma3TextConfig
 from gemma3.errors import ChatError
-from gemma3.locate import TERMS, Located, locate_weights
-from gemma3.tensors import Progress, no_progress
-from gemma3.tokenizer import Gemma3Tokenizer
+from gemma3.text.chat import ChatPrompt, ChatStyle, Message, render_chat
+from gemma3.text.tokenizer import Gemma3Tokenizer
 
 BLOCK_SIZE = 16
 # A chunk is held beside the window while it is computed: with this one a 32,768-token sequence stays below 110 MiB.
@@ -145,7 +145,7 @@ def _load_native(
     options: EngineOptions, checkpoint: Checkpoint, precision: Precision, counts: BlockCounts, progress: Progress
 ) -> _Loaded:
     """The native core; the tokenizer is built in a thread while weights are mapped or packed."""
-    from engine.cpu_runner import CpuRunner
+    from engine.runners.cpu_runner import CpuRunner
     from gemma3.cpu.model import BLOCK_SIZE as CORE_BLOCK_SIZE
     from gemma3.cpu.model import CpuModel
     from gemma3.cpu.packed_file import load_packed
@@ -171,8 +171,8 @@ def _load_torch(
     model, tokenizer = load_all(checkpoint, dtype=precision.dtype, device=precision.device, progress=progress)
     import torch
 
-    from engine.sampler import Sampler
-    from engine.torch_runner import TorchRunner
+    from engine.runners.torch_runner import TorchRunner
+    from engine.runners.torch_sampler import Sampler
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)

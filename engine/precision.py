@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gemma3 import cpu
-from gemma3.checkpoint import check_dtype
+from gemma3.checkpoints.checkpoint import check_dtype
 from gemma3.cpu.packed_layout import SCHEMES
 
 QUANTIZATIONS = ("auto", "none", *SCHEMES)

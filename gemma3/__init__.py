@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gemma3.config import Gemma3TextConfig
-    from gemma3.generate import Gemma3Generator
-    from gemma3.model import Gemma3ForCausalLM
-    from gemma3.tokenizer import Gemma3Tokenizer
-    from gemma3.weights import load_weights_into
+    from gemma3.text.tokenizer import Gemma3Tokenizer
+    from gemma3.torch_model.generate import Gemma3Generator
+    from gemma3.torch_model.load import load_weights_into
+    from gemma3.torch_model.model import Gemma3ForCausalLM
 
 __version__ = "0.1.0"
 __all__ = [
@@ -25,11 +25,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Gemma3ForCausalLM": "gemma3.model",
-    "Gemma3Generator": "gemma3.generate",
+    "Gemma3ForCausalLM": "gemma3.torch_model.model",
+    "Gemma3Generator": "gemma3.torch_model.generate",
     "Gemma3TextConfig": "gemma3.config",
-    "Gemma3Tokenizer": "gemma3.tokenizer",
-    "load_weights_into": "gemma3.weights",
+    "Gemma3Tokenizer": "gemma3.text.tokenizer",
+    "load_weights_into": "gemma3.torch_model.load",
 }
 
 

@@ -7,15 +7,15 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from openai_api.access import AccessControl
+from openai_api.app_state import Services
 from openai_api.engine_api import Engine
 from openai_api.errors import install_error_handlers
 from openai_api.logs import log_event, where_it_failed
 from openai_api.metrics import Metrics
-from openai_api.middleware import RequestContext
 from openai_api.routes import add_routes, openapi_document
-from openai_api.services import Services
 from openai_api.settings import ServerSettings
+from openai_api.transport.access import AccessControl
+from openai_api.transport.request_context import RequestContext
 
 API_VERSION = "1"
 

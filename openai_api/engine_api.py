@@ -7,7 +7,7 @@ on the event loop but ``tokenizer`` and ``render_chat``, which any thread may us
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Protocol
 
-from engine.model_info import EngineStats, EngineStatus, ModelInfo
+from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.outputs import RequestOutput
 from engine.sampling_params import SamplingParams
 

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from engine.model_info import EngineStats
+from engine.engine_info import EngineStats
 
 PREFIX = "gemma3:"
 # A 270M model writes a token in 1 to 50 ms and answers at once or after a queue: finer at the bottom than vLLM's.

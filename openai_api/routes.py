@@ -11,11 +11,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import Response
 
-from openai_api import service_status as status
-from openai_api.chat import create_chat_completion
-from openai_api.completions import create_completion
-from openai_api.playground import playground
-from openai_api.responses import (
+from openai_api.answer.models import (
     CapabilitiesAnswer,
     ChatCompletion,
     Completion,
@@ -26,8 +22,12 @@ from openai_api.responses import (
     StatusAnswer,
     TokenizeAnswer,
 )
-from openai_api.schemas import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
-from openai_api.tokenization import detokenize, tokenize
+from openai_api.endpoints import status
+from openai_api.endpoints.chat import create_chat_completion
+from openai_api.endpoints.completions import create_completion
+from openai_api.endpoints.home_page import playground
+from openai_api.endpoints.tokenization import detokenize, tokenize
+from openai_api.request.schemas import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 
 DESCRIPTIONS: Mapping[int, str] = {
     400: "The request is wrong: `error.param` names the field.",

@@ -19,11 +19,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from openai_api.app import create_app
+from openai_api.command_line import ENGINE_FLAGS, listen, parse_flags, settings_from
 from openai_api.engine_api import Engine
 from openai_api.logs import configure_logging, log_event, where_it_failed
-from openai_api.options import ENGINE_FLAGS, listen, parse_flags, settings_from
-from openai_api.protocol import guarded_protocol
 from openai_api.settings import ServerSettings
+from openai_api.transport.http_limits import guarded_protocol
 
 # After the drain the last bytes still have to reach the clients.
 CLOSE_TIMEOUT_S = 5

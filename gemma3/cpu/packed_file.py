@@ -21,10 +21,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gemma3.checkpoint import Checkpoint, content_hash
+from gemma3.checkpoints.checkpoint import Checkpoint, content_hash
+from gemma3.checkpoints.embedded_weights import cache_folder, default_folder
+from gemma3.checkpoints.tensor_names import Progress, no_progress
 from gemma3.cpu.packed_layout import PackedLayout
-from gemma3.embedded import cache_folder, default_folder
-from gemma3.tensors import Progress, no_progress
 
 # To be raised whenever the same checkpoint would give other bytes: it is part of every file's header.
 FORMAT_VERSION = 2

@@ -22,7 +22,7 @@ from itertools import count
 from typing import Self
 
 from gemma3.config import Gemma3TextConfig
-from gemma3.safetensors_file import METADATA
+from gemma3.files.safetensors_file import METADATA
 
 SCHEMES = ("int8", "int4")
 PANEL = 16

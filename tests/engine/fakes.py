@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from engine.block_pool import BlockTable
 from engine.kv_cache_manager import BlockCounts, KVCacheManager
-from engine.model_runner import SampledToken, StepOutput
 from engine.outputs import FinishReason
+from engine.runners.model_runner import SampledToken, StepOutput
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Scheduler, SchedulerConfig, StepEvent
 from engine.sequence import Batch, SamplingRow, ScheduledSequence, Sequence, new_sequences

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from engine.engine_core import EngineCore
 from engine.kv_cache_manager import BlockCounts
-from engine.model_runner import StepOutput
 from engine.outputs import RequestOutput, TokenLogprob
-from engine.sampler import Sampler, token_logprobs
+from engine.runners.model_runner import StepOutput
+from engine.runners.torch_sampler import Sampler, token_logprobs
 from engine.scheduler import Scheduler
 from engine.sequence import Batch, ScheduledSequence
 from engine.sequence import Sequence as EngineSequence

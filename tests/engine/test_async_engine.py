@@ -14,6 +14,7 @@ import torch
 
 from engine import async_engine
 from engine.async_engine import AsyncLLMEngine
+from engine.engine_info import EngineStatus
 from engine.errors import (
     DeadlineError,
     EngineNotReadyError,
@@ -23,7 +24,6 @@ from engine.errors import (
     StepError,
 )
 from engine.loading import LoadedEngine
-from engine.model_info import EngineStatus
 from engine.outputs import FinishReason
 from engine.sampling_params import SamplingParams
 from tests.engine.engines import GREEDY, load, run, tiny_checkpoint

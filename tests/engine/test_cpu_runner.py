@@ -9,14 +9,14 @@ import pytest
 from engine.block_pool import BlockTable
 from engine.kv_cache_manager import BlockCounts
 from engine.outputs import TokenLogprob
-from engine.random_numbers import uniform
+from engine.runners.random_numbers import uniform
 from engine.sampling_params import SamplingParams
 from engine.sequence import Batch, ScheduledSequence, Sequence, new_sequences
 
 pytest.importorskip("gemma3.cpu._native", reason="the native core was not compiled")
 
-from engine import cpu_runner  # needs the core
-from engine.cpu_runner import CpuRunner
+from engine.runners import cpu_runner  # needs the core
+from engine.runners.cpu_runner import CpuRunner
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from engine.detokenizer import Detokenizer
+from gemma3.text.detokenizer import Detokenizer
 
 ALPHABETS = (
     [b"a", b"b"],

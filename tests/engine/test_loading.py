@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.loading import EngineOptions, LoadedEngine, load_engine
-from engine.torch_runner import TorchRunner
+from engine.runners.torch_runner import TorchRunner
 from gemma3 import __version__, cpu
 from tests.engine.engines import GREEDY, run, tiny_checkpoint
 from tests.gemma3 import tiny
@@ -31,7 +31,7 @@ def runner_of(engine: LoadedEngine) -> object:
 @pytest.mark.parametrize("scheme", ["int8", "int4"])
 def test_the_native_core(path: Path, scheme: str, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip(NATIVE, reason="the native core was not compiled")
-    from engine.cpu_runner import CpuRunner
+    from engine.runners.cpu_runner import CpuRunner
 
     caplog.set_level("INFO", "gemma3")
     engine = load(path, quantization=scheme, threads=1)

@@ -1,4 +1,4 @@
-"""The torch sampler by invariants of its definition (``engine/model_runner.py``)."""
+"""The torch sampler by invariants of its definition (``engine/runners/model_runner.py``)."""
 
 import math
 import random
@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engine.model_runner import SampledToken
-from engine.random_numbers import uniform
-from engine.sampler import Sampler
+from engine.runners.model_runner import SampledToken
+from engine.runners.random_numbers import uniform
+from engine.runners.torch_sampler import Sampler
 from engine.sampling_params import SamplingParams
 from engine.sequence import SamplingRow, Sequence, new_sequences
 

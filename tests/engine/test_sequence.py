@@ -2,8 +2,8 @@
 
 import pytest
 
-from engine.model_runner import SampledToken, StepOutput
 from engine.outputs import TokenLogprob
+from engine.runners.model_runner import SampledToken, StepOutput
 from engine.sampling_params import SamplingParams
 from engine.sequence import Batch, ScheduledSequence, SequenceStatus, new_sequences
 

@@ -10,10 +10,10 @@ import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from gemma3.chat import ChatPrompt, ChatStyle, Message, render_chat
 from gemma3.errors import ChatError, TokenizerError
-from gemma3.gguf import GGUFFile
-from gemma3.tokenizer import Gemma3Tokenizer
+from gemma3.files.gguf import GGUFFile
+from gemma3.text.chat import ChatPrompt, ChatStyle, Message, render_chat
+from gemma3.text.tokenizer import Gemma3Tokenizer
 from tests.gemma3.tokenizer_corpus import CONTROL, SENTENCES
 
 Template = Callable[[Sequence[Message], bool], str]

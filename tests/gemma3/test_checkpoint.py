@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import save_file
 
 from gemma3 import Gemma3ForCausalLM, Gemma3TextConfig, load_weights_into
-from gemma3.checkpoint import open_checkpoint
+from gemma3.checkpoints.checkpoint import open_checkpoint
+from gemma3.checkpoints.gguf_checkpoint import bfloat16_bits
+from gemma3.checkpoints.tensor_names import EMBEDDING, HEAD
 from gemma3.errors import CheckpointError, ConfigError, Gemma3Error, WeightsNotFoundError
-from gemma3.gguf_checkpoint import bfloat16_bits
-from gemma3.kv_cache import ContiguousKVCache
-from gemma3.tensors import EMBEDDING, HEAD
-from gemma3.weights import load_model
+from gemma3.torch_model.kv_cache import ContiguousKVCache
+from gemma3.torch_model.load import load_model
 from tests.gemma3 import tiny
 
 ORACLE = tiny.oracle_model(

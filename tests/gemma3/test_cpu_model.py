@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from gemma3 import cpu
-from gemma3.checkpoint import Checkpoint, open_checkpoint
-from gemma3.kv_cache import ContiguousKVCache
-from gemma3.weights import load_model
+from gemma3.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from gemma3.torch_model.kv_cache import ContiguousKVCache
+from gemma3.torch_model.load import load_model
 from tests.gemma3 import texts, tiny
 from tests.gemma3.native import needs_native
 
@@ -145,7 +145,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
 LIMITS = {"int8": (0.005, 0.965, 1.02), "int4": (0.10, 0.80, 1.08)}
 
 
-SOURCES = ("README.md", "docs/api.md", "docs/decisions.md", "gemma3/bpe.py", "tests/openai_api/test_openai_sdk.py")
+SOURCES = ("README.md", "docs/api.md", "docs/decisions.md", "gemma3/text/bpe.py", "tests/openai_api/test_openai_sdk.py")
 
 
 @pytest.mark.slow

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from gemma3.checkpoint import Checkpoint, open_checkpoint
+from gemma3.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from gemma3.checkpoints.tensor_names import EMBEDDING, HEAD
 from gemma3.cpu.packed_layout import NORMS, SCHEMES, PackedLayout
 from gemma3.errors import CheckpointError
-from gemma3.tensors import EMBEDDING, HEAD
 from tests.gemma3 import tiny
 from tests.gemma3.packed import Floats, rotation, unpack_embedding, unpack_int4, unpack_int8
 

@@ -1,4 +1,4 @@
-"""The native sampler: against the definition (``engine/model_runner.py``) in double precision, and against the torch sampler.
+"""The native sampler: against the definition (``engine/runners/model_runner.py``) in double precision, and the torch one.
 
 Rounding may decide a draw that falls on the edge between two tokens, and nothing else: a token is right if u times the sum lies
 in its interval of the running sum, widened by ``EDGE``.
@@ -13,8 +13,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from engine.random_numbers import uniform
-from engine.sampler import Sampler
+from engine.runners.random_numbers import uniform
+from engine.runners.torch_sampler import Sampler
 from engine.sampling_params import SamplingParams
 from engine.sequence import SamplingRow, Sequence, new_sequences
 from gemma3 import cpu

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gemma3 import embedded
+from gemma3.checkpoints import embedded_weights as embedded
 from gemma3.errors import CheckpointError, WeightsNotFoundError
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from gemma3 import Gemma3Generator, Gemma3Tokenizer
-from gemma3.generate import Sampler, StopText, window
-from gemma3.kv_cache import ContiguousKVCache
-from gemma3.model import Gemma3ForCausalLM
+from gemma3.torch_model.generate import Sampler, StopText, window
+from gemma3.torch_model.kv_cache import ContiguousKVCache
+from gemma3.torch_model.model import Gemma3ForCausalLM
 from tests.gemma3 import tiny
 
 CPU = torch.device("cpu")

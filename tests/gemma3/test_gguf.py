@@ -12,11 +12,11 @@ import gguf
 import numpy as np
 import pytest
 
-import gemma3.gguf_header as gguf_module
+import gemma3.files.gguf_header as gguf_module
 from gemma3.errors import GGUFError
-from gemma3.ggml_types import BLOCK_SIZES
-from gemma3.gguf import GGMLType, GGUFFile, GGUFNumbers, GGUFStrings, GGUFTensor
-from gemma3.gguf_dequant import BLOCK_FORMATS
+from gemma3.files.ggml_types import BLOCK_SIZES
+from gemma3.files.gguf import GGMLType, GGUFFile, GGUFNumbers, GGUFStrings, GGUFTensor
+from gemma3.files.gguf_dequant import BLOCK_FORMATS
 from tests.gemma3.gguf_files import (
     ARRAY,
     BOOL,
@@ -544,6 +544,6 @@ def test_tensors_do_not_overlap() -> None:
 
 def test_nothing_large_is_imported() -> None:
     names = ("torch", "numpy", "gguf", "tokenizers")
-    code = f"import sys, gemma3.gguf; print([m for m in {names} if m in sys.modules])"
+    code = f"import sys, gemma3.files.gguf; print([m for m in {names} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

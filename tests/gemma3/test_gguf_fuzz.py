@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-import gemma3.gguf_header as gguf_module
+import gemma3.files.gguf_header as gguf_module
 from gemma3.errors import GGUFError
-from gemma3.gguf import GGMLType, GGUFFile, GGUFStrings
-from gemma3.gguf_dequant import BLOCK_FORMATS
+from gemma3.files.gguf import GGMLType, GGUFFile, GGUFStrings
+from gemma3.files.gguf_dequant import BLOCK_FORMATS
 from tests.gemma3.gguf_files import ARRAY, STRING, array, gguf_bytes, join, key, raw_key, tensor_row
 
 NUM_MUTANTS = 20_000

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gemma3.attention import Segment
-from gemma3.kv_cache import ContiguousKVCache, visible
-from gemma3.model import Gemma3ForCausalLM
-from gemma3.tensors import expected_shapes
+from gemma3.checkpoints.tensor_names import expected_shapes
+from gemma3.torch_model.attention import Segment
+from gemma3.torch_model.kv_cache import ContiguousKVCache, visible
+from gemma3.torch_model.model import Gemma3ForCausalLM
 from tests.gemma3 import tiny
 
 NUM_TOKENS = 60

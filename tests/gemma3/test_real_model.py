@@ -15,15 +15,15 @@ from torch import Tensor
 from transformers import Gemma3ForCausalLM as OracleModel
 from transformers import Gemma3TextConfig as OracleConfig
 
-from gemma3.attention import Segment
-from gemma3.checkpoint import open_checkpoint
+from gemma3.checkpoints.checkpoint import open_checkpoint
+from gemma3.checkpoints.gguf_checkpoint import _model_name
 from gemma3.config import Gemma3TextConfig
-from gemma3.gguf import GGUFFile
-from gemma3.gguf_checkpoint import _model_name
-from gemma3.kv_cache import ContiguousKVCache
-from gemma3.model import Gemma3ForCausalLM
-from gemma3.tokenizer import Gemma3Tokenizer
-from gemma3.weights import load_model
+from gemma3.files.gguf import GGUFFile
+from gemma3.text.tokenizer import Gemma3Tokenizer
+from gemma3.torch_model.attention import Segment
+from gemma3.torch_model.kv_cache import ContiguousKVCache
+from gemma3.torch_model.load import load_model
+from gemma3.torch_model.model import Gemma3ForCausalLM
 from tests.gemma3 import texts
 
 NUM_NEW = 64

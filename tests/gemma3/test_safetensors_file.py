@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from gemma3.errors import CheckpointError
-from gemma3.safetensors_file import SafetensorsFile
+from gemma3.files.safetensors_file import SafetensorsFile
 
 TENSORS = {
     "b": torch.randn(3, 5),
@@ -121,8 +121,6 @@ def test_random_damage_is_refused_or_harmless(path: Path) -> None:
 
 
 def test_nothing_large_is_imported() -> None:
-    code = (
-        "import sys, gemma3.safetensors_file; print([m for m in ('torch', 'numpy', 'safetensors') if m in sys.modules])"
-    )
+    code = "import sys, gemma3.files.safetensors_file; print([m for m in ('torch', 'numpy', 'safetensors') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

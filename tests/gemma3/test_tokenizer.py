@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from gemma3.gguf import GGUFFile
-from gemma3.tokenizer import Gemma3Tokenizer
+from gemma3.files.gguf import GGUFFile
+from gemma3.text.tokenizer import Gemma3Tokenizer
 from tests.gemma3.tokenizer_corpus import make_corpus
 
 SPACE = "\u2581"

@@ -12,8 +12,8 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, normalizers
 
 from gemma3.errors import GGUFError, TokenizerError
-from gemma3.gguf import GGUFFile
-from gemma3.tokenizer import Gemma3Tokenizer
+from gemma3.files.gguf import GGUFFile
+from gemma3.text.tokenizer import Gemma3Tokenizer
 from tests.gemma3.gguf_files import gguf_bytes
 from tests.gemma3.tokenizer_corpus import CONTROL
 
@@ -134,7 +134,7 @@ def test_chat_template_files(tmp_path: Path) -> None:
 
 def test_importing_and_encoding_needs_no_torch() -> None:
     code = (
-        "import sys; from gemma3.tokenizer import Gemma3Tokenizer; "
+        "import sys; from gemma3.text.tokenizer import Gemma3Tokenizer; "
         "assert Gemma3Tokenizer().encode('x'); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -11,9 +11,9 @@ from torch import Tensor
 from transformers import Gemma3ForCausalLM as OracleModel
 from transformers import Gemma3TextConfig as OracleConfig
 
+from gemma3.checkpoints.gguf_checkpoint import _LAYER_NAMES, _TOP_NAMES
 from gemma3.config import Gemma3TextConfig
-from gemma3.gguf import GGMLType
-from gemma3.gguf_checkpoint import _LAYER_NAMES, _TOP_NAMES
+from gemma3.files.gguf import GGMLType
 from tests.gemma3.gguf_files import write_gguf
 
 VOCAB = 363
@@ -109,12 +109,12 @@ def gguf_metadata(config: Gemma3TextConfig) -> dict[str, object]:
         "gemma3.context_length": config.context_length,
         "gemma3.embedding_length": config.hidden_size,
         "gemma3.feed_forward_length": config.intermediate_size,
-        "gemma3.attention.head_count": config.num_attention_heads,
-        "gemma3.attention.head_count_kv": config.num_key_value_heads,
-        "gemma3.attention.key_length": config.head_dim,
-        "gemma3.attention.value_length": config.head_dim,
-        "gemma3.attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
-        "gemma3.attention.sliding_window": config.sliding_window,
+        "gemma3.torch_model.attention.head_count": config.num_attention_heads,
+        "gemma3.torch_model.attention.head_count_kv": config.num_key_value_heads,
+        "gemma3.torch_model.attention.key_length": config.head_dim,
+        "gemma3.torch_model.attention.value_length": config.head_dim,
+        "gemma3.torch_model.attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
+        "gemma3.torch_model.attention.sliding_window": config.sliding_window,
         "gemma3.rope.freq_base": float(config.rope_theta),
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.tokens": pieces,

@@ -9,11 +9,11 @@ import codecs
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
 
+from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.errors import EngineNotReadyError, QueueFullError, RequestError
-from engine.model_info import EngineStats, EngineStatus, ModelInfo
 from engine.outputs import FinishReason, RequestOutput, SequenceDelta, TokenLogprob
 from engine.sampling_params import SamplingParams
-from gemma3.tokenizer import Gemma3Tokenizer
+from gemma3.text.tokenizer import Gemma3Tokenizer
 
 EOS_ID = 1
 END_OF_TURN_ID = 5

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import uvicorn
 
-from engine.model_info import EngineStats
+from engine.engine_info import EngineStats
 from openai_api.app import create_app
 from openai_api.run import server_config
 from openai_api.settings import ServerSettings

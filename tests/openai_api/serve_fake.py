@@ -9,8 +9,9 @@ import json
 import os
 import sys
 
-from engine.model_info import EngineStatus
-from openai_api import options, run
+from engine.engine_info import EngineStatus
+from openai_api import command_line as options
+from openai_api import run
 from openai_api.settings import ServerSettings
 from tests.openai_api.fake_engine import FakeEngine, Script
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 from fastapi.routing import APIRoute
 
-from openai_api.access import PUBLIC_PATHS
 from openai_api.settings import ServerSettings
+from openai_api.transport.access import PUBLIC_PATHS
 from tests.openai_api.fake_engine import MODEL_ID, FakeEngine
 from tests.openai_api.harness import JSON, Answer, Asgi
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from openai_api.responses import ChatCompletion, ChatCompletionChunk, Completion
+from openai_api.answer.models import ChatCompletion, ChatCompletionChunk, Completion
 from tests.openai_api.fake_engine import MODEL_ID, TEXT, FakeEngine, Script
 from tests.openai_api.harness import Asgi, chat_body, chunks_of, completion_body, events_of
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from engine.engine_info import EngineStatus
 from engine.errors import (
     DeadlineError,
     EngineError,
@@ -15,7 +16,6 @@ from engine.errors import (
     RequestError,
     StepError,
 )
-from engine.model_info import EngineStatus
 from engine.sampling_params import SamplingParamsError
 from openai_api.errors import ApiError, error_body
 from openai_api.settings import ServerSettings

@@ -9,8 +9,8 @@ from openai.types import completion_create_params as text_params
 from openai.types.chat import completion_create_params as chat_params
 from pydantic import BaseModel
 
-from openai_api.fields import FIELDS_BY_ENDPOINT, RequestField, Support
-from openai_api.schemas import (
+from openai_api.request.field_support import FIELDS_BY_ENDPOINT, RequestField, Support
+from openai_api.request.schemas import (
     ChatCompletionRequest,
     CompletionRequest,
     DetokenizeRequest,

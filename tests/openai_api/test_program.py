@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import httpx
 import pytest
 
-from openai_api.options import OptionError, parse_flags, parse_size, settings_from
+from openai_api.command_line import OptionError, parse_flags, parse_size, settings_from
 from openai_api.run import main
 from tests.openai_api.fake_engine import TEXT
 from tests.openai_api.harness import chat_body, events_of, wait_until

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from engine.sampling_params import SamplingParams
-from openai_api.fields import FIELDS_BY_ENDPOINT, Support
+from openai_api.request.field_support import FIELDS_BY_ENDPOINT, Support
 from tests.openai_api.fake_engine import MODEL_ID, FakeEngine
 from tests.openai_api.harness import MESSAGES, Answer, Asgi, chat_body, completion_body
 

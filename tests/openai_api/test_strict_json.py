@@ -6,7 +6,7 @@ import time
 import pytest
 
 from openai_api.errors import ApiError
-from openai_api.strict_json import parse_json
+from openai_api.request.strict_json import parse_json
 
 
 def parse(body: bytes, max_depth: int = 64) -> object:

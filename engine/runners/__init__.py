@@ -1,0 +1,1 @@
+"""What computes a step: the native core or torch, behind one seam."""

@@ -1,0 +1,1 @@
+"""Bounded readers of the two file formats, GGUF and safetensors; no torch."""

@@ -1,0 +1,157 @@
+"""Chat messages to the token ids of a prompt, and what ends the answer.
+
+Control tokens are put in as ids and every text is encoded without them, so nothing that a user writes can open or close a turn.
+Knows nothing of HTTP or of sampling; plain Python, so any thread may use it.
+"""
+
+import enum
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from gemma3.errors import ChatError
+from gemma3.text.tokenizer import Gemma3Tokenizer
+
+_SYSTEM_ROLES = ("system", "developer")
+_USER_ROLES = ("user", "tool", "function")
+_ROLES = (*_SYSTEM_ROLES, *_USER_ROLES, "assistant")
+_GEMMA_NAMES = {"user": "user", "assistant": "model"}
+
+# Chosen among a dozen heads on the real base model. Behind a blank line it went on to repeat the first line, and answers
+# take up the subject of the example ("Why is the sky blue?" - "Jupiter is ..."), so that is a dull one.
+_TRANSCRIPT_HEAD = (
+    "A dialog between a User and an Assistant. The Assistant is helpful, kind and honest, and answers precisely.\n"
+    "User: At what temperature does water boil?\n"
+    "Assistant: Water boils at 100 degrees Celsius (212 degrees Fahrenheit) at sea level.\n"
+)
+_LABEL = re.compile(r"\n(?=(?:User|Assistant):)")
+
+
+class ChatStyle(enum.Enum):
+    """How a model was taught to see a conversation."""
+
+    GEMMA_TURNS = "gemma-turns"  # instruction-tuned checkpoints
+    TRANSCRIPT = "transcript"  # base checkpoints, which were never trained on turns
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """``role``: system, developer, user, assistant, tool or function."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """``stop`` and ``stop_token_ids`` end the answer, in addition to what the request asks for."""
+
+    token_ids: tuple[int, ...]
+    stop: tuple[str, ...]
+    stop_token_ids: tuple[int, ...]
+
+
+def render_chat(
+    messages: Sequence[Message],
+    tokenizer: Gemma3Tokenizer,
+    style: ChatStyle,
+    *,
+    add_generation_prompt: bool = True,
+    continue_final_message: bool = False,
+) -> ChatPrompt:
+    """The prompt of a conversation.
+
+    ``add_generation_prompt`` opens the assistant's turn. ``continue_final_message`` leaves the last message, which must be the
+    assistant's, open instead, so that the model goes on with it.
+
+    Raises:
+        ChatError: no messages, an unknown role, or flags that contradict each other or the last message.
+        TokenizerError: a message holds a lone surrogate.
+    """
+    _check(messages, add_generation_prompt=add_generation_prompt, continue_final_message=continue_final_message)
+    turns = _alternating(messages)
+    adds_prompt, leaves_open = add_generation_prompt, continue_final_message
+    if style is ChatStyle.TRANSCRIPT:
+        text = _transcript(turns, add_generation_prompt=adds_prompt, leave_open=leaves_open)
+        return ChatPrompt(tuple(tokenizer.encode(text, add_bos=True)), ("\nUser:",), (tokenizer.eos_token_id,))
+    token_ids = _gemma_turns(turns, tokenizer, add_generation_prompt=adds_prompt, leave_open=leaves_open)
+    return ChatPrompt(tuple(token_ids), (), (tokenizer.end_of_turn_id, tokenizer.eos_token_id))
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    role: str  # user or assistant
+    text: str
+
+
+def _check(messages: Sequence[Message], *, add_generation_prompt: bool, continue_final_message: bool) -> None:
+    if not messages:
+        raise ChatError("messages is empty; at least one message is needed.")
+    for i, message in enumerate(messages):
+        if message.role not in _ROLES:
+            raise ChatError(f"messages[{i}].role is {message.role[:40]!a}; allowed are {', '.join(_ROLES)}.")
+    if continue_final_message and add_generation_prompt:
+        raise ChatError("continue_final_message and add_generation_prompt are both true; only one of them can be.")
+    if continue_final_message and messages[-1].role != "assistant":
+        at = f"messages[{len(messages) - 1}].role"
+        raise ChatError(f"{at} is {messages[-1].role!a}; continue_final_message needs 'assistant'.")
+
+
+def _alternating(messages: Sequence[Message]) -> list[_Turn]:
+    """User and assistant in turn, the user first: the only form that Gemma's own template accepts.
+
+    System texts stand in front of the first user turn. A conversation that the assistant opens gets a user turn before it,
+    which holds the system texts or nothing.
+    """
+    system = [message.content for message in messages if message.role in _SYSTEM_ROLES]
+    spoken = (message for message in messages if message.role not in _SYSTEM_ROLES)
+    turns = [_Turn(role, _joined(group)) for role, group in groupby(spoken, key=_turn_role)]
+    if not turns or turns[0].role == "assistant":
+        return [_Turn("user", "\n\n".join(system).strip()), *turns]
+    return [_Turn("user", "\n\n".join([*system, turns[0].text])), *turns[1:]]
+
+
+def _turn_role(message: Message) -> str:
+    return "assistant" if message.role == "assistant" else "user"
+
+
+def _joined(messages: Iterable[Message]) -> str:
+    """Their texts, trimmed as the template trims them; an empty one leaves no blank line behind."""
+    return "\n\n".join(text for message in messages if (text := message.content.strip()))
+
+
+def _gemma_turns(
+    turns: Sequence[_Turn], tokenizer: Gemma3Tokenizer, *, add_generation_prompt: bool, leave_open: bool
+) -> Iterator[int]:
+    """``<bos>``, then for each turn ``<start_of_turn>role\\ntext<end_of_turn>\\n``.
+
+    What lies between two control tokens is encoded as one string, as the official tokenizer sees it: the line break behind
+    the role may merge with the text.
+    """
+    yield tokenizer.bos_token_id
+    for i, turn in enumerate(turns):
+        yield tokenizer.start_of_turn_id
+        yield from tokenizer.encode(f"{_GEMMA_NAMES[turn.role]}\n{turn.text}")
+        if leave_open and i == len(turns) - 1:
+            return
+        yield tokenizer.end_of_turn_id
+        yield from tokenizer.encode("\n")
+    if add_generation_prompt:
+        yield tokenizer.start_of_turn_id
+        yield from tokenizer.encode(f"{_GEMMA_NAMES['assistant']}\n")
+
+
+def _transcript(turns: Sequence[_Turn], *, add_generation_prompt: bool, leave_open: bool) -> str:
+    """Plain text without a space at its end: the model's own next token begins with one."""
+    lines = [_line(turn) for turn in turns if turn.text or turn.role == "assistant"]
+    if add_generation_prompt:
+        lines.append("Assistant:")
+    text = _TRANSCRIPT_HEAD + "\n".join(lines)
+    return text if add_generation_prompt or leave_open else text + "\n"
+
+
+def _line(turn: _Turn) -> str:
+    """``User: text``. A line of the text that itself begins like a turn is set in by a space, so it does not read as one."""
+    label = f"{turn.role.capitalize()}:"
+    return f"{label} {_LABEL.sub(chr(10) + ' ', turn.text)}" if turn.text else label

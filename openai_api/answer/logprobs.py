@@ -1,0 +1,90 @@
+"""Log probabilities in OpenAI's two shapes: that of chat and the older one of text completions.
+
+A token that is not whole characters has no text of its own: chat gives its bytes beside a replacement character, the
+older shape writes it as ``bytes:\\xe2\\x80``, as OpenAI did.
+"""
+
+from codecs import getincrementaldecoder
+from collections.abc import Sequence
+
+from engine.outputs import TokenLogprob
+from openai_api.answer.generation import Chunk
+from openai_api.answer.models import ChatLogprobs, LegacyLogprobs, TokenLogprobAnswer, TopLogprob
+from openai_api.engine_api import Tokenizer
+
+
+def num_logprobs(chunks: Sequence[Chunk]) -> int:
+    """How many log probabilities there are to write, each a microsecond or two."""
+    return sum(1 + len(entry.top) for chunk in chunks for entry in chunk.logprobs or () if entry is not None)
+
+
+def chat_logprobs(chunk: Chunk, tokenizer: Tokenizer) -> ChatLogprobs | None:
+    if chunk.logprobs is None:
+        return None
+    return ChatLogprobs(content=[_chat_entry(entry, tokenizer) for entry in chunk.logprobs if entry is not None])
+
+
+def _chat_entry(entry: TokenLogprob, tokenizer: Tokenizer) -> TokenLogprobAnswer:
+    token, as_bytes = _chat_token(entry.token_id, tokenizer)
+    top = [_top(token_id, logprob, tokenizer) for token_id, logprob in entry.top]
+    return TokenLogprobAnswer(token=token, logprob=entry.logprob, bytes=as_bytes, top_logprobs=top)
+
+
+def _top(token_id: int, logprob: float, tokenizer: Tokenizer) -> TopLogprob:
+    token, as_bytes = _chat_token(token_id, tokenizer)
+    return TopLogprob(token=token, logprob=logprob, bytes=as_bytes)
+
+
+def _chat_token(token_id: int, tokenizer: Tokenizer) -> tuple[str, list[int]]:
+    as_bytes = tokenizer.token_to_bytes(token_id)
+    return as_bytes.decode("utf-8", "replace"), list(as_bytes)
+
+
+def legacy_token(token_id: int, tokenizer: Tokenizer) -> str:
+    as_bytes = tokenizer.token_to_bytes(token_id)
+    try:
+        return as_bytes.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in as_bytes)
+
+
+class LegacyLogprobsWriter:
+    """Writes one choice's log probabilities, chunk by chunk or all at once, with offsets into its text. Mutable.
+
+    ``skip_first``: the first token (a ``<bos>`` that the server put there) has no place in the text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, num_alternatives: int, skip_first: bool) -> None:
+        self.tokenizer = tokenizer
+        self.num_alternatives = num_alternatives
+        self._skip_next = skip_first
+        self._decoder = getincrementaldecoder("utf-8")("replace")
+        self._offset = 0
+
+    def write(self, chunk: Chunk) -> LegacyLogprobs | None:
+        if chunk.logprobs is None:
+            return None
+        return LegacyLogprobs(
+            tokens=[legacy_token(token_id, self.tokenizer) for token_id in chunk.token_ids],
+            token_logprobs=[None if entry is None else entry.logprob for entry in chunk.logprobs],
+            top_logprobs=[self._top(entry) for entry in chunk.logprobs] if self.num_alternatives else None,
+            text_offset=self._offsets(chunk.token_ids),
+        )
+
+    def _top(self, entry: TokenLogprob | None) -> dict[str, float] | None:
+        """The alternatives and the chosen token; of two tokens with one text, the likelier."""
+        if entry is None:
+            return None
+        top: dict[str, float] = {}
+        for token_id, logprob in (*entry.top, (entry.token_id, entry.logprob)):
+            top.setdefault(legacy_token(token_id, self.tokenizer), logprob)
+        return top
+
+    def _offsets(self, token_ids: Sequence[int]) -> list[int]:
+        offsets = []
+        for token_id in token_ids:
+            offsets.append(self._offset)
+            if not self._skip_next:
+                self._offset += len(self._decoder.decode(self.tokenizer.token_to_bytes(token_id)))
+            self._skip_next = False
+        return offsets

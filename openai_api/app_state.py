@@ -1,0 +1,41 @@
+"""What every endpoint works with. One object per app, reached through the request."""
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from engine.engine_info import EngineStatus
+from engine.errors import EngineNotReadyError
+from openai_api.engine_api import Engine
+from openai_api.errors import ApiError
+from openai_api.metrics import Metrics
+from openai_api.settings import ServerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    engine: Engine
+    settings: ServerSettings
+    metrics: Metrics
+
+    def check_ready(self) -> None:
+        """Raises: EngineNotReadyError while loading, draining or dead."""
+        if self.engine.status is not EngineStatus.READY:
+            raise EngineNotReadyError(f"The server takes no requests now: its model is {self.engine.status.value}.")
+
+    def check_admission(self) -> None:
+        """Raises: EngineNotReadyError or QueueFullError, before anything is read or tokenised."""
+        self.check_ready()
+        self.engine.check_admission()
+
+    def check_model(self, name: str) -> None:
+        """Raises: ApiError 404, without the name, which is the client's text."""
+        if name != self.engine.info.model_id:
+            message = f"There is no such model; this server has '{self.engine.info.model_id}'."
+            raise ApiError(404, message, code="model_not_found", param="model")
+
+
+def services_of(request: Request) -> Services:
+    services = request.app.state.services
+    assert isinstance(services, Services)
+    return services

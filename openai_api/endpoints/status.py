@@ -1,0 +1,66 @@
+"""What the server says of itself: ``/health``, ``/live``, ``/metrics``, the models and the capabilities."""
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import Response
+
+from engine.engine_info import EngineStatus, ModelInfo
+from openai_api.answer.models import CapabilitiesAnswer, Model, ModelList, StatusAnswer, json_response
+from openai_api.app_state import services_of
+from openai_api.request.field_support import FIELDS_BY_ENDPOINT, RequestField, Support
+
+
+async def health(request: Request) -> Response:
+    """200 if a request would be served now."""
+    services = services_of(request)
+    services.check_ready()
+    return json_response(StatusAnswer(status=services.engine.status.value))
+
+
+async def live(request: Request) -> Response:
+    """200 unless only a restart helps."""
+    services = services_of(request)
+    if services.engine.status is EngineStatus.DEAD:
+        services.check_ready()
+    return json_response(StatusAnswer(status=services.engine.status.value))
+
+
+async def metrics(request: Request) -> Response:
+    return Response(services_of(request).metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def list_models(request: Request) -> Response:
+    services = services_of(request)
+    services.check_ready()
+    return json_response(ModelList(object="list", data=[_model(services.engine.info)]))
+
+
+async def retrieve_model(request: Request) -> Response:
+    services = services_of(request)
+    services.check_ready()
+    services.check_model(request.path_params["model"])
+    return json_response(_model(services.engine.info))
+
+
+def _model(info: ModelInfo) -> Model:
+    return Model(
+        id=info.model_id,
+        object="model",
+        created=info.created,
+        owned_by=info.owned_by,
+        max_model_len=info.max_model_len,
+        quantization=info.quantization,
+        dtype=info.dtype,
+        is_instruction_tuned=info.is_instruction_tuned,
+    )
+
+
+async def capabilities(_request: Request) -> Response:
+    endpoints = {endpoint: _by_support(fields) for endpoint, fields in FIELDS_BY_ENDPOINT.items()}
+    return json_response(CapabilitiesAnswer(object="capabilities", endpoints=endpoints))
+
+
+def _by_support(fields: tuple[RequestField, ...]) -> dict[str, dict[str, str]]:
+    return {
+        support.value: {field.name: field.note for field in fields if field.support is support} for support in Support
+    }

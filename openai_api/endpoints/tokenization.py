@@ -1,0 +1,71 @@
+"""``POST /tokenize`` and ``POST /detokenize``, in vLLM's shapes."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from openai_api.answer.logprobs import legacy_token
+from openai_api.answer.models import DetokenizeAnswer, TokenizeAnswer, json_response
+from openai_api.app_state import Services, services_of
+from openai_api.errors import ApiError, invalid_value
+from openai_api.request.body import read_body
+from openai_api.request.field_support import DETOKENIZE_FIELDS, TOKENIZE_FIELDS
+from openai_api.request.prompts import check_token_ids, render_chat, run_sized
+from openai_api.request.schemas import DetokenizeRequest, TokenizeRequest
+
+
+async def tokenize(request: Request) -> Response:
+    services = services_of(request)
+    services.check_ready()
+    body = await read_body(request, TokenizeRequest, fields=TOKENIZE_FIELDS, settings=services.settings)
+    if body.model is not None:
+        services.check_model(body.model)
+    _check_prompt_or_messages(body)
+    token_ids = await _token_ids(body, services)
+    answer = TokenizeAnswer(
+        count=len(token_ids), max_model_len=services.engine.info.max_model_len, tokens=token_ids, token_strs=None
+    )
+    if body.return_token_strs:
+        tokenizer = services.engine.tokenizer
+        answer.token_strs = [legacy_token(token_id, tokenizer) for token_id in token_ids]
+    return json_response(answer)
+
+
+def _check_prompt_or_messages(body: TokenizeRequest) -> None:
+    if body.prompt is None and body.messages is None:
+        raise ApiError(400, "Missing required parameter: 'prompt'.", code="missing_required_parameter", param="prompt")
+    if body.prompt is not None and body.messages is not None:
+        raise invalid_value("messages", "Give either 'prompt' or 'messages'.")
+    if body.messages is not None and body.parse_special:
+        raise invalid_value("parse_special", "The text of messages is never read as control tokens.")
+    if body.prompt is not None and (body.add_generation_prompt or body.continue_final_message):
+        raise invalid_value("add_generation_prompt", "Turns are only opened or continued with 'messages'.")
+
+
+async def _token_ids(body: TokenizeRequest, services: Services) -> list[int]:
+    if body.messages is not None:
+        prompt = await render_chat(
+            services,
+            body.messages,
+            add_generation_prompt=body.add_generation_prompt,
+            continue_final_message=body.continue_final_message,
+        )
+        return list(prompt.token_ids)
+    text, tokenizer = body.prompt or "", services.engine.tokenizer
+    add_bos = body.add_special_tokens is not False
+    return await run_sized(
+        services, len(text), lambda: tokenizer.encode(text, add_bos=add_bos, parse_special=bool(body.parse_special))
+    )
+
+
+async def detokenize(request: Request) -> Response:
+    services = services_of(request)
+    services.check_ready()
+    body = await read_body(request, DetokenizeRequest, fields=DETOKENIZE_FIELDS, settings=services.settings)
+    if body.model is not None:
+        services.check_model(body.model)
+
+    def decode() -> Response:
+        check_token_ids(services, body.tokens, param="tokens")
+        return json_response(DetokenizeAnswer(prompt=services.engine.tokenizer.decode(body.tokens, skip_special=False)))
+
+    return await run_sized(services, len(body.tokens), decode)

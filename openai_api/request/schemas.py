@@ -1,0 +1,213 @@
+"""The request bodies: names, types and ranges, with OpenAI's names and strict types.
+
+A boolean is no integer, a string no number, an unknown name an error; ``null`` is as good as left out for an optional
+field, as with OpenAI. ``validation`` words the errors; what a field *does* is in the module that serves it.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from engine.sampling_params import MAX_LOGIT_BIAS, MAX_LOGPROBS, MAX_N, MAX_SEED, MAX_STOP_CHARS
+from openai_api.request.field_support import CHAT_FIELDS, COMPLETION_FIELDS, refused_fields
+
+MAX_FIELDS = 256
+MAX_MESSAGES = 4096
+MAX_PROMPTS = 128
+MAX_REQUEST_STOP_STRINGS = 4
+MAX_STOP_TOKEN_IDS = 256
+MAX_TOKENS = 2**31 - 1
+
+
+class StrictModel(BaseModel):
+    """``refused``: fields that OpenAI has and this server has not; with a neutral value they are as good as absent."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+    refused: ClassVar[Mapping[str, tuple[object, ...]]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_neutral(cls, data: object) -> object:
+        if not isinstance(data, dict):
+            return data
+        if len(data) > MAX_FIELDS:
+            # A million unknown names would each become an error record.
+            raise PydanticCustomError("too_many_fields", "at most {most} fields", {"most": MAX_FIELDS})
+        return {name: value for name, value in data.items() if not _is_neutral(value, cls.refused.get(name, ()))}
+
+
+def _is_neutral(value: object, neutral: tuple[object, ...]) -> bool:
+    """Equal and of the same type, as ``True == 1``."""
+    return any(type(value) is type(each) and value == each for each in neutral)
+
+
+def _one_as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _text_as_parts(value: object) -> object:
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+
+def _is_token_ids(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(token_id) is int for token_id in value)
+
+
+def _as_prompts(value: object) -> list[str | list[int]]:
+    """One prompt or a list of them, each a string or token ids, as a list of prompts."""
+    prompts = [value] if isinstance(value, str) or _is_token_ids(value) else value
+    if not isinstance(prompts, list) or not all(isinstance(each, str) or _is_token_ids(each) for each in prompts):
+        raise PydanticCustomError("prompt_type", "a string, a list of token ids, or a list of either")
+    if not 1 <= len(prompts) <= MAX_PROMPTS:
+        raise PydanticCustomError("prompt_count", "1 to {most} prompts", {"most": MAX_PROMPTS})
+    return prompts
+
+
+_TOKEN_IDS_SCHEMA = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+_PROMPT_SCHEMA = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MAX_PROMPTS},
+        _TOKEN_IDS_SCHEMA,
+        {"type": "array", "items": _TOKEN_IDS_SCHEMA, "minItems": 1, "maxItems": MAX_PROMPTS},
+    ]
+}
+
+StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+StopStrings = Annotated[
+    list[StopString],
+    Field(max_length=MAX_REQUEST_STOP_STRINGS),
+    BeforeValidator(_one_as_list, json_schema_input_type=StopString | list[StopString]),
+]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(fail_fast=True)]
+Prompts = Annotated[list[str | list[int]], PlainValidator(_as_prompts), WithJsonSchema(_PROMPT_SCHEMA)]
+
+
+class TextPart(StrictModel):
+    refused = refused_fields(CHAT_FIELDS, under="messages[].content[].")
+
+    type: Literal["text"]
+    text: str
+
+
+Content = Annotated[
+    list[TextPart],
+    Field(min_length=1, fail_fast=True),
+    BeforeValidator(_text_as_parts, json_schema_input_type=str | list[TextPart]),
+]
+
+
+def _joined(parts: list[TextPart]) -> str:
+    return "".join(part.text for part in parts)
+
+
+class Message(StrictModel):
+    refused = refused_fields(CHAT_FIELDS, under="messages[].")
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content
+    tool_call_id: str | None = None
+
+    @property
+    def text(self) -> str:
+        return _joined(self.content)
+
+
+Messages = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+
+
+class Prediction(StrictModel):
+    type: Literal["content"]
+    content: Content
+
+    @property
+    def text(self) -> str:
+        return _joined(self.content)
+
+
+class StreamOptions(StrictModel):
+    refused = refused_fields(CHAT_FIELDS, under="stream_options.")
+
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+class SamplingFields(StrictModel):
+    """What chat and text completions have in common."""
+
+    model: str
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    logit_bias: (
+        Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MAX_LOGIT_BIAS)] | None
+    ) = None
+    seed: Annotated[int, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
+    stop: StopStrings | None = None
+    stop_token_ids: Annotated[TokenIds, Field(max_length=MAX_STOP_TOKEN_IDS)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_N)] | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
+    ignore_eos: bool | None = None
+    truncate_prompt_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    return_token_ids: bool | None = None
+    user: str | None = None
+
+
+class ChatCompletionRequest(SamplingFields):
+    refused = refused_fields(CHAT_FIELDS)
+
+    messages: Messages
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    prediction: Prediction | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    parallel_tool_calls: bool | None = None
+
+
+class CompletionRequest(SamplingFields):
+    refused = refused_fields(COMPLETION_FIELDS)
+
+    prompt: Prompts
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    echo: bool | None = None
+
+
+class TokenizeRequest(StrictModel):
+    model: str | None = None
+    prompt: str | None = None
+    messages: Messages | None = None
+    add_special_tokens: bool | None = None
+    parse_special: bool | None = None
+    return_token_strs: bool | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+
+
+class DetokenizeRequest(StrictModel):
+    model: str | None = None
+    tokens: TokenIds

@@ -1,0 +1,95 @@
+"""From JSON to a request model; from pydantic's findings to an ``ApiError`` in our words.
+
+Only the first finding is told. Nothing of pydantic's text, and no value of the client's, goes into a message.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from openai_api.errors import MAX_PARAM_CHARS, ApiError, invalid_value
+from openai_api.request.field_support import RequestField, Support
+
+M = TypeVar("M", bound=BaseModel)
+
+# By pydantic's name of the finding; the braces are filled from its context.
+EXPECTED: Mapping[str, str] = {
+    "string_type": "a string",
+    "int_type": "an integer",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "list_type": "an array",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "literal_error": "one of {expected}",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "a number from {ge}",
+    "less_than_equal": "a number up to {le}",
+    "string_too_short": "at least {min_length} characters",
+    "string_too_long": "at most {max_length} characters",
+    "too_short": "at least {min_length} entries",
+    "too_long": "at most {max_length} entries",
+    "prompt_type": "a string, an array of token ids, or an array of either",
+    "prompt_count": "1 to {most} prompts",
+    "too_many_fields": "at most {most} fields",
+}
+# Fields that take one string in place of an array.
+EXPECTED_LIST: Mapping[str, str] = {
+    "stop": "a string or an array of strings",
+    "content": "a string or an array of text parts",
+}
+
+
+def validate(value: object, model: type[M], fields: tuple[RequestField, ...]) -> M:
+    """Raises: ApiError 400, naming the field as ``messages[0].content``."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+    raise _to_api_error(first, fields)
+
+
+def _to_api_error(finding: ErrorDetails, fields: tuple[RequestField, ...]) -> ApiError:
+    param = _path(finding["loc"])
+    match finding["type"]:
+        case "extra_forbidden":
+            return _not_a_field(param, fields)
+        case "missing":
+            message = f"Missing required parameter: '{param}'."
+            return ApiError(400, message, code="missing_required_parameter", param=param)
+        case "literal_error" if param.endswith("].type"):
+            return ApiError(
+                400, "Only content parts of type 'text' are supported.", code="unsupported_parameter", param=param
+            )
+    if not param:
+        return invalid_value(None, f"Invalid request body: expected {_expected(finding)}.")
+    return invalid_value(param, f"Invalid value for '{param}': expected {_expected(finding)}.")
+
+
+def _not_a_field(param: str, fields: tuple[RequestField, ...]) -> ApiError:
+    name = re.sub(r"\[\d+\]", "[]", param)
+    if any(field.name == name and field.support is Support.REFUSED for field in fields):
+        return ApiError(400, f"Unsupported parameter: '{param}'.", code="unsupported_parameter", param=param)
+    return ApiError(400, f"Unknown parameter: '{param}'.", code="unknown_parameter", param=param)
+
+
+def _path(location: tuple[str | int, ...]) -> str:
+    """``("messages", 0, "name")`` as ``messages[0].name``, cut to what an error body has room for."""
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
+    return path.removeprefix(".")[:MAX_PARAM_CHARS]
+
+
+def _expected(finding: ErrorDetails) -> str:
+    kind, location = finding["type"], finding["loc"]
+    if kind == "list_type" and location[-1] in EXPECTED_LIST:
+        return EXPECTED_LIST[str(location[-1])]
+    context = {name: _plain(value) for name, value in finding.get("ctx", {}).items()}
+    return EXPECTED.get(kind, "another value").format(**context)
+
+
+def _plain(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
