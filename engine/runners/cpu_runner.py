@@ -1,7 +1,7 @@
 """The native runner: hands a step to ``gemma3.cpu``, which owns the KV storage and samples beside the head.
 
 Turns a batch into plain lists and the answer into plain values, and only what a row needs is built for it: a
-greedy row costs a few microseconds. Sampling is by the definition in ``model_runner.py``. Imports neither torch nor numpy.
+greedy row costs a few microseconds. Sampling is by the definition in ``sampling_params.py``. Imports neither torch nor numpy.
 Engine thread only.
 """
 

@@ -1,20 +1,7 @@
 """What the engine asks of a model: run one batch, and say in plain values what came out.
 
-The seam between scheduling and computing. ``TorchRunner`` is the reference; whatever else computes obeys the same
-definition of sampling, which stands here:
-
-1. Reported log probabilities are those of the model's own distribution: float32 logits before anything below.
-2. While fewer than ``min_tokens`` were sampled, the ids that would end the sequence cannot be.
-3. ``repetition_penalty`` divides positive and multiplies negative logits of every token of prompt and output (CTRL,
-   arXiv 1909.05858); ``frequency_penalty`` times its count and ``presence_penalty`` are taken off each token of the output;
-   ``logit_bias`` is added.
-4. ``temperature`` 0: the largest logit, on a tie the lowest id. Otherwise logits are divided by it.
-5. ``top_k`` keeps the k largest; ``top_p`` then keeps the likeliest tokens while the mass before them is below p (the
-   first always stays); ``min_p`` then keeps those at least ``min_p`` times as likely as the likeliest.
-6. One uniform number u in [0, 1) from (seed, position of the new token, index of the sequence); the token is the first,
-   in order of id, at which the running sum of the kept probabilities (float64) exceeds u times their sum.
-
-u depends on nothing else, so a seed gives the same tokens whatever else is in the batch.
+The seam between scheduling and computing. ``TorchRunner`` is the reference; whatever else computes obeys the same definition of
+sampling, ``engine/sampling_params.py``.
 
 A sequence may bring drafts, guesses at its next tokens. All rows of a step are computed at once, and the row of each draft
 chooses by the same definition as if the drafts up to it were output. What the first row chose is a new token; if it equals the

@@ -1,4 +1,4 @@
-"""Logits to tokens, for all rows of a step at once, by the definition in ``model_runner.py``.
+"""Logits to tokens, for all rows of a step at once, by the definition in ``sampling_params.py``.
 
 Shapes: ``B`` rows, ``V`` vocabulary, ``C`` candidates. Rows that ask for the same kind of work share its tensor
 operations; nothing loops over the vocabulary. Engine thread only.

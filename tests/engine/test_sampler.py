@@ -1,4 +1,4 @@
-"""The torch sampler by invariants of its definition (``engine/runners/model_runner.py``)."""
+"""The torch sampler by invariants of its definition (``engine/sampling_params.py``)."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""The native sampler: against the definition (``engine/runners/model_runner.py``) in double precision, and the torch one.
+"""The native sampler: against the definition (``engine/sampling_params.py``) in double precision, and the torch one.
 
 Rounding may decide a draw that falls on the edge between two tokens, and nothing else: a token is right if u times the sum lies
 in its interval of the running sum, widened by ``EDGE``.

@@ -1,4 +1,4 @@
-// Logits to a token, for one row: the native twin of engine/sampler.py, by the definition in engine/model_runner.py.
+// Logits to a token, for one row: the native twin of engine/runners/torch_sampler.py, by the definition in engine/sampling_params.py.
 //
 // A row's result depends on that row alone, bit for bit: not on the instruction set, vector width or its neighbours.
 #pragma once
