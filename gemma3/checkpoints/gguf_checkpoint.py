@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from gemma3.checkpoints.tensor_names import EMBEDDING, HEAD, Progress, check_shapes, expected_shapes
-from gemma3.config import Gemma3TextConfig, layer_types_from_pattern
+from gemma3.config import BOUNDS, Gemma3TextConfig, layer_types_from_pattern
 from gemma3.errors import CheckpointError, ConfigError
 from gemma3.files.gguf import GGUFFile
 from gemma3.text.tokenizer import Gemma3Tokenizer
@@ -36,6 +36,16 @@ _LAYER_NAMES = {
     "post_ffw_norm": "post_feedforward_layernorm",
 }
 _TOP_NAMES = {"token_embd.weight": EMBEDDING, "output_norm.weight": "model.norm.weight", "output.weight": HEAD}
+_SIZE_KEYS = {
+    "hidden_size": "gemma3.embedding_length",
+    "intermediate_size": "gemma3.feed_forward_length",
+    "num_hidden_layers": "gemma3.block_count",
+    "num_attention_heads": "gemma3.attention.head_count",
+    "num_key_value_heads": "gemma3.attention.head_count_kv",
+    "head_dim": "gemma3.attention.key_length",
+    "context_length": "gemma3.context_length",
+    "sliding_window": "gemma3.attention.sliding_window",
+}
 # Metadata that would change what the model computes.
 _REFUSED = ("gemma3.attn_logit_softcapping", "gemma3.final_logit_softcapping", "gemma3.rope.scaling.factor")
 # 2,048 rows of the embedding are 5 MB as float32: dequantised, rounded and stored before they leave the L2 cache.
@@ -194,21 +204,15 @@ def _config(file: GGUFFile) -> Gemma3TextConfig:
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None:
         raise CheckpointError("token_embd.weight is missing.")
-    num_layers = file.get_int("gemma3.block_count", minimum=1, maximum=256)
-    head_dim = file.get_int("gemma3.attention.key_length", minimum=2, maximum=1_024)
+    sizes = {
+        name: file.get_int(key, minimum=BOUNDS[name][0], maximum=BOUNDS[name][1]) for name, key in _SIZE_KEYS.items()
+    }
     return Gemma3TextConfig(
+        **sizes,
         vocab_size=embedding.shape[0],
-        hidden_size=file.get_int("gemma3.embedding_length", minimum=1, maximum=32_768),
-        intermediate_size=file.get_int("gemma3.feed_forward_length", minimum=1, maximum=131_072),
-        num_hidden_layers=num_layers,
-        num_attention_heads=file.get_int("gemma3.attention.head_count", minimum=1, maximum=256),
-        num_key_value_heads=file.get_int("gemma3.attention.head_count_kv", minimum=1, maximum=256),
-        head_dim=head_dim,
         rms_norm_eps=file.get_float("gemma3.attention.layer_norm_rms_epsilon"),
         # llama.cpp scales Gemma 3's queries by 1 / sqrt(head size) in every size but 27B (llama-model.cpp).
-        query_pre_attn_scalar=float(head_dim),
-        context_length=file.get_int("gemma3.context_length", minimum=1, maximum=1_048_576),
-        sliding_window=file.get_int("gemma3.attention.sliding_window", minimum=1, maximum=1_048_576),
+        query_pre_attn_scalar=float(sizes["head_dim"]),
         rope_theta=file.get_float("gemma3.rope.freq_base"),
-        layer_types=layer_types_from_pattern(num_layers, 6),
+        layer_types=layer_types_from_pattern(sizes["num_hidden_layers"], 6),
     )
