@@ -83,13 +83,14 @@ class Gemma3Tokenizer:
         return cls(vocabulary, chat_template=_read_chat_template(file.parent))
 
     @classmethod
-    def from_gguf(cls, file: GGUFFile) -> Self:
-        """Build the same tokenizer from the pieces, scores and types of a GGUF file.
+    def from_gguf(cls, source: str | Path | GGUFFile) -> Self:
+        """Build the same tokenizer from the pieces, scores and types of a GGUF file: its path, or the opened file.
 
         Raises:
             TokenizerError: the vocabulary contradicts itself or is of another model.
-            GGUFError: the file has no vocabulary.
+            GGUFError: the file is missing or damaged, or has no vocabulary.
         """
+        file = source if isinstance(source, GGUFFile) else GGUFFile.open(Path(source))
         vocabulary = _vocabulary_of_gguf(file)
         template = file.metadata.get("tokenizer.chat_template")
         return cls(vocabulary, chat_template=template if isinstance(template, str) else None)
