@@ -19,11 +19,11 @@ from engine.runners.model_runner import ModelRunner
 from engine.scheduler import Scheduler, SchedulerConfig
 from engine.sequence import Sequence as EngineSequence
 from gemma3 import __version__
-from gemma3.checkpoints.checkpoint import Checkpoint, content_hash, load_all, open_checkpoint
+from gemma3.checkpoints.checkpoint import Checkpoint, content_hash, open_checkpoint
 from gemma3.checkpoints.locate import TERMS, Located, locate_weights
-from gemma3.checkpoints.tensor_names import Progress, no_progress
 from gemma3.config import Gemma3TextConfig
 from gemma3.errors import ChatError
+from gemma3.progress import Progress, no_progress
 from gemma3.text.chat import ChatPrompt, ChatStyle, Message, render_chat
 from gemma3.text.tokenizer import Gemma3Tokenizer
 
@@ -146,9 +146,9 @@ def _load_native(
 ) -> _Loaded:
     """The native core; the tokenizer is built in a thread while weights are mapped or packed."""
     from engine.runners.cpu_runner import CpuRunner
+    from gemma3.cpu.load import load_packed
     from gemma3.cpu.model import BLOCK_SIZE as CORE_BLOCK_SIZE
     from gemma3.cpu.model import CpuModel
-    from gemma3.cpu.packed_file import load_packed
 
     assert precision.scheme is not None
     assert BLOCK_SIZE == CORE_BLOCK_SIZE
@@ -168,17 +168,21 @@ def _load_torch(
     options: EngineOptions, checkpoint: Checkpoint, precision: Precision, counts: BlockCounts, progress: Progress
 ) -> _Loaded:
     """The reference path."""
-    model, tokenizer = load_all(checkpoint, dtype=precision.dtype, device=precision.device, progress=progress)
-    import torch
+    from gemma3.torch_model.parallel_load import load_model_and_tokenizer
 
+    loaded = load_model_and_tokenizer(
+        checkpoint,
+        dtype=precision.dtype,
+        device=precision.device,
+        num_threads=options.threads,
+        progress=progress,
+    )
     from engine.runners.torch_runner import TorchRunner
     from engine.runners.torch_sampler import Sampler
 
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
     return _Loaded(
-        lambda end_token_ids: TorchRunner(model, Sampler(end_token_ids), counts, block_size=BLOCK_SIZE),
-        tokenizer,
+        lambda end_token_ids: TorchRunner(loaded.model, Sampler(end_token_ids), counts, block_size=BLOCK_SIZE),
+        loaded.tokenizer,
         quantization=checkpoint.quantization,
         arithmetic=precision.dtype,
     )

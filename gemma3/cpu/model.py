@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gemma3.config import Gemma3TextConfig
 from gemma3.cpu._native import Model, Row, Sampled, Segment
-from gemma3.cpu.packed_file import PackedWeights
+from gemma3.cpu.packed_layout import PackedWeights
 
 if TYPE_CHECKING:
     import numpy as np

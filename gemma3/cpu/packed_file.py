@@ -2,7 +2,7 @@
 
 Owns where the file lies, when it may be used, and when it goes. A file is used only if it is whole: it gets its name by an atomic
 rename, its header must be the very bytes this version would write, and a checksum over samples of its pages must fit.
-Anything else is made anew. Needs neither numpy nor torch unless it packs.
+Anything else is made anew. Knows nothing of how weights are packed.
 
 Beside the embedded default's file lie its own packed files; those of all other checkpoints share a folder that is bounded in bytes
 and in files, the least recently used going first. Processes may do all this at once: each writes a file of its own, the later
@@ -18,12 +18,10 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from gemma3.checkpoints.checkpoint import Checkpoint, content_hash
-from gemma3.checkpoints.embedded_weights import cache_folder, default_folder
-from gemma3.checkpoints.tensor_names import Progress, no_progress
+from gemma3.checkpoints.embedded_weights import default_folder
 from gemma3.cpu.packed_layout import PackedLayout
 
 # To be raised whenever the same checkpoint would give other bytes: it is part of every file's header.
@@ -40,36 +38,7 @@ _SUFFIX, _TEMPORARY = ".safetensors", ".tmp"
 log = logging.getLogger("gemma3")
 
 
-@dataclass(frozen=True, slots=True)
-class PackedWeights:
-    """Ready for the core: the bytes of every tensor, mapped from a file or in memory."""
-
-    scheme: str
-    tensors: dict[str, memoryview]
-
-
-def load_packed(
-    checkpoint: Checkpoint, scheme: str, *, progress: Progress = no_progress, cache_dir: Path | None = None
-) -> PackedWeights:
-    """The packed weights of a checkpoint, from the cache if they are there.
-
-    A cache that cannot be written costs a line in the log, and the time to pack at every start.
-
-    Raises:
-        CheckpointError: a tensor holds NaN or infinite values, or a second copy of the head differs from the embedding.
-    """
-    packed = _PackedFile(checkpoint, PackedLayout.of(checkpoint.config, scheme), cache_dir or cache_folder())
-    tensors = packed.open()
-    if tensors is None:
-        from gemma3.cpu.packing import pack_balanced
-
-        data = pack_balanced(checkpoint, packed.layout, progress)
-        packed.keep(data)
-        tensors = packed.layout.views(data)
-    return PackedWeights(scheme, tensors)
-
-
-class _PackedFile:
+class PackedFile:
     """Where the packed weights of one checkpoint lie, or will."""
 
     def __init__(self, checkpoint: Checkpoint, layout: PackedLayout, cache_dir: Path) -> None:

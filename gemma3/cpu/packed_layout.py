@@ -92,6 +92,14 @@ class PackedLayout:
         return len(padded).to_bytes(8, "little") + padded
 
 
+@dataclass(frozen=True, slots=True)
+class PackedWeights:
+    """Ready for the core: the bytes of every tensor, mapped from a file or in memory."""
+
+    scheme: str
+    tensors: dict[str, memoryview]
+
+
 def padded(count: int, unit: int) -> int:
     """``count`` rounded up to whole units."""
     return -(-count // unit) * unit

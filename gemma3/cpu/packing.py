@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemma3.checkpoints.checkpoint import Checkpoint
-from gemma3.checkpoints.tensor_names import EMBEDDING, HEAD, Progress, no_progress
+from gemma3.checkpoints.tensor_names import EMBEDDING, HEAD
 from gemma3.cpu import _native
 from gemma3.cpu.balancing import (
     EMBEDDING_INPUTS,
@@ -31,6 +31,7 @@ from gemma3.cpu.balancing import (
 )
 from gemma3.cpu.packed_layout import PANEL, PackedLayout, padded
 from gemma3.errors import CheckpointError
+from gemma3.progress import Progress, no_progress
 
 # 4,096 rows of the embedding are 10 MB as float32, and as much again while they are packed, in each thread.
 _SLAB_ROWS = 4_096

@@ -11,8 +11,8 @@ pytest.importorskip("gemma3.cpu._native", reason="the native core was not compil
 
 from gemma3.checkpoints.checkpoint import open_checkpoint  # behind the skip, as all that follows
 from gemma3.cpu import model as cpu_model
+from gemma3.cpu.load import load_packed
 from gemma3.cpu.model import CpuModel, Row, Segment, num_cores
-from gemma3.cpu.packed_file import load_packed
 from tests.gemma3 import tiny
 
 

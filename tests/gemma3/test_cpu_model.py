@@ -17,9 +17,9 @@ from tests.gemma3.native import needs_native
 
 if cpu.is_available():
     from gemma3.cpu import _native
+    from gemma3.cpu.load import load_packed
     from gemma3.cpu.model import CpuModel, Row, Segment
-    from gemma3.cpu.packed_file import PackedWeights, load_packed
-    from gemma3.cpu.packed_layout import PackedLayout
+    from gemma3.cpu.packed_layout import PackedLayout, PackedWeights
     from gemma3.cpu.packing import pack
 
 pytestmark = needs_native
