@@ -1,6 +1,7 @@
 """Gemma 3 270M on the command line.
 
     python main.py "Once upon a time"     continue a text
+    python main.py                        continue the standard input, or an example
     python main.py chat                   talk (/reset forgets, /exit or Ctrl-D ends, Ctrl-C stops an answer)
     python main.py serve                  serve it with OpenAI's API (the flags of openai_api.run)
 
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
 
     from engine.engine_core import EngineCore
     from engine.loading import LoadedEngine
+    from engine.sampling_params import Setting
 
 # One sequence of 32,768 tokens needs 110 MiB in bfloat16; memory is taken as the context grows.
 KV_CACHE_BYTES = 256 << 20
 REQUEST_ID = "main"
+EXAMPLE = "Once upon a time"
 
 log = logging.getLogger("gemma3")
 
@@ -35,39 +38,81 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         description="Write text with Gemma 3 270M.",
         epilog="The words 'chat' and 'serve' are commands; 'main.py serve --help' lists the server's own flags.",
     )
-    parser.add_argument("prompt", help="the text to continue, or 'chat' to talk")
-    parser.add_argument("--model", help="a directory, a .gguf file, OWNER/NAME on the Hub, '270m' or '270m-it'")
-    parser.add_argument("--max-new-tokens", type=_number(int, 1, 1_000_000), default=128, metavar="N")
     parser.add_argument(
-        "--temperature", type=_number(float, 0.0, 2.0), default=0.0, help="0 (default) takes the likeliest"
+        "prompt",
+        nargs="?",
+        help="The text to continue, or 'chat' to talk (default: the standard input; on a terminal, an example).",
     )
-    parser.add_argument("--top-k", type=_number(int, 1, 1_000_000), help="draw from the K likeliest tokens only")
-    parser.add_argument("--top-p", type=_number(float, 1e-6, 1.0), help="draw from the likeliest tokens that make up P")
-    parser.add_argument("--seed", type=_number(int, 0, 2**63 - 1), help="the same seed gives the same text")
-    parser.add_argument(
-        "--quantization",
-        choices=("auto", "none", "int8", "int4"),
-        default="auto",
-        help="int8, int4: the native CPU core; none: torch; auto (default): int8 on a CPU, unless --dtype is given",
-    )
-    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto", help="of torch")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=_number(int, 1, 1_024), help="CPU threads (default: one per core)")
-    parser.add_argument("--quiet", action="store_true", help="no log lines, no figures")
+    _add_sampling_flags(parser)
+    _add_engine_flags(parser)
+    parser.add_argument("--quiet", action="store_true", help="Write the text alone, without log lines and figures.")
     return parser.parse_args(argv)
 
 
-def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
+def _add_sampling_flags(parser: argparse.ArgumentParser) -> None:
+    from engine.sampling_params import SETTINGS
+
+    def add(name: str, default: float | None, text: str) -> None:
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=_number(SETTINGS[name]), default=default, metavar="N", help=text)
+
+    count = _number(_count(1_000_000))
+    parser.add_argument(
+        "--max-new-tokens", type=count, default=128, metavar="N", help="Write at most N tokens (default: 128)."
+    )
+    add("temperature", 0.0, "Draw at this temperature; 0 (default) takes the likeliest token.")
+    add("top_k", 0, "Draw from the N likeliest tokens only; 0 (default) keeps all.")
+    add("top_p", 1.0, "Draw from the likeliest tokens that make up this mass; 1 (default) keeps all.")
+    add("seed", None, "Write the same text for the same seed (default: another one at each start).")
+
+
+def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
+    from engine.precision import QUANTIZATIONS
+    from gemma3.checkpoints.checkpoint import DTYPES
+
+    parser.add_argument(
+        "--model",
+        help="Use these weights: a directory, a .gguf file, OWNER/NAME on the Hub, '270m' or '270m-it' (default: those "
+        "found first beside the program, in the Hub's cache, in the weights package).",
+    )
+    parser.add_argument(
+        "--quantization",
+        choices=QUANTIZATIONS,
+        default="auto",
+        help="Compute with int8 or int4 weights on the native CPU core, or on torch (none); auto (default) is int8 on "
+        "a CPU unless --dtype is given.",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", *DTYPES),
+        default="auto",
+        help="Compute in this type on torch; auto (default) is bfloat16.",
+    )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="Compute on cpu, cuda or cuda:N; auto (default) is a GPU where there is one.",
+    )
+    parser.add_argument(
+        "--threads", type=_number(_count(1_024)), metavar="N", help="Use N CPU threads (default: one per core)."
+    )
+
+
+def _count(most: int) -> "Setting":
+    from engine.sampling_params import Setting
+
+    return Setting(kind=int, default=None, low=1, high=most, does="")
+
+
+def _number(setting: "Setting") -> Callable[[str], float]:
     """An argparse type that names the range when a value is outside it."""
 
     def convert(text: str) -> float:
         try:
-            value = kind(text)
+            value = setting.kind(text)
+            setting.check("", value)
         except ValueError:
-            value = None
-        if value is None or not low <= value <= high:
-            words = "an integer" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text[:60]!r} is not {words} from {low:g} to {high:g}")
+            raise argparse.ArgumentTypeError(f"{text[:60]!r} is not {setting.allowed}") from None
         return value
 
     return convert
@@ -163,8 +208,8 @@ def _add_request(
     args = session.args
     params = SamplingParams(
         temperature=args.temperature,
-        top_k=args.top_k or 0,
-        top_p=args.top_p or 1.0,
+        top_k=args.top_k,
+        top_p=args.top_p,
         seed=args.seed,
         max_tokens=min(args.max_new_tokens, session.context_length - len(token_ids)),
         stop=tuple(stop),
@@ -186,13 +231,27 @@ def _log_figures(session: Session, asked_s: float, first_s: float, num_tokens: i
     )
 
 
-def complete(session: Session) -> None:
-    """Continue ``args.prompt``."""
-    args = session.args
-    token_ids = _window(session, session.engine.tokenizer.encode(args.prompt, add_bos=True))
-    if not args.quiet:
-        print(args.prompt, end="", flush=True)
+def complete(session: Session, prompt: str) -> None:
+    """Write the prompt and its continuation; with ``--quiet`` the continuation alone."""
+    token_ids = _window(session, session.engine.tokenizer.encode(prompt, add_bos=True))
+    if not session.args.quiet:
+        print(prompt, end="", flush=True)
     write_answer(session, token_ids, (), ())
+
+
+def prompt_without_argument() -> str:
+    """The standard input if it is piped; on a terminal an example, with a line that says how to go on.
+
+    Raises:
+        ValueError: the standard input is empty.
+    """
+    if sys.stdin is not None and sys.stdin.isatty():
+        log.info('An example; give a text of your own: python main.py "%s", or talk: python main.py chat', EXAMPLE)
+        return EXAMPLE
+    text = sys.stdin.read().removesuffix("\n") if sys.stdin is not None else ""
+    if not text.strip():
+        raise ValueError("the standard input is empty; give the text to continue as an argument, or pipe it.")
+    return text
 
 
 def chat(session: Session) -> None:
@@ -221,9 +280,11 @@ def _read_line() -> str | None:
 
 
 def _window(session: Session, token_ids: Sequence[int]) -> Sequence[int]:
-    """The last tokens of a prompt that leave room for the answer, but at least half a context of them."""
-    context_length = session.context_length
-    kept = token_ids[-max(context_length - session.args.max_new_tokens, context_length // 2, 1) :]
+    """The part of a prompt that the model sees, with a notice if that is not all."""
+    from gemma3.text.window import window
+
+    max_new_tokens: int = session.args.max_new_tokens
+    kept = window(token_ids, context_length=session.context_length, max_new_tokens=max_new_tokens)
     if len(kept) < len(token_ids):
         num_tokens, num_kept = len(token_ids), len(kept)
         log.warning("The prompt has %d tokens; only the last %d fit the context and are used.", num_tokens, num_kept)
@@ -241,8 +302,12 @@ def main(argv: Sequence[str]) -> int:
     for name in ("httpx", "httpx2", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
+        prompt = prompt_without_argument() if args.prompt is None else args.prompt
         session = load(args, began_s)
-        (chat if args.prompt == "chat" else complete)(session)
+        if args.prompt == "chat":
+            chat(session)
+        else:
+            complete(session, prompt)
     except ValueError as error:  # what a person can put right, and it says how
         print(f"main.py: error: {error}", file=sys.stderr)
         return 2
