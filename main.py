@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from engine.engine_core import EngineCore
     from engine.loading import LoadedEngine
     from engine.sampling_params import Setting
@@ -136,30 +134,10 @@ class Session:
         return self.engine.info.max_model_len
 
 
-class LoadingBar:
-    """A progress bar that appears with the first news: most starts bring none, and need not import tqdm."""
-
-    def __init__(self, *, is_shown: bool) -> None:
-        self._is_shown = is_shown
-        self._bar: tqdm[None] | None = None
-
-    def __call__(self, num_done: int, num_steps: int) -> None:
-        if not self._is_shown:
-            return
-        if self._bar is None:
-            from tqdm import tqdm
-
-            self._bar = tqdm(desc="Loading", total=num_steps, leave=False)
-        self._bar.update(num_done - self._bar.n)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-
 def load(args: argparse.Namespace, began_s: float) -> Session:
     """Find, check and load the weights."""
     from engine.loading import EngineOptions, load_engine
+    from gemma3.progress import LoadingBar
 
     options = EngineOptions(
         model=args.model,
