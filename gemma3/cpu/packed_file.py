@@ -13,7 +13,6 @@ import hashlib
 import logging
 import mmap
 import os
-import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from pathlib import Path
 from gemma3.checkpoints.checkpoint import Checkpoint, content_hash
 from gemma3.checkpoints.embedded_weights import default_folder
 from gemma3.cpu.packed_layout import PackedLayout
+from gemma3.files.atomic_write import TEMPORARY_SUFFIX, atomic_write
 
 # To be raised whenever the same checkpoint would give other bytes: it is part of every file's header.
 FORMAT_VERSION = 2
@@ -33,7 +33,7 @@ MAX_FOLDER_FILES = 16
 _SAMPLE_BYTES = 4_096
 _SAMPLE_STEP_BYTES = 256 << 10
 _STALE_S = 3_600.0  # a temporary file this old has lost its process
-_SUFFIX, _TEMPORARY = ".safetensors", ".tmp"
+_SUFFIX = ".safetensors"
 
 log = logging.getLogger("gemma3")
 
@@ -69,7 +69,9 @@ class PackedFile:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _make_room(folder, len(data))
-            _write(self._path, self._header(data), data)
+            with atomic_write(self._path) as file:
+                file.write(self._header(data))
+                file.write(data)
         except OSError as error:
             log.warning("The packed weights cannot be kept in %s (%s): each start packs anew.", folder, error.strerror)
 
@@ -101,24 +103,9 @@ def _checksum(data: memoryview) -> int:
     return checksum
 
 
-def _write(path: Path, header: bytes, data: memoryview) -> None:
-    """Write under another name, and rename when every byte is on the disk."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=_TEMPORARY)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(header)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _make_room(folder: Path, num_bytes: int) -> None:
     """Remove what processes that died left behind, and packed files, the least recently used first, until a new one fits."""
-    for path, status in _files(folder, _TEMPORARY):
+    for path, status in _files(folder, TEMPORARY_SUFFIX):
         if time.time() - status.st_mtime > _STALE_S:
             path.unlink(missing_ok=True)
     num_files = 1

@@ -15,7 +15,7 @@ from gemma3.torch_model.load import load_model
 from tests.gemma3 import texts, tiny
 from tests.gemma3.native import needs_native
 
-if cpu.is_available():
+if cpu.why_unavailable() is None:
     from gemma3.cpu import _native
     from gemma3.cpu.load import load_packed
     from gemma3.cpu.model import CpuModel, Row, Segment
