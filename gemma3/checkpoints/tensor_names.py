@@ -1,4 +1,8 @@
-"""Which tensors a checkpoint must hold: names, shapes, and the check that every one is there exactly once."""
+"""Which tensors a checkpoint must hold: names, shapes, and the check that every one is there exactly once.
+
+Owns the names of ``Gemma3ForCausalLM.state_dict()``, which are those of the Hub's files. Knows nothing of files or values.
+Plain functions, any thread.
+"""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,7 @@
-"""From an opened checkpoint to a model that is ready to run: the only place where weights become tensors of a model."""
+"""From an opened checkpoint to a model that is ready to run: the only place where weights become tensors.
+
+Owns dtype and device of a model. Knows nothing of how files store values. One thread loads a model.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
