@@ -12,7 +12,7 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from engine.engine_core import EngineCore
     from engine.loading import LoadedEngine
-    from engine.sampling_params import Setting
-
 # One sequence of 32,768 tokens needs 110 MiB in bfloat16; memory is taken as the context grows.
 KV_CACHE_BYTES = 256 << 20
 REQUEST_ID = "main"
@@ -31,6 +29,8 @@ log = logging.getLogger("gemma3")
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
+    from engine.flags import add_model_flags
+
     parser = argparse.ArgumentParser(
         prog="main.py",
         description="Write text with Gemma 3 270M.",
@@ -42,78 +42,27 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         help="The text to continue, or 'chat' to talk (default: the standard input; on a terminal, an example).",
     )
     _add_sampling_flags(parser)
-    _add_engine_flags(parser)
+    add_model_flags(parser)
     parser.add_argument("--quiet", action="store_true", help="Write the text alone, without log lines and figures.")
     return parser.parse_args(argv)
 
 
 def _add_sampling_flags(parser: argparse.ArgumentParser) -> None:
+    from engine.flags import count, number
     from engine.sampling_params import SETTINGS
 
     def add(name: str, default: float | None, text: str) -> None:
         flag = f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, type=_number(SETTINGS[name]), default=default, metavar="N", help=text)
+        parser.add_argument(flag, type=number(SETTINGS[name]), default=default, metavar="N", help=text)
 
-    count = _number(_count(1_000_000))
+    most = number(count(1_000_000))
     parser.add_argument(
-        "--max-new-tokens", type=count, default=128, metavar="N", help="Write at most N tokens (default: 128)."
+        "--max-new-tokens", type=most, default=128, metavar="N", help="Write at most N tokens (default: 128)."
     )
     add("temperature", 0.0, "Draw at this temperature; 0 (default) takes the likeliest token.")
     add("top_k", 0, "Draw from the N likeliest tokens only; 0 (default) keeps all.")
     add("top_p", 1.0, "Draw from the likeliest tokens that make up this mass; 1 (default) keeps all.")
     add("seed", None, "Write the same text for the same seed (default: another one at each start).")
-
-
-def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
-    from engine.precision import QUANTIZATIONS
-    from gemma3.checkpoints.checkpoint import DTYPES
-
-    parser.add_argument(
-        "--model",
-        help="Use these weights: a directory, a .gguf file, OWNER/NAME on the Hub, '270m' or '270m-it' (default: those "
-        "found first beside the program, in the Hub's cache, in the weights package).",
-    )
-    parser.add_argument(
-        "--quantization",
-        choices=QUANTIZATIONS,
-        default="auto",
-        help="Compute with int8 or int4 weights on the native CPU core, or on torch (none); auto (default) is int8 on "
-        "a CPU unless --dtype is given.",
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=("auto", *DTYPES),
-        default="auto",
-        help="Compute in this type on torch; auto (default) is bfloat16.",
-    )
-    parser.add_argument(
-        "--device",
-        default="auto",
-        help="Compute on cpu, cuda or cuda:N; auto (default) is a GPU where there is one.",
-    )
-    parser.add_argument(
-        "--threads", type=_number(_count(1_024)), metavar="N", help="Use N CPU threads (default: one per core)."
-    )
-
-
-def _count(most: int) -> "Setting":
-    from engine.sampling_params import Setting
-
-    return Setting(kind=int, default=None, low=1, high=most, does="")
-
-
-def _number(setting: "Setting") -> Callable[[str], float]:
-    """An argparse type that names the range when a value is outside it."""
-
-    def convert(text: str) -> float:
-        try:
-            value = setting.kind(text)
-            setting.check("", value)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text[:60]!r} is not {setting.allowed}") from None
-        return value
-
-    return convert
 
 
 @dataclass(frozen=True, slots=True)
