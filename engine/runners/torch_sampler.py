@@ -15,6 +15,10 @@ from engine.runners.random_numbers import uniform
 from engine.sampling_params import SamplingParams
 from engine.sequence import SamplingRow, Sequence
 
+# A positive setting may be too small for a float32; it must not become 0.
+_SMALLEST = torch.finfo(torch.float32).tiny
+_LARGEST = torch.finfo(torch.float32).max
+
 # Up to here the k largest are selected; a full sort is as fast for more.
 _MAX_SELECTED = 4_096
 
@@ -56,8 +60,9 @@ class Sampler:
             logits_V[list(self._end_token_ids(row.seq))] = -torch.inf
         if params.repetition_penalty != 1.0:
             seen = torch.tensor(sorted(set(row.token_ids)), device=logits_V.device)
-            old = logits_V[seen]
-            logits_V[seen] = torch.where(old > 0, old / params.repetition_penalty, old * params.repetition_penalty)
+            old, penalty = logits_V[seen], max(params.repetition_penalty, _SMALLEST)
+            new = torch.where(old > 0, old / penalty, old * penalty)
+            logits_V[seen] = torch.where(old.isfinite(), new.clamp(-_LARGEST, _LARGEST), new)
         if (params.frequency_penalty or params.presence_penalty) and row.num_output_tokens:
             output = torch.tensor(row.output_token_ids, device=logits_V.device)
             ids, counts = torch.unique(output, return_counts=True)
@@ -75,8 +80,9 @@ def _is_adjusted(row: SamplingRow) -> bool:
 
 def _draw(logits_BV: Tensor, rows: list[SamplingRow]) -> Tensor:
     """Steps 4 to 6 for rows with a temperature; rows that keep few candidates are told from rows that may keep all."""
-    temperature_B1 = _column([row.params.temperature for row in rows], logits_BV)
-    scaled_BV = logits_BV / temperature_B1
+    temperature_B1 = _column([max(row.params.temperature, _SMALLEST) for row in rows], logits_BV)
+    # What is divided is the distance to the largest: so a temperature near 0 leaves that one finite.
+    scaled_BV = (logits_BV - logits_BV.amax(-1, keepdim=True)) / temperature_B1
     chosen_B = torch.empty(len(rows), dtype=torch.int64, device=logits_BV.device)
     for num_candidates, group in _groups([row.params for row in rows], logits_BV.shape[1]).items():
         chosen_B[group] = _draw_group(scaled_BV[group], [rows[i] for i in group], num_candidates)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from engine.runners.random_numbers import uniform
 from engine.runners.torch_sampler import Sampler
+from engine.sampling_params import SETTINGS as RANGES
 from engine.sampling_params import SamplingParams
 from engine.sequence import SamplingRow, Sequence, new_sequences
 from gemma3 import cpu
@@ -274,6 +275,59 @@ def test_only_what_is_left_is_chosen(settings: dict[str, float], vocab_size: int
     logits = np.full(vocab_size, -math.inf, np.float32)
     logits[[11, 35]] = 1.0, 0.9
     assert {sample(logits, uniform=u, **settings).token_id for u in (0.0, 0.1, 0.9)} <= {11, 35}
+
+
+def extreme_logits(rng: random.Random, vocab_size: int) -> Logits:
+    """Flat, or with the largest and smallest numbers there are, or with what is no number."""
+    values = rng.choice(
+        ((0.0,), (-1e-45, 0.0, 1e-45), (-3.4e38, 0.0, 3.4e38), (5.0, -math.inf), (-3.4e38,), (1.0, math.nan, math.inf))
+    )
+    return np.array(rng.choices(values, k=vocab_size), np.float32)
+
+
+def extreme_params(rng: random.Random) -> SamplingParams:
+    """Every number that shapes a row at the ends of its range: the least positive ones where 0 is not allowed."""
+    chosen = {}
+    for name, setting in RANGES.items():
+        low = rng.choice((5e-324, 1e-300, 1e-45, 1e-38)) if setting.low == 0 and setting.kind is float else setting.low
+        ends = [setting.default, low, setting.high, *([] if setting.open_low else [setting.low])]
+        if setting.kind is float:
+            ends.append(math.nextafter(setting.high, 0))
+        chosen[name] = rng.choice(ends) if setting.shapes_row else setting.default
+    return SamplingParams(**chosen | {"seed": rng.randrange(2**40)})
+
+
+@pytest.mark.parametrize("vocab_size", [1, 37, VOCAB])
+def test_any_setting_and_any_logits_give_an_id_of_the_vocabulary(vocab_size: int) -> None:
+    """Both samplers: a finite row has a choice, whatever a float32 makes of the settings."""
+    rng = random.Random(vocab_size)
+    torch_sampler = Sampler(lambda seq: frozenset())
+    for _ in range(400):
+        logits, params = extreme_logits(rng, vocab_size), extreme_params(rng)
+        prompt = [rng.randrange(vocab_size) for _ in range(5)]
+        seq = new_sequences("r", prompt, params=params, first_seq_id=0, max_model_len=4_096)[0]
+        seq.token_ids.append(rng.randrange(vocab_size))
+        ours = native_sample(logits.copy(), native_row(seq))
+        (theirs,) = torch_sampler(torch.tensor(logits)[None], [SamplingRow(seq)])
+        is_finite = not np.isnan(logits).any() and math.isfinite(logits.max())
+        assert (ours.is_finite, theirs.is_finite) == (is_finite, is_finite), params
+        assert 0 <= theirs.token_id < vocab_size
+        assert 0 <= ours.token_id < vocab_size if is_finite else ours.token_id == -1, params
+
+
+def test_a_mass_too_small_for_a_float32_keeps_the_likeliest() -> None:
+    """As 0 it was no mass at all, and nothing stayed where no token is likelier than the others by far."""
+    logits = np.zeros(FULL_VOCAB, np.float32)
+    logits[4_711] = 0.5
+    assert sample(logits, temperature=2.0, top_p=1e-300, uniform=0.7).token_id == 4_711
+
+
+def test_a_penalty_too_small_for_a_float32_leaves_logits_finite() -> None:
+    logits = np.zeros(VOCAB, np.float32)
+    logits[[3, 9]] = 1.0, 2.0
+    sampled = sample(logits, repetition_penalty=1e-300, seen=[9, 3])
+    assert (sampled.is_finite, sampled.token_id) == (True, 9)
+    assert sample(np.full(VOCAB, 8.0, np.float32), repetition_penalty=1e-38, seen=[5]).token_id == 5
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

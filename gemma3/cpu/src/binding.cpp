@@ -97,20 +97,20 @@ void bind_requests(nb::module_& m) {
         }, "start_position"_a, "num_tokens"_a, "global_blocks"_a, "sliding_blocks"_a, "first_sliding_block"_a);
 
     nb::class_<RowRequest>(m, "Row")
-        .def("__init__", [](RowRequest* self, int row, float temperature, int top_k, float top_p, float min_p, double uniform,
-                            float repetition_penalty, float frequency_penalty, float presence_penalty, Ids seen, Ids output_ids,
+        .def("__init__", [](RowRequest* self, int row, double temperature, int top_k, double top_p, double min_p, double uniform,
+                            double repetition_penalty, double frequency_penalty, double presence_penalty, Ids seen, Ids output_ids,
                             Ids output_counts, Ids bias_ids, std::vector<float> bias_values, Ids banned, int num_logprobs,
                             int target) {
             new (self) RowRequest();
             self->row = row;
-            self->temperature = temperature;
+            self->temperature = normal_float(temperature);
             self->top_k = top_k;
-            self->top_p = top_p;
-            self->min_p = min_p;
+            self->top_p = normal_float(top_p);
+            self->min_p = normal_float(min_p);
             self->uniform = uniform;
-            self->repetition_penalty = repetition_penalty;
-            self->frequency_penalty = frequency_penalty;
-            self->presence_penalty = presence_penalty;
+            self->repetition_penalty = normal_float(repetition_penalty);
+            self->frequency_penalty = normal_float(frequency_penalty);
+            self->presence_penalty = normal_float(presence_penalty);
             self->seen = std::move(seen);
             self->output_ids = std::move(output_ids);
             self->output_counts = std::move(output_counts);
@@ -119,8 +119,8 @@ void bind_requests(nb::module_& m) {
             self->banned = std::move(banned);
             self->num_logprobs = num_logprobs;
             self->target = target;
-        }, "row"_a, nb::kw_only(), "temperature"_a = 0.0f, "top_k"_a = 0, "top_p"_a = 1.0f, "min_p"_a = 0.0f, "uniform"_a = 0.0,
-           "repetition_penalty"_a = 1.0f, "frequency_penalty"_a = 0.0f, "presence_penalty"_a = 0.0f, "seen"_a = Ids(),
+        }, "row"_a, nb::kw_only(), "temperature"_a = 0.0, "top_k"_a = 0, "top_p"_a = 1.0, "min_p"_a = 0.0, "uniform"_a = 0.0,
+           "repetition_penalty"_a = 1.0, "frequency_penalty"_a = 0.0, "presence_penalty"_a = 0.0, "seen"_a = Ids(),
            "output_ids"_a = Ids(), "output_counts"_a = Ids(), "bias_ids"_a = Ids(), "bias_values"_a = std::vector<float>(),
            "banned"_a = Ids(), "num_logprobs"_a = -1, "target"_a = -1);
 

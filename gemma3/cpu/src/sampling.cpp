@@ -335,7 +335,7 @@ int32_t draw(Row row, const RowRequest& request, float peak, SamplingScratch& sc
     if (request.top_p < 1) row = keep_top_p(row, static_cast<double>(request.top_p), distribution, scratch);
     const double min_p = static_cast<double>(smaller(request.min_p, 1));
     if (min_p > 0) row = gather_from(row, distribution.logit_of(min_p), scratch);
-    return pick(row, distribution, request.uniform, scratch);
+    return pick(row, distribution, request.uniform, scratch);  // the peak weighs 1 and stays whatever is cut off
 }
 
 // Steps 2 and 3; remembers what it changes.
@@ -348,7 +348,8 @@ void adjust(float* logits, const RowRequest& request, SamplingScratch& scratch) 
     if (request.repetition_penalty != 1) {
         for (const int32_t id : request.seen) {
             const float old = logits[id];
-            change(id, old > 0 ? old / request.repetition_penalty : old * request.repetition_penalty);
+            const float value = old > 0 ? old / request.repetition_penalty : old * request.repetition_penalty;
+            change(id, std::isfinite(old) ? std::clamp(value, -FLT_MAX, FLT_MAX) : value);
         }
     }
     for (size_t i = 0; i < request.output_ids.size(); ++i) {

@@ -3,11 +3,18 @@
 // A row's result depends on that row alone, bit for bit: not on the instruction set, vector width or its neighbours.
 #pragma once
 
+#include <cfloat>
 #include <cstdint>
 #include <utility>
 #include <vector>
 
 namespace gemma3 {
+
+// A setting as the core computes with it: a normal float32, so that a positive one is never taken for 0.
+inline float normal_float(double value) {
+    if (value > 0 && value < double{FLT_MIN}) return FLT_MIN;
+    return static_cast<float>(value);
+}
 
 // A row of a step whose logits are wanted, and how its token is chosen from them. The defaults choose greedily.
 struct RowRequest {
