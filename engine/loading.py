@@ -128,12 +128,20 @@ def load_engine(
         scheduler,
         loaded.make_runner,
         token_to_bytes=tokenizer.token_to_bytes,
-        vocab_size=checkpoint.config.vocab_size,
+        vocab_size=_vocab_size(checkpoint, tokenizer),
         eos_token_ids=_eos_token_ids(checkpoint, tokenizer, is_tuned=is_tuned),
     )
     info = _info(options, checkpoint, located, precision, loaded, is_tuned=is_tuned)
     log.info("Loaded %s (%s) in %.1f s", info.model_id, loaded.arithmetic, time.perf_counter() - began_s)
     return LoadedEngine(core, info, tokenizer, ChatStyle.GEMMA_TURNS if is_tuned else ChatStyle.TRANSCRIPT)
+
+
+def _vocab_size(checkpoint: Checkpoint, tokenizer: Gemma3Tokenizer) -> int:
+    """Ids that have both a row of the embedding and a piece of text: nobody may name others, and none is chosen.
+
+    An embedding is often padded with rows, to a multiple of 64.
+    """
+    return min(checkpoint.config.vocab_size, tokenizer.vocab_size)
 
 
 def _kv_value_bytes(precision: Precision) -> int:
@@ -153,12 +161,14 @@ def _load_native(
     assert precision.scheme is not None
     assert BLOCK_SIZE == CORE_BLOCK_SIZE
     with ThreadPoolExecutor(max_workers=1) as pool:
-        tokenizer = pool.submit(checkpoint.load_tokenizer)
+        loading_tokenizer = pool.submit(checkpoint.load_tokenizer)
         packed = load_packed(checkpoint, precision.scheme, progress=progress)
-        model = CpuModel(checkpoint.config, packed, num_threads=options.threads)
+        tokenizer = loading_tokenizer.result()
+        config = replace(checkpoint.config, vocab_size=_vocab_size(checkpoint, tokenizer))
+        model = CpuModel(config, packed, num_threads=options.threads)
         return _Loaded(
             lambda end_token_ids: CpuRunner(model, end_token_ids, counts),
-            tokenizer.result(),
+            tokenizer,
             quantization=model.scheme,
             arithmetic=f"{model.scheme}-{model.isa}",
         )
@@ -176,8 +186,11 @@ def _load_torch(
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
+    vocab_size = _vocab_size(checkpoint, tokenizer)
     return _Loaded(
-        lambda end_token_ids: TorchRunner(model, Sampler(end_token_ids), counts, block_size=BLOCK_SIZE),
+        lambda end_token_ids: TorchRunner(
+            model, Sampler(end_token_ids), counts, block_size=BLOCK_SIZE, vocab_size=vocab_size
+        ),
         tokenizer,
         quantization=checkpoint.quantization,
         arithmetic=precision.dtype,
@@ -244,11 +257,13 @@ def _block_counts(options: EngineOptions, config: Gemma3TextConfig, *, num_bytes
 
 
 def _eos_token_ids(checkpoint: Checkpoint, tokenizer: Gemma3Tokenizer, *, is_tuned: bool) -> frozenset[int]:
-    """``<eos>``, the end of a turn where turns were trained, and what generation_config.json adds."""
+    """``<eos>``, the end of a turn where turns were trained, and what generation_config.json adds of the vocabulary."""
     configured = checkpoint.generation_config.get("eos_token_id", [])
     extra = [configured] if isinstance(configured, int) else configured
     ids = {tokenizer.eos_token_id, *(i for i in extra if isinstance(i, int))}
-    return frozenset(ids | {tokenizer.end_of_turn_id} if is_tuned else ids)
+    if is_tuned:
+        ids.add(tokenizer.end_of_turn_id)
+    return frozenset(ids.intersection(range(_vocab_size(checkpoint, tokenizer))))
 
 
 def _info(
@@ -266,7 +281,7 @@ def _info(
         created=int(located.path.stat().st_mtime),
         owned_by="google",
         max_model_len=options.max_model_len,
-        vocab_size=checkpoint.config.vocab_size,
+        vocab_size=_vocab_size(checkpoint, loaded.tokenizer),
         quantization=loaded.quantization,
         dtype=precision.dtype,
         is_instruction_tuned=is_tuned,

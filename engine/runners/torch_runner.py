@@ -27,10 +27,13 @@ _LOGPROB_ROWS = 64
 
 
 class TorchRunner:
-    """Runs batches with ``Gemma3ForCausalLM``."""
+    """Runs batches with ``Gemma3ForCausalLM``; ``vocab_size`` of the embedding's rows can be chosen, the first ones."""
 
-    def __init__(self, model: Gemma3ForCausalLM, sampler: Sampler, counts: BlockCounts, *, block_size: int) -> None:
+    def __init__(
+        self, model: Gemma3ForCausalLM, sampler: Sampler, counts: BlockCounts, *, block_size: int, vocab_size: int
+    ) -> None:
         self._model = model
+        self._vocab_size = vocab_size
         self._sampler = sampler
         self._storage = KVStorage(model, counts, block_size=block_size)
 
@@ -64,10 +67,13 @@ class TorchRunner:
     def _sample(self, batch: Batch, parts: Sequence[Tensor], output: StepOutput) -> None:
         rows = [item.sampling_rows for item in batch.scheduled]
         hidden_RD = torch.cat([part_TD[len(part_TD) - len(own) :] for part_TD, own in zip(parts, rows, strict=True)])
-        sampled = iter(self._sampler(self._model.compute_logits(hidden_RD), list(chain.from_iterable(rows))))
+        sampled = iter(self._sampler(self._logits(hidden_RD), list(chain.from_iterable(rows))))
         for item, own in zip(batch.scheduled, rows, strict=True):
             if own:
                 output.take(item, list(islice(sampled, len(own))))
+
+    def _logits(self, hidden_RD: Tensor) -> Tensor:
+        return self._model.compute_logits(hidden_RD)[:, : self._vocab_size]
 
     def _logprobs_of_next(self, item: ScheduledSequence, rows_TD: Tensor) -> list[TokenLogprob]:
         """For each row of a prompt: the log probability of the prompt's next token."""
@@ -78,7 +84,7 @@ class TorchRunner:
         entries: list[TokenLogprob] = []
         for start in range(0, len(targets), _LOGPROB_ROWS):
             rows = slice(start, min(start + _LOGPROB_ROWS, len(targets)))
-            logits_RV = self._model.compute_logits(rows_TD[rows])
+            logits_RV = self._logits(rows_TD[rows])
             entries += token_logprobs(logits_RV, targets[rows], [num_top] * len(logits_RV))
         return entries
 
