@@ -5,7 +5,7 @@ The only place of this package that knows how a model comes into being. Runs on 
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import abc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,6 @@ from engine.kv_cache_manager import BlockCounts, KVCacheLayout, KVCacheManager, 
 from engine.precision import Precision, choose_precision
 from engine.runners.model_runner import ModelRunner
 from engine.scheduler import Scheduler, SchedulerConfig
-from engine.sequence import Sequence as EngineSequence
 from gemma3 import __version__
 from gemma3.checkpoints.checkpoint import Checkpoint, content_hash, load_all, open_checkpoint
 from gemma3.checkpoints.locate import TERMS, Located, locate_weights
@@ -71,7 +70,7 @@ class LoadedEngine:
 
     def render_chat(
         self,
-        messages: Sequence[tuple[str, str]],
+        messages: abc.Sequence[tuple[str, str]],
         *,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
@@ -89,14 +88,11 @@ class LoadedEngine:
             raise RequestError(str(error), param="messages") from None
 
 
-MakeRunner = Callable[[Callable[[EngineSequence], frozenset[int]]], ModelRunner]
-
-
 @dataclass(frozen=True, slots=True)
 class _Loaded:
     """What became of the weights. ``arithmetic`` tells apart what may differ in the last bits."""
 
-    make_runner: MakeRunner
+    runner: ModelRunner
     tokenizer: Gemma3Tokenizer
     quantization: str
     arithmetic: str
@@ -126,10 +122,11 @@ def load_engine(
     is_tuned = checkpoint.is_instruction_tuned(tokenizer)
     core = EngineCore(
         scheduler,
-        loaded.make_runner,
+        loaded.runner,
         token_to_bytes=tokenizer.token_to_bytes,
         vocab_size=_vocab_size(checkpoint, tokenizer),
         eos_token_ids=_eos_token_ids(checkpoint, tokenizer, is_tuned=is_tuned),
+        enable_prefix_caching=options.prefix_caching,
     )
     info = _info(options, checkpoint, located, precision, loaded, is_tuned=is_tuned)
     log.info("Loaded %s (%s) in %.1f s", info.model_id, loaded.arithmetic, time.perf_counter() - began_s)
@@ -167,7 +164,7 @@ def _load_native(
         config = replace(checkpoint.config, vocab_size=_vocab_size(checkpoint, tokenizer))
         model = CpuModel(config, packed, num_threads=options.threads)
         return _Loaded(
-            lambda end_token_ids: CpuRunner(model, end_token_ids, counts),
+            CpuRunner(model, counts),
             tokenizer,
             quantization=model.scheme,
             arithmetic=f"{model.scheme}-{model.isa}",
@@ -182,15 +179,11 @@ def _load_torch(
     import torch
 
     from engine.runners.torch_runner import TorchRunner
-    from engine.runners.torch_sampler import Sampler
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    vocab_size = _vocab_size(checkpoint, tokenizer)
     return _Loaded(
-        lambda end_token_ids: TorchRunner(
-            model, Sampler(end_token_ids), counts, block_size=BLOCK_SIZE, vocab_size=vocab_size
-        ),
+        TorchRunner(model, counts, block_size=BLOCK_SIZE, vocab_size=_vocab_size(checkpoint, tokenizer)),
         tokenizer,
         quantization=checkpoint.quantization,
         arithmetic=precision.dtype,
@@ -231,7 +224,6 @@ def _scheduler(options: EngineOptions, counts: BlockCounts, config: Gemma3TextCo
             counts,
             block_size=BLOCK_SIZE,
             window=config.sliding_window,
-            enable_prefix_caching=options.prefix_caching,
         ),
     )
 
@@ -290,6 +282,6 @@ def _info(
     )
 
 
-def _default_sampling(generation_config: Mapping[str, object]) -> dict[str, float]:
+def _default_sampling(generation_config: abc.Mapping[str, object]) -> dict[str, float]:
     found = {name: generation_config.get(name) for name in ("temperature", "top_k", "top_p")}
     return {name: value for name, value in found.items() if isinstance(value, int | float) and value >= 0}
