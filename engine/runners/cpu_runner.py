@@ -10,8 +10,12 @@ from itertools import islice
 
 from engine.kv_cache_manager import BlockCounts
 from engine.runners.model_runner import SequenceResult, result_of
+from engine.sampling_params import SETTINGS
 from engine.sequence import Batch, SamplingRow, ScheduledSequence
-from gemma3.cpu.model import CpuModel, Row, Segment
+from gemma3.cpu.model import CpuModel, RowRequest, Segment
+
+# The settings that shape a row, and the values with which the core leaves the logits as they are.
+_NEUTRAL = {name: getattr(RowRequest(0), name) for name, setting in SETTINGS.items() if setting.shapes_row}
 
 
 class CpuRunner:
@@ -24,7 +28,7 @@ class CpuRunner:
     def run(self, batch: Batch) -> list[SequenceResult]:
         token_ids: list[int] = []
         segments: list[Segment] = []
-        rows: list[Row] = []
+        rows: list[RowRequest] = []
         for item in batch.scheduled:
             rows += _rows(item, len(token_ids))
             token_ids += item.row_token_ids
@@ -38,11 +42,12 @@ def _segment(item: ScheduledSequence) -> Segment:
     return Segment(item.start, item.num_rows, item.seq.global_table.block_ids, sliding.block_ids, sliding.first_block)
 
 
-def _rows(item: ScheduledSequence, first_row: int) -> list[Row]:
+def _rows(item: ScheduledSequence, first_row: int) -> list[RowRequest]:
     """The rows that are asked about the prompt, then those that choose a token."""
     num_logprobs = item.seq.params.prompt_logprobs or 0
     prompt_rows = [
-        Row(row, num_logprobs=num_logprobs, target=target) for row, target in enumerate(item.prompt_targets, first_row)
+        RowRequest(row, num_logprobs=num_logprobs, target=target)
+        for row, target in enumerate(item.prompt_targets, first_row)
     ]
     first_sampling_row = first_row + item.num_scheduled_tokens - 1
     return prompt_rows + [
@@ -50,27 +55,22 @@ def _rows(item: ScheduledSequence, first_row: int) -> list[Row]:
     ]
 
 
-def _sampling_row(wanted: SamplingRow, row: int) -> Row:
-    """The row that chooses a token; whatever does not apply keeps its default, which costs nothing."""
-    params = wanted.params
-    settings: dict[str, object] = {}
+def _sampling_row(wanted: SamplingRow, row: int) -> RowRequest:
+    """The row that chooses a token; whatever does not apply keeps its neutral value, which costs nothing."""
+    params, seq = wanted.params, wanted.seq
+    request = RowRequest(row, num_logprobs=-1 if params.logprobs is None else params.logprobs)
+    for name, neutral in _NEUTRAL.items():
+        value = getattr(params, name)
+        if value != neutral:
+            setattr(request, name, value)
     if params.temperature > 0:
-        settings["temperature"] = params.temperature
-        settings["top_k"], settings["top_p"], settings["min_p"] = params.top_k, params.top_p, params.min_p
-        settings["uniform"] = wanted.uniform
+        request.uniform = wanted.uniform
     if params.repetition_penalty != 1.0:
-        settings["repetition_penalty"] = params.repetition_penalty
-        settings["seen"] = list(set(wanted.token_ids))
+        request.seen = list(set(wanted.token_ids))
     if params.frequency_penalty or params.presence_penalty:
-        counts = Counter(wanted.output_token_ids)
-        settings["frequency_penalty"] = params.frequency_penalty
-        settings["presence_penalty"] = params.presence_penalty
-        settings["output_ids"], settings["output_counts"] = list(counts), list(counts.values())
+        request.output_counts = list(Counter(wanted.output_token_ids).items())
     if params.logit_bias:
-        settings["bias_ids"] = list(params.logit_bias)
-        settings["bias_values"] = list(params.logit_bias.values())
+        request.logit_bias = list(params.logit_bias.items())
     if wanted.num_output_tokens < params.min_tokens:
-        settings["banned"] = list(wanted.seq.end_token_ids)
-    if params.logprobs is not None:
-        settings["num_logprobs"] = params.logprobs
-    return Row(row, **settings)  # type: ignore[arg-type]
+        request.banned = list(seq.end_token_ids)
+    return request

@@ -22,13 +22,20 @@ from engine.runners.model_runner import SequenceResult
 ENDS = frozenset({1, 106})
 
 
-@dataclass
 class FakeRow:
-    row: int
-    settings: Mapping[str, Any]
+    """Remembers whatever it is told beside its number."""
 
     def __init__(self, row: int, **settings: Any) -> None:
-        self.row, self.settings = row, settings
+        self.__dict__ |= {"row": row} | {name: value for name, value in settings.items() if value != -1}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "row"}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FakeRow) and self.__dict__ == other.__dict__
+
+    __hash__ = None
 
 
 @dataclass
@@ -64,7 +71,7 @@ class FakeModel:
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeModel]:
-    monkeypatch.setattr(cpu_runner, "Row", FakeRow)
+    monkeypatch.setattr(cpu_runner, "RowRequest", FakeRow)
     monkeypatch.setattr(cpu_runner, "Segment", FakeSegment)
     return FakeModel()
 
@@ -121,18 +128,12 @@ def test_what_a_row_is_told(runner: CpuRunner, model: FakeModel) -> None:
         return row_of(runner, model, sequence(prompt, output, num_computed=5, **params))
 
     assert told() == {}
-    assert told(top_k=5, top_p=0.5, min_p=0.1) == {}, "argmax needs none of them"
     drawn = {"temperature": 0.5, "top_k": 5, "top_p": 0.5, "min_p": 0.1, "uniform": uniform(5, 6, 2)}
     assert told(index=2, temperature=0.5, top_k=5, top_p=0.5, min_p=0.1) == drawn
     seen = told(repetition_penalty=1.5)
     assert (seen["repetition_penalty"], sorted(seen["seen"])) == (1.5, [2, 10, 11, 12])
-    assert told(frequency_penalty=0.5) == {
-        "frequency_penalty": 0.5,
-        "presence_penalty": 0.0,
-        "output_ids": [12, 10],
-        "output_counts": [2, 1],
-    }
-    assert told(logit_bias={7: 1.5, 8: -100}) == {"bias_ids": [7, 8], "bias_values": [1.5, -100]}
+    assert told(frequency_penalty=0.5) == {"frequency_penalty": 0.5, "output_counts": [(12, 2), (10, 1)]}
+    assert told(logit_bias={7: 1.5, 8: -100}) == {"logit_bias": [(7, 1.5), (8, -100)]}
     assert sorted(told(min_tokens=4)["banned"]) == [1, 106]
     assert told(min_tokens=3) == {}
     assert told(logprobs=0) == {"num_logprobs": 0}
@@ -170,7 +171,7 @@ def test_drafts_are_verified_in_the_same_step(runner: CpuRunner, model: FakeMode
     assert model.segments[0].num_tokens == 4
     assert [row.row for row in model.rows] == [0, 1, 2, 3]
     assert [row.settings["uniform"] for row in model.rows] == [uniform(5, position, 0) for position in (3, 4, 5, 6)]
-    assert [row.settings["output_ids"] for row in model.rows[:2]] == [[11], [11, 20]]
+    assert [row.settings["output_counts"] for row in model.rows[:2]] == [[(11, 1)], [(11, 1), (20, 1)]]
     assert ["banned" in row.settings for row in model.rows] == [True, True, False, False]
     assert result.token_ids == (20, 21, 99)
 

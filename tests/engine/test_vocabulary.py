@@ -85,7 +85,7 @@ def _model(num_rows: int) -> "tiny.OracleModel":
 def test_the_core_chooses_among_the_first_rows_alone(padded: Path, scheme: str) -> None:
     """Greedily by two planes too, though the last panel of 16 rows holds some without a piece."""
     pytest.importorskip("gemma3.cpu._native", reason="the native core was not compiled")
-    from gemma3.cpu.model import CpuModel, Row, Segment
+    from gemma3.cpu.model import CpuModel, RowRequest, Segment
     from gemma3.cpu.packed_file import load_packed
 
     checkpoint = open_checkpoint(padded)
@@ -96,7 +96,7 @@ def test_the_core_chooses_among_the_first_rows_alone(padded: Path, scheme: str) 
         model = CpuModel(replace(checkpoint.config, vocab_size=vocab_size), packed, num_threads=1)
         model.allocate_kv(1, 1)
         logits.append(model.logits(prompt, segments, range(4)))
-        chosen = [sampled.token_id for sampled in model.step(prompt, segments, [Row(i) for i in range(4)])]
+        chosen = [sampled.token_id for sampled in model.step(prompt, segments, [RowRequest(i) for i in range(4)])]
         assert chosen == logits[-1].argmax(1).tolist()
     assert np.array_equal(logits[0][:, : tiny.VOCAB], logits[1])
     assert (logits[0].argmax(1) >= tiny.VOCAB).any(), "the rows without a piece are not tempting"

@@ -6,6 +6,7 @@ in its interval of the running sum, widened by ``EDGE``.
 
 import math
 import random
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,7 @@ from gemma3 import cpu
 if (reason := cpu.why_unavailable()) is not None:
     pytest.skip(reason, allow_module_level=True)
 
-from gemma3.cpu._native import Row, Sampled
+from gemma3.cpu._native import RowRequest, Sampled
 from gemma3.cpu._native import sample as native_sample
 
 VOCAB = 2_000
@@ -37,7 +38,14 @@ Logits = NDArray[np.float32]
 
 def sample(logits: Logits, **settings: object) -> Sampled:
     """On a copy, since the core adjusts the logits where they are."""
-    return native_sample(logits.copy(), Row(0, **settings))
+    return native_sample(logits.copy(), request(**settings))
+
+
+def request(*, num_logprobs: int = -1, target: int = -1, **settings: object) -> RowRequest:
+    row = RowRequest(0, num_logprobs=num_logprobs, target=target)
+    for name, value in settings.items():
+        setattr(row, name, value)
+    return row
 
 
 def random_logits(rng: random.Random, vocab_size: int) -> Logits:
@@ -72,25 +80,15 @@ def random_sequence(rng: random.Random, vocab_size: int) -> Sequence:
     return seq
 
 
-def native_row(seq: Sequence) -> Row:
+def native_row(seq: Sequence) -> RowRequest:
     """Everything is passed on, needed or not."""
     params, output = seq.params, seq.output_token_ids
-    distinct = sorted(set(output))
-    return Row(
-        0,
-        temperature=params.temperature,
-        top_k=params.top_k,
-        top_p=params.top_p,
-        min_p=params.min_p,
+    return request(
+        **{name: getattr(params, name) for name, setting in RANGES.items() if setting.shapes_row},
         uniform=uniform(params.seed, seq.num_tokens, seq.index),
-        repetition_penalty=params.repetition_penalty,
-        frequency_penalty=params.frequency_penalty,
-        presence_penalty=params.presence_penalty,
         seen=sorted(set(seq.token_ids)),
-        output_ids=distinct,
-        output_counts=[output.count(token_id) for token_id in distinct],
-        bias_ids=list(params.logit_bias),
-        bias_values=list(params.logit_bias.values()),
+        output_counts=sorted(Counter(output).items()),
+        logit_bias=list(params.logit_bias.items()),
         banned=[END] if len(output) < params.min_tokens else [],
         num_logprobs=-1 if params.logprobs is None else params.logprobs,
     )
@@ -217,7 +215,7 @@ def test_the_same_row_gives_the_same_bits(settings: dict[str, float]) -> None:
     for shift in (1, 3, 16):
         moved = np.empty(FULL_VOCAB + shift, np.float32)[shift:]
         moved[:] = logits
-        again = native_sample(moved, Row(0, uniform=0.6, **settings))
+        again = native_sample(moved, request(uniform=0.6, **settings))
         assert (again.token_id, again.logprob, again.top) == (first.token_id, first.logprob, first.top)
 
 
@@ -347,8 +345,7 @@ def test_log_probabilities_are_of_the_model_itself() -> None:
     changes = {
         "seen": [17],
         "repetition_penalty": 2.0,
-        "bias_ids": [17],
-        "bias_values": [100.0],
+        "logit_bias": [(17, 100.0)],
         "banned": [int(logits.argmax())],
     }
     sampled = sample(logits, temperature=0.5, top_k=3, num_logprobs=20, **changes)
@@ -380,10 +377,24 @@ def test_a_target_is_reported_and_nothing_is_chosen() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"seen": [-1]}, {"output_ids": [VOCAB], "output_counts": [1]}, {"bias_ids": [2**31 - 1], "bias_values": [1.0]},
-     {"banned": [VOCAB]}, {"target": VOCAB}, {"bias_ids": [1]}, {"output_ids": [1, 2], "output_counts": [1]}],
+    [{"seen": [-1]}, {"output_counts": [(VOCAB, 1)]}, {"logit_bias": [(2**31 - 1, 1.0)]}, {"banned": [VOCAB]},
+     {"target": VOCAB}],
     ids=str,
 )  # fmt: skip
 def test_what_lies_outside_the_vocabulary_is_refused(settings: dict[str, list[int]]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
         sample(np.zeros(VOCAB, np.float32), **settings)
+
+
+def test_every_setting_that_shapes_a_row_is_an_attribute_of_it() -> None:
+    """And at first has a value that changes nothing: the table's default, but for the temperature, which is greedy."""
+    row = RowRequest(0)
+    shaping = {name: setting for name, setting in RANGES.items() if setting.shapes_row}
+    assert {name: getattr(row, name) for name in shaping} == {
+        name: 0.0 if name == "temperature" else setting.default for name, setting in shaping.items()
+    }
+    for name, setting in shaping.items():
+        setattr(row, name, setting.high)
+        assert getattr(row, name) == setting.high
+    with pytest.raises(AttributeError):
+        row.not_a_setting = 1.0
