@@ -9,6 +9,7 @@ from collections import abc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict
 
 from engine.engine_core import EngineCore
 from engine.engine_info import ModelInfo
@@ -57,6 +58,23 @@ class EngineOptions:
     generation_config: str = "auto"
     prefix_caching: bool = True
     max_num_waiting: int = 1_024
+
+
+class EngineKeywords(TypedDict, total=False):
+    """The fields of ``EngineOptions`` but the model, as keywords of ``LLMEngine``. A test holds the two equal."""
+
+    served_model_name: str | None
+    max_model_len: int | None
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    kv_cache_memory: int
+    quantization: str
+    dtype: str
+    device: str
+    threads: int | None
+    generation_config: str
+    prefix_caching: bool
+    max_num_waiting: int
 
 
 @dataclass(frozen=True, slots=True)
