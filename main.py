@@ -13,16 +13,16 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from engine.engine_core import EngineCore
-    from engine.loading import LoadedEngine
+    from engine.llm_engine import LLMEngine
+    from engine.sampling_params import SamplingParams
 # One sequence of 32,768 tokens needs 110 MiB in bfloat16; memory is taken as the context grows.
 KV_CACHE_BYTES = 256 << 20
-REQUEST_ID = "main"
 EXAMPLE = "Once upon a time"
 
 log = logging.getLogger("gemma3")
@@ -69,14 +69,10 @@ def _add_sampling_flags(parser: argparse.ArgumentParser) -> None:
 class Session:
     """Everything loaded, and when the program began (seconds, ``time.perf_counter``)."""
 
-    engine: "LoadedEngine"
+    engine: "LLMEngine"
     args: argparse.Namespace
     began_s: float
     loaded_s: float
-
-    @property
-    def core(self) -> "EngineCore":
-        return self.engine.core
 
     @property
     def context_length(self) -> int:
@@ -85,21 +81,22 @@ class Session:
 
 def load(args: argparse.Namespace, began_s: float) -> Session:
     """Find, check and load the weights."""
-    from engine.loading import EngineOptions, load_engine
+    from engine.llm_engine import LLMEngine
     from gemma3.progress import LoadingBar
 
-    options = EngineOptions(
-        model=args.model,
-        max_num_seqs=1,
-        kv_cache_memory=KV_CACHE_BYTES,
-        quantization=args.quantization,
-        dtype=args.dtype,
-        device=args.device,
-        threads=args.threads,
-    )
     bar = LoadingBar(is_shown=not args.quiet and sys.stderr.isatty())
     try:
-        engine = load_engine(options, beside=Path(__file__).resolve().parent, progress=bar)
+        engine = LLMEngine(
+            args.model,
+            beside=Path(__file__).resolve().parent,
+            progress=bar,
+            max_num_seqs=1,
+            kv_cache_memory=KV_CACHE_BYTES,
+            quantization=args.quantization,
+            dtype=args.dtype,
+            device=args.device,
+            threads=args.threads,
+        )
     finally:
         bar.close()
     return Session(engine, args, began_s, time.perf_counter())
@@ -107,42 +104,41 @@ def load(args: argparse.Namespace, began_s: float) -> Session:
 
 def write_answer(session: Session, token_ids: Sequence[int], stop: Sequence[str], stop_token_ids: Sequence[int]) -> str:
     """Stream one continuation to standard output; afterwards a line of figures. Ctrl-C ends the answer early."""
+    from engine.errors import EngineError
+
     asked_s, first_s, num_tokens, text = time.perf_counter(), 0.0, 0, ""
-    _add_request(session, token_ids, stop, stop_token_ids)
+    params = _sampling_params(session, len(token_ids), stop, stop_token_ids)
     try:
-        while session.core.has_unfinished_requests:
-            result = session.core.step()
-            for error in result.errors.values():
-                raise ValueError(str(error)) from error
-            for delta in (delta for output in result.outputs for delta in output.deltas):
+        with closing(session.engine.stream(token_ids, params)) as outputs:
+            for delta in (delta for output in outputs for delta in output.deltas):
                 first_s = first_s or time.perf_counter()
                 num_tokens += len(delta.token_ids)
                 text += delta.text
                 print(delta.text, end="", flush=True)
+    except EngineError as error:
+        raise ValueError(str(error)) from error
     except KeyboardInterrupt:
-        session.core.abort_request(REQUEST_ID)
         log.info("\n(stopped)")
     print(flush=True)
     _log_figures(session, asked_s, first_s, num_tokens)
     return text
 
 
-def _add_request(
-    session: Session, token_ids: Sequence[int], stop: Sequence[str], stop_token_ids: Sequence[int]
-) -> None:
+def _sampling_params(
+    session: Session, num_prompt_tokens: int, stop: Sequence[str], stop_token_ids: Sequence[int]
+) -> "SamplingParams":
     from engine.sampling_params import SamplingParams
 
     args = session.args
-    params = SamplingParams(
+    return SamplingParams(
         temperature=args.temperature,
         top_k=args.top_k,
         top_p=args.top_p,
         seed=args.seed,
-        max_tokens=min(args.max_new_tokens, session.context_length - len(token_ids)),
+        max_tokens=min(args.max_new_tokens, session.context_length - num_prompt_tokens),
         stop=tuple(stop),
         stop_token_ids=tuple(stop_token_ids),
     )
-    session.core.add_request(REQUEST_ID, token_ids, params)
 
 
 def _log_figures(session: Session, asked_s: float, first_s: float, num_tokens: int) -> None:
@@ -160,7 +156,7 @@ def _log_figures(session: Session, asked_s: float, first_s: float, num_tokens: i
 
 def complete(session: Session, prompt: str) -> None:
     """Write the prompt and its continuation; with ``--quiet`` the continuation alone."""
-    token_ids = _window(session, session.engine.tokenizer.encode(prompt, add_bos=True))
+    token_ids = _window(session, session.engine.loaded.tokenizer.encode(prompt, add_bos=True))
     if not session.args.quiet:
         print(prompt, end="", flush=True)
     write_answer(session, token_ids, (), ())
@@ -184,7 +180,7 @@ def prompt_without_argument() -> str:
 def chat(session: Session) -> None:
     """Talk until the input ends. The whole history is rendered anew for every turn; what was computed is found in the cache."""
     history: list[tuple[str, str]] = []
-    style = session.engine.chat_style.value
+    style = session.engine.loaded.chat_style.value
     log.info("Chatting with %s. /reset forgets, /exit ends, Ctrl-C stops an answer.", style)
     while (line := _read_line()) is not None:
         if line == "/reset":
@@ -192,7 +188,7 @@ def chat(session: Session) -> None:
             log.info("(forgotten)")
         elif line:
             history.append(("user", line))
-            prompt = session.engine.render_chat(history)
+            prompt = session.engine.loaded.render_chat(history)
             answer = write_answer(session, _window(session, prompt.token_ids), prompt.stop, prompt.stop_token_ids)
             history.append(("assistant", answer.strip()))
 
