@@ -1,6 +1,7 @@
 """Gemma 3 270M on the command line.
 
     python main.py "Once upon a time"     continue a text
+    python main.py                        continue the standard input, or an example
     python main.py chat                   talk (/reset forgets, /exit or Ctrl-D ends, Ctrl-C stops an answer)
     python main.py serve                  serve it with OpenAI's API (the flags of openai_api.run)
 
@@ -11,123 +12,91 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
-    from engine.engine_core import EngineCore
-    from engine.loading import LoadedEngine
-
+    from engine.llm_engine import LLMEngine
+    from engine.sampling_params import SamplingParams
 # One sequence of 32,768 tokens needs 110 MiB in bfloat16; memory is taken as the context grows.
 KV_CACHE_BYTES = 256 << 20
-REQUEST_ID = "main"
+EXAMPLE = "Once upon a time"
 
 log = logging.getLogger("gemma3")
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
+    from engine.flags import add_model_flags
+
     parser = argparse.ArgumentParser(
         prog="main.py",
         description="Write text with Gemma 3 270M.",
         epilog="The words 'chat' and 'serve' are commands; 'main.py serve --help' lists the server's own flags.",
     )
-    parser.add_argument("prompt", help="the text to continue, or 'chat' to talk")
-    parser.add_argument("--model", help="a directory, a .gguf file, OWNER/NAME on the Hub, '270m' or '270m-it'")
-    parser.add_argument("--max-new-tokens", type=_number(int, 1, 1_000_000), default=128, metavar="N")
     parser.add_argument(
-        "--temperature", type=_number(float, 0.0, 2.0), default=0.0, help="0 (default) takes the likeliest"
+        "prompt",
+        nargs="?",
+        help="The text to continue, or 'chat' to talk (default: the standard input; on a terminal, an example).",
     )
-    parser.add_argument("--top-k", type=_number(int, 1, 1_000_000), help="draw from the K likeliest tokens only")
-    parser.add_argument("--top-p", type=_number(float, 1e-6, 1.0), help="draw from the likeliest tokens that make up P")
-    parser.add_argument("--seed", type=_number(int, 0, 2**63 - 1), help="the same seed gives the same text")
-    parser.add_argument(
-        "--quantization",
-        choices=("auto", "none", "int8", "int4"),
-        default="auto",
-        help="int8, int4: the native CPU core; none: torch; auto (default): int8 on a CPU, unless --dtype is given",
-    )
-    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto", help="of torch")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=_number(int, 1, 1_024), help="CPU threads (default: one per core)")
-    parser.add_argument("--quiet", action="store_true", help="no log lines, no figures")
+    _add_sampling_flags(parser)
+    add_model_flags(parser)
+    parser.add_argument("--quiet", action="store_true", help="Write the text alone, without log lines and figures.")
     return parser.parse_args(argv)
 
 
-def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
-    """An argparse type that names the range when a value is outside it."""
+def _add_sampling_flags(parser: argparse.ArgumentParser) -> None:
+    from engine.flags import count, number
+    from engine.sampling_params import SETTINGS
 
-    def convert(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not low <= value <= high:
-            words = "an integer" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text[:60]!r} is not {words} from {low:g} to {high:g}")
-        return value
+    def add(name: str, default: float | None, text: str) -> None:
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=number(SETTINGS[name]), default=default, metavar="N", help=text)
 
-    return convert
+    most = number(count(1_000_000))
+    parser.add_argument(
+        "--max-new-tokens", type=most, default=128, metavar="N", help="Write at most N tokens (default: 128)."
+    )
+    add("temperature", 0.0, "Draw at this temperature; 0 (default) takes the likeliest token.")
+    add("top_k", 0, "Draw from the N likeliest tokens only; 0 (default) keeps all.")
+    add("top_p", 1.0, "Draw from the likeliest tokens that make up this mass; 1 (default) keeps all.")
+    add("seed", None, "Write the same text for the same seed (default: another one at each start).")
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
     """Everything loaded, and when the program began (seconds, ``time.perf_counter``)."""
 
-    engine: "LoadedEngine"
+    engine: "LLMEngine"
     args: argparse.Namespace
     began_s: float
     loaded_s: float
-
-    @property
-    def core(self) -> "EngineCore":
-        return self.engine.core
 
     @property
     def context_length(self) -> int:
         return self.engine.info.max_model_len
 
 
-class LoadingBar:
-    """A progress bar that appears with the first news: most starts bring none, and need not import tqdm."""
-
-    def __init__(self, *, is_shown: bool) -> None:
-        self._is_shown = is_shown
-        self._bar: tqdm[None] | None = None
-
-    def __call__(self, num_done: int, num_steps: int) -> None:
-        if not self._is_shown:
-            return
-        if self._bar is None:
-            from tqdm import tqdm
-
-            self._bar = tqdm(desc="Loading", total=num_steps, leave=False)
-        self._bar.update(num_done - self._bar.n)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-
 def load(args: argparse.Namespace, began_s: float) -> Session:
     """Find, check and load the weights."""
-    from engine.loading import EngineOptions, load_engine
+    from engine.llm_engine import LLMEngine
+    from gemma3.progress import LoadingBar
 
-    options = EngineOptions(
-        model=args.model,
-        max_num_seqs=1,
-        kv_cache_memory=KV_CACHE_BYTES,
-        quantization=args.quantization,
-        dtype=args.dtype,
-        device=args.device,
-        threads=args.threads,
-    )
     bar = LoadingBar(is_shown=not args.quiet and sys.stderr.isatty())
     try:
-        engine = load_engine(options, beside=Path(__file__).resolve().parent, progress=bar)
+        engine = LLMEngine(
+            args.model,
+            beside=Path(__file__).resolve().parent,
+            progress=bar,
+            max_num_seqs=1,
+            kv_cache_memory=KV_CACHE_BYTES,
+            quantization=args.quantization,
+            dtype=args.dtype,
+            device=args.device,
+            threads=args.threads,
+        )
     finally:
         bar.close()
     return Session(engine, args, began_s, time.perf_counter())
@@ -135,42 +104,41 @@ def load(args: argparse.Namespace, began_s: float) -> Session:
 
 def write_answer(session: Session, token_ids: Sequence[int], stop: Sequence[str], stop_token_ids: Sequence[int]) -> str:
     """Stream one continuation to standard output; afterwards a line of figures. Ctrl-C ends the answer early."""
+    from engine.errors import EngineError
+
     asked_s, first_s, num_tokens, text = time.perf_counter(), 0.0, 0, ""
-    _add_request(session, token_ids, stop, stop_token_ids)
+    params = _sampling_params(session, len(token_ids), stop, stop_token_ids)
     try:
-        while session.core.has_unfinished_requests:
-            result = session.core.step()
-            for error in result.errors.values():
-                raise ValueError(str(error)) from error
-            for delta in (delta for output in result.outputs for delta in output.deltas):
+        with closing(session.engine.stream(token_ids, params)) as outputs:
+            for delta in (delta for output in outputs for delta in output.deltas):
                 first_s = first_s or time.perf_counter()
                 num_tokens += len(delta.token_ids)
                 text += delta.text
                 print(delta.text, end="", flush=True)
+    except EngineError as error:
+        raise ValueError(str(error)) from error
     except KeyboardInterrupt:
-        session.core.abort_request(REQUEST_ID)
         log.info("\n(stopped)")
     print(flush=True)
     _log_figures(session, asked_s, first_s, num_tokens)
     return text
 
 
-def _add_request(
-    session: Session, token_ids: Sequence[int], stop: Sequence[str], stop_token_ids: Sequence[int]
-) -> None:
+def _sampling_params(
+    session: Session, num_prompt_tokens: int, stop: Sequence[str], stop_token_ids: Sequence[int]
+) -> "SamplingParams":
     from engine.sampling_params import SamplingParams
 
     args = session.args
-    params = SamplingParams(
+    return SamplingParams(
         temperature=args.temperature,
-        top_k=args.top_k or 0,
-        top_p=args.top_p or 1.0,
+        top_k=args.top_k,
+        top_p=args.top_p,
         seed=args.seed,
-        max_tokens=min(args.max_new_tokens, session.context_length - len(token_ids)),
+        max_tokens=min(args.max_new_tokens, session.context_length - num_prompt_tokens),
         stop=tuple(stop),
         stop_token_ids=tuple(stop_token_ids),
     )
-    session.core.add_request(REQUEST_ID, token_ids, params)
 
 
 def _log_figures(session: Session, asked_s: float, first_s: float, num_tokens: int) -> None:
@@ -186,19 +154,33 @@ def _log_figures(session: Session, asked_s: float, first_s: float, num_tokens: i
     )
 
 
-def complete(session: Session) -> None:
-    """Continue ``args.prompt``."""
-    args = session.args
-    token_ids = _window(session, session.engine.tokenizer.encode(args.prompt, add_bos=True))
-    if not args.quiet:
-        print(args.prompt, end="", flush=True)
+def complete(session: Session, prompt: str) -> None:
+    """Write the prompt and its continuation; with ``--quiet`` the continuation alone."""
+    token_ids = _window(session, session.engine.loaded.tokenizer.encode(prompt, add_bos=True))
+    if not session.args.quiet:
+        print(prompt, end="", flush=True)
     write_answer(session, token_ids, (), ())
+
+
+def prompt_without_argument() -> str:
+    """The standard input if it is piped; on a terminal an example, with a line that says how to go on.
+
+    Raises:
+        ValueError: the standard input is empty.
+    """
+    if sys.stdin is not None and sys.stdin.isatty():
+        log.info('An example; give a text of your own: python main.py "%s", or talk: python main.py chat', EXAMPLE)
+        return EXAMPLE
+    text = sys.stdin.read().removesuffix("\n") if sys.stdin is not None else ""
+    if not text.strip():
+        raise ValueError("the standard input is empty; give the text to continue as an argument, or pipe it.")
+    return text
 
 
 def chat(session: Session) -> None:
     """Talk until the input ends. The whole history is rendered anew for every turn; what was computed is found in the cache."""
     history: list[tuple[str, str]] = []
-    style = session.engine.chat_style.value
+    style = session.engine.loaded.chat_style.value
     log.info("Chatting with %s. /reset forgets, /exit ends, Ctrl-C stops an answer.", style)
     while (line := _read_line()) is not None:
         if line == "/reset":
@@ -206,7 +188,7 @@ def chat(session: Session) -> None:
             log.info("(forgotten)")
         elif line:
             history.append(("user", line))
-            prompt = session.engine.render_chat(history)
+            prompt = session.engine.loaded.render_chat(history)
             answer = write_answer(session, _window(session, prompt.token_ids), prompt.stop, prompt.stop_token_ids)
             history.append(("assistant", answer.strip()))
 
@@ -221,9 +203,11 @@ def _read_line() -> str | None:
 
 
 def _window(session: Session, token_ids: Sequence[int]) -> Sequence[int]:
-    """The last tokens of a prompt that leave room for the answer, but at least half a context of them."""
-    context_length = session.context_length
-    kept = token_ids[-max(context_length - session.args.max_new_tokens, context_length // 2, 1) :]
+    """The part of a prompt that the model sees, with a notice if that is not all."""
+    from gemma3.text.window import window
+
+    max_new_tokens: int = session.args.max_new_tokens
+    kept = window(token_ids, context_length=session.context_length, max_new_tokens=max_new_tokens)
     if len(kept) < len(token_ids):
         num_tokens, num_kept = len(token_ids), len(kept)
         log.warning("The prompt has %d tokens; only the last %d fit the context and are used.", num_tokens, num_kept)
@@ -241,8 +225,12 @@ def main(argv: Sequence[str]) -> int:
     for name in ("httpx", "httpx2", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
+        prompt = prompt_without_argument() if args.prompt is None else args.prompt
         session = load(args, began_s)
-        (chat if args.prompt == "chat" else complete)(session)
+        if args.prompt == "chat":
+            chat(session)
+        else:
+            complete(session, prompt)
     except ValueError as error:  # what a person can put right, and it says how
         print(f"main.py: error: {error}", file=sys.stderr)
         return 2

@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 
 from gemma3.checkpoints.checkpoint import open_checkpoint
 from gemma3.checkpoints.locate import locate_weights
-from gemma3.checkpoints.tensor_names import HEAD, no_progress
+from gemma3.checkpoints.tensor_names import HEAD
 from gemma3.config import Gemma3TextConfig
+from gemma3.torch_model.load import load_tensors
 
 SIZES = (
     "vocab_size",
@@ -56,7 +57,7 @@ def main() -> None:
     args = flags.parse_args()
     checkpoint = open_checkpoint(locate_weights(None, beside=ROOT).path)
     dtype = getattr(torch, args.dtype)
-    tensors = checkpoint.load_tensors("float32", no_progress)
+    tensors = load_tensors(checkpoint, "float32")
     args.folder.mkdir(exist_ok=True)
     weights = {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items() if name != HEAD}
     save_file(weights, args.folder / "model.safetensors", metadata={"format": "pt"})

@@ -24,7 +24,7 @@ class ModelInfo:
         created: unix seconds.
         max_model_len: tokens of prompt and completion together.
         quantization: "int8" or "int4" on the native core; else what the weights were before: "none", or a GGUF's type.
-        dtype: of what flows between the matrix products.
+        dtype: type of the activations, the values between the matrix products.
         system_fingerprint: names weights, precision, kernels and version; the same fingerprint and seed give the same bytes.
         default_sampling: ``temperature``, ``top_k``, ``top_p`` of the checkpoint's generation_config.json; may be empty.
     """

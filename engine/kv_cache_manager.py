@@ -122,22 +122,20 @@ class PrefixHit:
 class KVCacheManager:
     """Gives blocks to sequences and takes them back."""
 
-    def __init__(
-        self, counts: BlockCounts, *, block_size: int, window: int, enable_prefix_caching: bool = True
-    ) -> None:
+    def __init__(self, counts: BlockCounts, *, block_size: int, window: int) -> None:
         if window < 1:
             raise ValueError(f"window={window} must be at least 1.")
         self.block_size = block_size
         self.window = window
         self.counts = counts
-        self.enable_prefix_caching = enable_prefix_caching
         self._global = LayerPool(counts.num_global, block_size=block_size, window=WHOLE_CONTEXT)
         self._sliding = LayerPool(counts.num_sliding, block_size=block_size, window=window)
 
     @property
     def usage(self) -> float:
         """0 to 1: how full the fuller of the two pools is."""
-        return max(layers.pool.num_used / layers.pool.num_blocks for layers in (self._global, self._sliding))
+        used = self.num_used
+        return max(used.num_global / self.counts.num_global, used.num_sliding / self.counts.num_sliding)
 
     @property
     def num_used(self) -> BlockCounts:
@@ -161,23 +159,22 @@ class KVCacheManager:
         ``[L - window + 1, L)``, the keys that the query at position L sees. Prompt logprobs need every row of the
         prompt: no reuse.
         """
-        salt = "" if self.enable_prefix_caching else seq.request_id  # siblings share a prefix in either case
         if seq.wants_prompt_logprobs:
-            return PrefixHit(0, [], [], salt)
-        global_ids, sliding_ids = self._find_blocks(seq, salt)
+            return PrefixHit(0, [], [], seq.prefix_salt)
+        global_ids, sliding_ids = self._find_blocks(seq)
         end = self._last_usable_end(sliding_ids)
         if end == 0:
-            return PrefixHit(0, [], [], salt)
+            return PrefixHit(0, [], [], seq.prefix_salt)
         first_visible = self._sliding.first_visible_block(end * self.block_size)
         visible_ids = [block_id for block_id in sliding_ids[first_visible:end] if block_id is not None]
         prefix_id = self._global.pool.prefix_id(global_ids[end - 1])
         return PrefixHit(end * self.block_size, global_ids[:end], visible_ids, prefix_id)
 
-    def _find_blocks(self, seq: Sequence, salt: str) -> tuple[list[int], list[int | None]]:
+    def _find_blocks(self, seq: Sequence) -> tuple[list[int], list[int | None]]:
         """The blocks of the longest prefix in the global pool, and for each its counterpart in the sliding pool."""
         global_ids: list[int] = []
         sliding_ids: list[int | None] = []
-        parent: int | str = salt
+        parent: int | str = seq.prefix_salt
         for block in range((seq.num_tokens - 1) // self.block_size):
             key = PrefixKey(parent, self._tokens_of(seq, block))
             block_id = self._global.pool.find(key)

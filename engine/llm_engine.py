@@ -5,19 +5,25 @@ from engine import LLMEngine, SamplingParams
 engine = LLMEngine("270m-it")
 for answer in engine.generate(["The capital of France is", ...], SamplingParams(max_tokens=32)):
     print(answer.texts[0])
+
+Owns the loop that steps for the calling thread; ``stream`` and ``generate`` are its two readers.
 """
 
-from collections.abc import Sequence
+from collections import abc, deque
 from dataclasses import dataclass
-
-from tqdm import tqdm
+from pathlib import Path
+from typing import Unpack
 
 from engine.engine_core import EngineCore
 from engine.engine_info import ModelInfo
 from engine.errors import EngineError
-from engine.loading import EngineOptions, load_engine
+from engine.loading import EngineKeywords, EngineOptions, LoadedEngine, load_engine
 from engine.outputs import FinishReason, RequestOutput
 from engine.sampling_params import SamplingParams
+from gemma3.progress import Progress, no_progress
+
+Prompt = str | abc.Sequence[int]
+_News = RequestOutput | EngineError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,28 +38,63 @@ class GeneratedAnswer:
 
 
 class LLMEngine:
-    """An engine of its own for the calling thread; the options are those of ``EngineOptions``.
+    """An engine of its own for the calling thread; the keywords are those of ``EngineOptions``.
+
+    ``loaded`` has what was loaded: the model's tokenizer and its form of a chat.
 
     Raises:
         ValueError: no weights, damaged weights, or options that do not fit; the text says what to do.
     """
 
-    def __init__(self, model: str | None = None, **options: object) -> None:
-        self._loaded = load_engine(EngineOptions(model=model, **options))  # type: ignore[arg-type]
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        beside: Path | None = None,
+        progress: Progress = no_progress,
+        **options: Unpack[EngineKeywords],
+    ) -> None:
+        self.loaded: LoadedEngine = load_engine(EngineOptions(model=model, **options), beside=beside, progress=progress)
         self._num_requests = 0
+        self._news: dict[str, deque[_News]] = {}
 
     @property
     def core(self) -> EngineCore:
         """For callers that want to step by themselves."""
-        return self._loaded.core
+        return self.loaded.core
 
     @property
     def info(self) -> ModelInfo:
-        return self._loaded.info
+        return self.loaded.info
+
+    def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> abc.Generator[RequestOutput, None, None]:
+        """The outputs of one request as they come; it is queued when the first is asked for.
+
+        Closing the generator early aborts the request. Several may be iterated in turns: they share the steps.
+
+        Raises:
+            RequestError: the prompt or a field cannot be served.
+            StepError: the request failed in a step.
+        """
+        (request_id,) = self._add_all([self._encode(prompt)], params or SamplingParams())
+        news = self._news[request_id]
+        try:
+            while True:
+                while not news:
+                    self._step()
+                item = news.popleft()
+                if isinstance(item, EngineError):
+                    raise item
+                yield item
+                if item.finished:
+                    return
+        finally:
+            del self._news[request_id]
+            self.core.abort_request(request_id)
 
     def generate(
         self,
-        prompts: Sequence[str | Sequence[int]],
+        prompts: abc.Sequence[Prompt],
         params: SamplingParams | None = None,
         *,
         show_progress: bool = True,
@@ -65,27 +106,32 @@ class LLMEngine:
         Raises:
             RequestError: a prompt or a field cannot be served; nothing has been computed then.
         """
+        from tqdm import tqdm  # the command line streams, and starts without it
+
         params = params or SamplingParams()
         token_ids = [self._encode(prompt) for prompt in prompts]
         requests = self._add_all(token_ids, params)
-        news: dict[str, list[RequestOutput]] = {request_id: [] for request_id in requests}
-        errors: dict[str, EngineError] = {}
         with tqdm(total=len(requests), disable=None if show_progress else True, unit="prompt") as bar:
             while self.core.has_unfinished_requests:
-                result = self.core.step()
-                errors.update(result.errors)
-                for output in result.outputs:
-                    news[output.request_id].append(output)
-                bar.update(sum(output.finished for output in result.outputs) + len(result.errors))
+                bar.update(self._step())
         return [
-            _fold(ids, params.n, news[request_id], errors.get(request_id))
+            _fold(ids, params.n, self._news.pop(request_id))
             for ids, request_id in zip(token_ids, requests, strict=True)
         ]
 
-    def _encode(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
-        return tuple(self._loaded.tokenizer.encode(prompt, add_bos=True) if isinstance(prompt, str) else prompt)
+    def _step(self) -> int:
+        """Compute a step and lay its news where each request looks for them. Returns how many requests it ended."""
+        result = self.core.step()
+        told: list[tuple[str, _News]] = [(output.request_id, output) for output in result.outputs]
+        for request_id, item in [*told, *result.errors.items()]:
+            if request_id in self._news:
+                self._news[request_id].append(item)
+        return sum(output.finished for output in result.outputs) + len(result.errors)
 
-    def _add_all(self, prompts: Sequence[Sequence[int]], params: SamplingParams) -> list[str]:
+    def _encode(self, prompt: Prompt) -> tuple[int, ...]:
+        return tuple(self.loaded.tokenizer.encode(prompt, add_bos=True) if isinstance(prompt, str) else prompt)
+
+    def _add_all(self, prompts: abc.Sequence[abc.Sequence[int]], params: SamplingParams) -> list[str]:
         """Queue every prompt, or none."""
         added: list[str] = []
         try:
@@ -98,16 +144,19 @@ class LLMEngine:
             for request_id in added:
                 self.core.abort_request(request_id)
             raise
+        self._news |= {request_id: deque() for request_id in added}
         return added
 
 
-def _fold(
-    prompt: tuple[int, ...], num_answers: int, outputs: list[RequestOutput], error: EngineError | None
-) -> GeneratedAnswer:
+def _fold(prompt: tuple[int, ...], num_answers: int, news: abc.Iterable[_News]) -> GeneratedAnswer:
     texts, token_ids = [""] * num_answers, [list[int]() for _ in range(num_answers)]
     reasons: list[FinishReason | None] = [None] * num_answers
-    for output in outputs:
-        for delta in output.deltas:
+    error = None
+    for item in news:
+        if isinstance(item, EngineError):
+            error = item
+            continue
+        for delta in item.deltas:
             texts[delta.index] += delta.text
             token_ids[delta.index] += delta.token_ids
             reasons[delta.index] = delta.finish_reason

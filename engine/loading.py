@@ -5,10 +5,11 @@ The only place of this package that knows how a model comes into being. Runs on 
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import abc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict
 
 from engine.engine_core import EngineCore
 from engine.engine_info import ModelInfo
@@ -17,13 +18,12 @@ from engine.kv_cache_manager import BlockCounts, KVCacheLayout, KVCacheManager, 
 from engine.precision import Precision, choose_precision
 from engine.runners.model_runner import ModelRunner
 from engine.scheduler import Scheduler, SchedulerConfig
-from engine.sequence import Sequence as EngineSequence
 from gemma3 import __version__
-from gemma3.checkpoints.checkpoint import Checkpoint, content_hash, load_all, open_checkpoint
+from gemma3.checkpoints.checkpoint import Checkpoint, content_hash, open_checkpoint
 from gemma3.checkpoints.locate import TERMS, Located, locate_weights
-from gemma3.checkpoints.tensor_names import Progress, no_progress
 from gemma3.config import Gemma3TextConfig
 from gemma3.errors import ChatError
+from gemma3.progress import Progress, no_progress
 from gemma3.text.chat import ChatPrompt, ChatStyle, Message, render_chat
 from gemma3.text.tokenizer import Gemma3Tokenizer
 
@@ -60,6 +60,23 @@ class EngineOptions:
     max_num_waiting: int = 1_024
 
 
+class EngineKeywords(TypedDict, total=False):
+    """The fields of ``EngineOptions`` but the model, as keywords of ``LLMEngine``. A test holds the two equal."""
+
+    served_model_name: str | None
+    max_model_len: int | None
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    kv_cache_memory: int
+    quantization: str
+    dtype: str
+    device: str
+    threads: int | None
+    generation_config: str
+    prefix_caching: bool
+    max_num_waiting: int
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedEngine:
     """``core`` belongs to the thread that loaded it; the rest is plain and immutable."""
@@ -71,7 +88,7 @@ class LoadedEngine:
 
     def render_chat(
         self,
-        messages: Sequence[tuple[str, str]],
+        messages: abc.Sequence[tuple[str, str]],
         *,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
@@ -89,14 +106,11 @@ class LoadedEngine:
             raise RequestError(str(error), param="messages") from None
 
 
-MakeRunner = Callable[[Callable[[EngineSequence], frozenset[int]]], ModelRunner]
-
-
 @dataclass(frozen=True, slots=True)
 class _Loaded:
     """What became of the weights. ``arithmetic`` tells apart what may differ in the last bits."""
 
-    make_runner: MakeRunner
+    runner: ModelRunner
     tokenizer: Gemma3Tokenizer
     quantization: str
     arithmetic: str
@@ -126,14 +140,23 @@ def load_engine(
     is_tuned = checkpoint.is_instruction_tuned(tokenizer)
     core = EngineCore(
         scheduler,
-        loaded.make_runner,
+        loaded.runner,
         token_to_bytes=tokenizer.token_to_bytes,
-        vocab_size=checkpoint.config.vocab_size,
+        vocab_size=_vocab_size(checkpoint, tokenizer),
         eos_token_ids=_eos_token_ids(checkpoint, tokenizer, is_tuned=is_tuned),
+        enable_prefix_caching=options.prefix_caching,
     )
     info = _info(options, checkpoint, located, precision, loaded, is_tuned=is_tuned)
     log.info("Loaded %s (%s) in %.1f s", info.model_id, loaded.arithmetic, time.perf_counter() - began_s)
     return LoadedEngine(core, info, tokenizer, ChatStyle.GEMMA_TURNS if is_tuned else ChatStyle.TRANSCRIPT)
+
+
+def _vocab_size(checkpoint: Checkpoint, tokenizer: Gemma3Tokenizer) -> int:
+    """Ids that have both a row of the embedding and a piece of text: nobody may name others, and none is chosen.
+
+    An embedding is often padded with rows, to a multiple of 64.
+    """
+    return min(checkpoint.config.vocab_size, tokenizer.vocab_size)
 
 
 def _kv_value_bytes(precision: Precision) -> int:
@@ -146,19 +169,21 @@ def _load_native(
 ) -> _Loaded:
     """The native core; the tokenizer is built in a thread while weights are mapped or packed."""
     from engine.runners.cpu_runner import CpuRunner
+    from gemma3.cpu.load import load_packed
     from gemma3.cpu.model import BLOCK_SIZE as CORE_BLOCK_SIZE
     from gemma3.cpu.model import CpuModel
-    from gemma3.cpu.packed_file import load_packed
 
     assert precision.scheme is not None
     assert BLOCK_SIZE == CORE_BLOCK_SIZE
     with ThreadPoolExecutor(max_workers=1) as pool:
-        tokenizer = pool.submit(checkpoint.load_tokenizer)
+        loading_tokenizer = pool.submit(checkpoint.load_tokenizer)
         packed = load_packed(checkpoint, precision.scheme, progress=progress)
-        model = CpuModel(checkpoint.config, packed, num_threads=options.threads)
+        tokenizer = loading_tokenizer.result()
+        config = replace(checkpoint.config, vocab_size=_vocab_size(checkpoint, tokenizer))
+        model = CpuModel(config, packed, num_threads=options.threads)
         return _Loaded(
-            lambda end_token_ids: CpuRunner(model, end_token_ids, counts),
-            tokenizer.result(),
+            CpuRunner(model, counts),
+            tokenizer,
             quantization=model.scheme,
             arithmetic=f"{model.scheme}-{model.isa}",
         )
@@ -168,17 +193,25 @@ def _load_torch(
     options: EngineOptions, checkpoint: Checkpoint, precision: Precision, counts: BlockCounts, progress: Progress
 ) -> _Loaded:
     """The reference path."""
-    model, tokenizer = load_all(checkpoint, dtype=precision.dtype, device=precision.device, progress=progress)
-    import torch
+    from gemma3.torch_model.parallel_load import load_model_and_tokenizer
 
+    loaded = load_model_and_tokenizer(
+        checkpoint,
+        dtype=precision.dtype,
+        device=precision.device,
+        num_threads=options.threads,
+        progress=progress,
+    )
     from engine.runners.torch_runner import TorchRunner
-    from engine.runners.torch_sampler import Sampler
 
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
     return _Loaded(
-        lambda end_token_ids: TorchRunner(model, Sampler(end_token_ids), counts, block_size=BLOCK_SIZE),
-        tokenizer,
+        TorchRunner(
+            loaded.model,
+            counts,
+            block_size=BLOCK_SIZE,
+            vocab_size=_vocab_size(checkpoint, loaded.tokenizer),
+        ),
+        loaded.tokenizer,
         quantization=checkpoint.quantization,
         arithmetic=precision.dtype,
     )
@@ -218,7 +251,6 @@ def _scheduler(options: EngineOptions, counts: BlockCounts, config: Gemma3TextCo
             counts,
             block_size=BLOCK_SIZE,
             window=config.sliding_window,
-            enable_prefix_caching=options.prefix_caching,
         ),
     )
 
@@ -244,11 +276,13 @@ def _block_counts(options: EngineOptions, config: Gemma3TextConfig, *, num_bytes
 
 
 def _eos_token_ids(checkpoint: Checkpoint, tokenizer: Gemma3Tokenizer, *, is_tuned: bool) -> frozenset[int]:
-    """``<eos>``, the end of a turn where turns were trained, and what generation_config.json adds."""
+    """``<eos>``, the end of a turn where turns were trained, and what generation_config.json adds of the vocabulary."""
     configured = checkpoint.generation_config.get("eos_token_id", [])
     extra = [configured] if isinstance(configured, int) else configured
     ids = {tokenizer.eos_token_id, *(i for i in extra if isinstance(i, int))}
-    return frozenset(ids | {tokenizer.end_of_turn_id} if is_tuned else ids)
+    if is_tuned:
+        ids.add(tokenizer.end_of_turn_id)
+    return frozenset(ids.intersection(range(_vocab_size(checkpoint, tokenizer))))
 
 
 def _info(
@@ -266,7 +300,7 @@ def _info(
         created=int(located.path.stat().st_mtime),
         owned_by="google",
         max_model_len=options.max_model_len,
-        vocab_size=checkpoint.config.vocab_size,
+        vocab_size=_vocab_size(checkpoint, loaded.tokenizer),
         quantization=loaded.quantization,
         dtype=precision.dtype,
         is_instruction_tuned=is_tuned,
@@ -275,6 +309,6 @@ def _info(
     )
 
 
-def _default_sampling(generation_config: Mapping[str, object]) -> dict[str, float]:
+def _default_sampling(generation_config: abc.Mapping[str, object]) -> dict[str, float]:
     found = {name: generation_config.get(name) for name in ("temperature", "top_k", "top_p")}
     return {name: value for name, value in found.items() if isinstance(value, int | float) and value >= 0}

@@ -72,6 +72,6 @@ def _check_core(quantization: str, dtype: str, device: str) -> None:
 def _has_gpu() -> bool:
     if sys.platform == "darwin" or (sys.platform == "linux" and not any(path.exists() for path in _GPU_DRIVERS)):
         return False
-    import torch
+    from gemma3.torch_model.load import has_gpu
 
-    return torch.cuda.is_available()
+    return has_gpu()

@@ -24,13 +24,13 @@ What follows, with S = max_num_seqs and C = prefill_chunk_tokens (S + C <= max_n
 """
 
 from bisect import insort
-from collections.abc import Mapping
+from collections import abc
 from dataclasses import dataclass
 
 from engine.errors import RequestError
 from engine.kv_cache_manager import KVCacheManager
-from engine.outputs import FinishReason
 from engine.sequence import Batch, ScheduledSequence, Sequence, SequenceStatus
+from engine.step_failures import StepFailures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,23 +60,6 @@ class SchedulerConfig:
                 f"max_num_batched_tokens={self.max_num_batched_tokens} must be at least {smallest}: one token for each "
                 f"of max_num_seqs={self.max_num_seqs}, one chunk of prefill_chunk_tokens={self.prefill_chunk_tokens}."
             )
-
-
-@dataclass(frozen=True, slots=True)
-class StepEvent:
-    """A sequence gained ``token_ids``; with ``max_tokens=0`` its prompt is computed and there are none."""
-
-    scheduled: ScheduledSequence
-    token_ids: tuple[int, ...]
-
-    @property
-    def seq(self) -> Sequence:
-        return self.scheduled.seq
-
-    @property
-    def num_accepted_drafts(self) -> int:
-        """All tokens of a step but the last were drafts."""
-        return max(0, len(self.token_ids) - 1)
 
 
 class Scheduler:
@@ -109,10 +92,6 @@ class Scheduler:
     def kv_cache_usage(self) -> float:
         return self._kv.usage
 
-    @property
-    def has_work(self) -> bool:
-        return bool(self._waiting or self._running)
-
     def add(self, seq: Sequence) -> None:
         """Put a sequence at the end of the queue; ``RequestError`` if it could never fit."""
         assert seq.seq_id > self._newest_seq_id, "seq_id grows with arrival"
@@ -133,35 +112,34 @@ class Scheduler:
                 code="context_length_exceeded",
             )
 
-    def abort(self, request_id: str) -> list[Sequence]:
-        """End what is left of a request, in whatever phase. Returns the sequences that this ended."""
-        aborted = [seq for seq in (*self._running, *self._waiting) if seq.request_id == request_id]
-        for seq in aborted:
-            self.finish(seq, FinishReason.ABORT)
-        return aborted
+    def abort(self, request_id: str) -> None:
+        """End what is left of a request, in whatever phase."""
+        for seq in [*self._running, *self._waiting]:
+            if seq.request_id == request_id:
+                self.finish(seq)
 
-    def finish(self, seq: Sequence, reason: FinishReason, *, num_surplus_tokens: int = 0) -> None:
+    def finish(self, seq: Sequence, *, num_surplus_tokens: int = 0) -> None:
         """The end of every sequence: end of text, stop string, length, abort, failure. Its blocks are free at once.
 
         ``num_surplus_tokens`` of its last step's tokens come after what ended it, and are forgotten.
-        Also allowed between ``schedule`` and ``update``, which then passes over it.
+        Also allowed between ``schedule`` and ``update``, which is then not called for it.
         """
         assert not seq.is_finished, f"sequence {seq.seq_id} ends twice"
         del seq.token_ids[seq.num_tokens - num_surplus_tokens :]
         (self._running if seq.status is SequenceStatus.RUNNING else self._waiting).remove(seq)
         self._kv.free(seq)
         seq.status = SequenceStatus.FINISHED
-        seq.finish_reason = reason
 
-    def schedule(self) -> Batch:
+    def schedule(self, failures: StepFailures) -> Batch:
         """Choose the work of the next step; empty only if there is none.
 
         Takes blocks but computes nothing: a batch that was never run may be forgotten, and the next call plans again.
+        A sequence for which guessing fails is scheduled without guesses.
         """
         for seq in self._running:
             self._kv.release_surplus(seq)
         self._admit()
-        return self._with_drafts(self._place(self._plan()))
+        return self._with_drafts(self._place(self._plan()), failures)
 
     def _admit(self) -> None:
         num_seats = self.config.max_num_seqs - len(self._running)
@@ -203,7 +181,7 @@ class Scheduler:
                 self._take_turn(seq)
         return plan
 
-    def _place(self, plan: Mapping[Sequence, int]) -> Batch:
+    def _place(self, plan: abc.Mapping[Sequence, int]) -> Batch:
         """Give the planned tokens their blocks, oldest sequence first."""
         scheduled = []
         for seq in self._running.copy():
@@ -223,7 +201,7 @@ class Scheduler:
                 self._preempt(youngest)
         return num_tokens
 
-    def _with_drafts(self, batch: Batch) -> Batch:
+    def _with_drafts(self, batch: Batch, failures: StepFailures) -> Batch:
         """Let those that decode guess, each in its share of the rows that are left; what one leaves goes to the next."""
         num_left = sum(_decodes(item) for item in batch.scheduled)
         num_rows = min(self.config.max_num_batched_tokens - batch.num_rows, self.config.max_draft_rows - num_left)
@@ -231,7 +209,8 @@ class Scheduler:
         for item in batch.scheduled:
             drafted = item
             if _decodes(item):
-                drafted = self._draft(item, num_rows // num_left)
+                with failures.of(item.seq.request_id):
+                    drafted = self._draft(item, num_rows // num_left)
                 num_rows -= len(drafted.draft_token_ids)
                 num_left -= 1
             scheduled.append(drafted)
@@ -260,31 +239,20 @@ class Scheduler:
         insort(self._waiting, seq, key=lambda peer: peer.seq_id)
         self.num_preemptions += 1
 
-    def update(self, batch: Batch, sampled_token_ids: Mapping[int, list[int]]) -> list[StepEvent]:
-        """Take in a step that ran: ``sampled_token_ids`` has tokens for the ``seq_id`` of each of ``batch.sampling``.
+    def update(self, item: ScheduledSequence, token_ids: abc.Sequence[int]) -> None:
+        """Take in what a step that ran brought one of its sequences: one or more tokens if it samples.
 
-        Sequences that were finished while the step ran are passed over. The caller ends those whose event ends them;
-        all others must be able to go on.
+        All of them but the last were drafts. The caller ends those that end; all others must be able to go on.
         """
-        events = []
-        for item in batch.scheduled:
-            seq = item.seq
-            if seq.is_finished:
-                continue
-            event = StepEvent(item, tuple(sampled_token_ids[seq.seq_id]) if item.samples else ())
-            self._settle(event)
-            seq.token_ids += event.token_ids
-            self._kv.mark_computed(seq, item.num_scheduled_tokens + event.num_accepted_drafts)
-            if event.token_ids or seq.num_uncomputed_tokens == 0:
-                events.append(event)
-        return events
-
-    def _settle(self, event: StepEvent) -> None:
-        num_drafts = len(event.scheduled.draft_token_ids)
-        event.seq.lookup.settle(num_drafts=num_drafts, num_accepted=event.num_accepted_drafts)
+        seq = item.seq
+        assert not seq.is_finished
+        num_drafts, num_accepted = len(item.draft_token_ids), max(0, len(token_ids) - 1)
+        seq.lookup.settle(num_drafts=num_drafts, num_accepted=num_accepted)
         self.num_drafts += num_drafts > 0
         self.num_draft_tokens += num_drafts
-        self.num_accepted_draft_tokens += event.num_accepted_drafts
+        self.num_accepted_draft_tokens += num_accepted
+        seq.token_ids += token_ids
+        self._kv.mark_computed(seq, item.num_scheduled_tokens + num_accepted)
 
     def check_integrity(self) -> None:
         """Assert every invariant of queues and memory that must hold between two calls."""

@@ -6,14 +6,13 @@ chunked prefill, recomputing after a preemption and decode are all "compute unti
 Engine thread only.
 """
 
-from collections.abc import Iterable
-from collections.abc import Sequence as Tokens
+from collections import abc
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from engine.block_pool import BlockTable
-from engine.outputs import FinishReason
 from engine.prompt_lookup import PromptLookup
+from engine.random_numbers import uniform
 from engine.sampling_params import SamplingParams
 
 
@@ -33,6 +32,8 @@ class Sequence:
         index: which of the ``n`` it is.
         token_ids: prompt, then output. Only the scheduler appends.
         max_num_tokens: prompt and output together may not grow beyond this.
+        end_token_ids: each of them ends the sequence; none is sampled before ``min_tokens``.
+        prefix_salt: sequences find each other's computed prefixes if this is equal.
         lookup: guesses at its next tokens, for the scheduler.
         leader: the sequence 0 of the same request, whose prompt this one waits for; ``None`` for sequence 0 itself.
         num_computed_tokens: tokens whose K and V are in the cache; set by the KV cache manager.
@@ -48,11 +49,12 @@ class Sequence:
     token_ids: list[int]
     num_prompt_tokens: int
     max_num_tokens: int
+    end_token_ids: frozenset[int]
+    prefix_salt: str
     lookup: PromptLookup
     leader: "Sequence | None" = None
 
     status: SequenceStatus = SequenceStatus.WAITING
-    finish_reason: FinishReason | None = None
     num_computed_tokens: int = 0
     num_cached_tokens: int = 0
     global_table: BlockTable = field(default_factory=BlockTable)
@@ -100,12 +102,14 @@ class Sequence:
 
 def new_sequences(
     request_id: str,
-    prompt_token_ids: Iterable[int],
+    prompt_token_ids: abc.Iterable[int],
     *,
     params: SamplingParams,
     first_seq_id: int,
     max_model_len: int,
-    prediction_token_ids: Tokens[int] = (),
+    end_token_ids: frozenset[int] = frozenset(),
+    prefix_salt: str = "",
+    prediction_token_ids: abc.Sequence[int] = (),
 ) -> list[Sequence]:
     """The ``n`` sequences of a request; they take the ids ``[first_seq_id, first_seq_id + n)``.
 
@@ -124,6 +128,8 @@ def new_sequences(
             token_ids=token_ids,
             num_prompt_tokens=len(prompt),
             max_num_tokens=max_num_tokens,
+            end_token_ids=end_token_ids,
+            prefix_salt=prefix_salt,
             lookup=PromptLookup(token_ids, prediction_token_ids),
             leader=sequences[0] if sequences else None,
         )
@@ -153,6 +159,12 @@ class SamplingRow:
     @property
     def num_output_tokens(self) -> int:
         return self.seq.num_output_tokens + len(self.draft_token_ids)
+
+    @property
+    def uniform(self) -> float:
+        """The random number of the token to choose, in [0, 1)."""
+        assert self.params.seed is not None, "the engine draws a seed for requests without one"
+        return uniform(self.params.seed, self.num_tokens, self.seq.index)
 
     @property
     def token_ids(self) -> list[int]:
@@ -199,12 +211,26 @@ class ScheduledSequence:
         return self.end == self.seq.num_tokens and not self.seq.has_reached_max_tokens
 
     @property
+    def num_sampling_rows(self) -> int:
+        return 1 + len(self.draft_token_ids) if self.samples else 0
+
+    @property
     def sampling_rows(self) -> list[SamplingRow]:
         """The last ``1 + len(draft_token_ids)`` rows, or none."""
-        if not self.samples:
-            return []
         drafts = self.draft_token_ids
-        return [SamplingRow(self.seq, drafts[:num_accepted]) for num_accepted in range(len(drafts) + 1)]
+        return [SamplingRow(self.seq, drafts[:num_accepted]) for num_accepted in range(self.num_sampling_rows)]
+
+    @property
+    def prompt_targets(self) -> list[int]:
+        """The prompt's tokens after each of this step's first rows, if their log probabilities are asked for."""
+        if not self.seq.wants_prompt_logprobs:
+            return []
+        return self.seq.token_ids[self.start + 1 : min(self.end + 1, self.seq.num_prompt_tokens)]
+
+    @property
+    def num_answers(self) -> int:
+        """What the step must say of this sequence: of its prompt targets, then of its sampling rows."""
+        return len(self.prompt_targets) + self.num_sampling_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,14 +239,6 @@ class Batch:
 
     scheduled: tuple[ScheduledSequence, ...] = ()
 
-    def __len__(self) -> int:
-        return len(self.scheduled)
-
     @property
     def num_rows(self) -> int:
         return sum(item.num_rows for item in self.scheduled)
-
-    @property
-    def sampling(self) -> list[ScheduledSequence]:
-        """Those that get new tokens from this step, in batch order."""
-        return [item for item in self.scheduled if item.samples]

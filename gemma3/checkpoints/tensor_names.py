@@ -1,20 +1,18 @@
-"""Which tensors a checkpoint must hold: names, shapes, and the check that every one is there exactly once."""
+"""Which tensors a checkpoint must hold: names, shapes, and the check that every one is there exactly once.
 
-from collections.abc import Callable, Mapping
+Owns the names of ``Gemma3ForCausalLM.state_dict()``, which are those of the Hub's files. Knows nothing of files or values.
+Plain functions, any thread.
+"""
+
+from collections.abc import Mapping
 
 from gemma3.config import Gemma3TextConfig
 from gemma3.errors import CheckpointError
 
 Shapes = Mapping[str, tuple[int, ...]]
-Progress = Callable[[int, int], None]
-"""Called with the steps done and the steps in all while a checkpoint loads."""
 EMBEDDING = "model.embed_tokens.weight"
 # Some tools write the tied head a second time; it is accepted when it equals the embedding.
 HEAD = "lm_head.weight"
-
-
-def no_progress(num_done: int, num_steps: int) -> None:
-    """Say nothing."""
 
 
 def expected_shapes(config: Gemma3TextConfig) -> dict[str, tuple[int, ...]]:

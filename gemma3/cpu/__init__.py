@@ -1,9 +1,9 @@
 """The native CPU core: the model of ``gemma3/torch_model/model.py`` on quantised weights, a whole step in one call to C++.
 
-``packed_layout`` says how weights lie in memory, ``packing`` brings any checkpoint into that form, ``packed_file`` keeps it on
-disk for the next start, ``model`` computes with it. The C++ is in ``src``, its Python face in ``_native.pyi``; a compiler makes it
-when the package is installed. Without one, or on a processor that has no fast kernels, the torch path serves instead.
-Nothing here imports torch, and only packing needs numpy.
+``packed_layout`` says how weights lie in memory, ``packing`` brings any checkpoint into that form, ``packed_file`` keeps it
+on disk for the next start, ``load`` chooses between the two, ``model`` computes. The C++ is in ``src``, its Python face in
+``_native.pyi``; it is compiled when the package is installed. Where that failed, or the processor has no fast kernels, the
+torch path serves instead. Nothing here imports torch, and only packing needs numpy.
 """
 
 PORTABLE = "portable"
@@ -14,15 +14,10 @@ def why_unavailable() -> str | None:
     try:
         import gemma3.cpu._native  # noqa: F401
     except ModuleNotFoundError:
-        return "the native core was not compiled (there was no C++ compiler when this package was installed)"
+        return "the native core was not compiled when this package was installed ('pip install -v' shows why)"
     except ImportError as error:
         return f"the native core cannot be loaded ({' '.join(str(error).split())[:200]})"
     return None
-
-
-def is_available() -> bool:
-    """Whether the core can run."""
-    return why_unavailable() is None
 
 
 def why_slow() -> str | None:

@@ -1,7 +1,8 @@
 """The compiled module (nanobind, C++ in ``gemma3/cpu/src``). Its callers are the modules of ``gemma3.cpu``.
 
 Shapes: ``N`` outputs, ``K`` inputs, ``R`` rows whose logits are wanted, ``V`` vocabulary. Packed bytes are as ``packed_layout.py``
-describes them. Every function and ``Model.step`` release the GIL while they compute.
+describes them. ``quantize_*``, ``Model.step`` and ``observe_inputs``
+release the GIL while they compute; the others, which tests call, hold it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,41 +37,34 @@ class Segment:
         first_sliding_block: int,
     ) -> None: ...
 
-class Row:
-    """A row of the step whose logits are wanted; by its number among the step's tokens.
+class RowRequest:
+    """A row of the step whose logits are wanted, by its number among the step's tokens. As it is made it is greedy.
+
+    Every setting of ``engine/sampling_params.py`` that shapes a row is an attribute of the same name, which holds the
+    value that changes nothing until it is set.
 
     Attributes:
-        seen: the distinct ids of prompt and output; asked for only by ``repetition_penalty``.
-        output_ids, output_counts: the distinct ids of the output and how often each is there.
-        banned: ids that cannot be chosen.
         num_logprobs: how many of the likeliest to report; -1 reports no log probability at all.
         target: 0 or more chooses nothing and reports the log probability of this token.
+        uniform: the random number in [0, 1) of a row with a temperature.
+        seen: the distinct ids of prompt and output; asked for only by ``repetition_penalty``.
+        output_counts: the distinct ids of the output and how often each is there; only for the other penalties.
+        logit_bias: ids, and what is added to their logits.
+        banned: ids that cannot be chosen.
     """
 
-    def __init__(
-        self,
-        row: int,
-        *,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        uniform: float = 0.0,
-        repetition_penalty: float = 1.0,
-        frequency_penalty: float = 0.0,
-        presence_penalty: float = 0.0,
-        seen: Sequence[int] = ...,
-        output_ids: Sequence[int] = ...,
-        output_counts: Sequence[int] = ...,
-        bias_ids: Sequence[int] = ...,
-        bias_values: Sequence[float] = ...,
-        banned: Sequence[int] = ...,
-        num_logprobs: int = -1,
-        target: int = -1,
-    ) -> None: ...
+    uniform: float
+    seen: Sequence[int]
+    output_counts: Sequence[tuple[int, int]]
+    logit_bias: Sequence[tuple[int, float]]
+    banned: Sequence[int]
+
+    def __init__(self, row: int, *, num_logprobs: int = -1, target: int = -1) -> None: ...
+    def __getattr__(self, name: str) -> float: ...
+    def __setattr__(self, name: str, value: object) -> None: ...
 
 class Sampled:
-    """What came of a ``Row``."""
+    """What came of a ``RowRequest``."""
 
     @property
     def token_id(self) -> int: ...
@@ -111,7 +105,7 @@ class Model:
     def allocate_kv(self, num_global_blocks: int, num_sliding_blocks: int) -> None:
         """Storage for that many blocks of 16 tokens, bfloat16; what was there before is gone."""
 
-    def step(self, token_ids: Sequence[int], segments: Sequence[Segment], rows: Sequence[Row]) -> list[Sampled]:
+    def step(self, token_ids: Sequence[int], segments: Sequence[Segment], rows: Sequence[RowRequest]) -> list[Sampled]:
         """Compute all rows of all segments, writing K and V into their blocks, and choose for ``rows``, in their order."""
 
     def logits(self, token_ids: Sequence[int], segments: Sequence[Segment], rows: Sequence[int]) -> NDArray[np.float32]:
@@ -125,5 +119,5 @@ def multiply(
 ) -> NDArray[np.float32]:
     """One kernel's product (R, N) of ``values`` (R, K) with packed rows, for tests: "int8", "int4", or the sums of "nibbles"."""
 
-def sample(logits: NDArray[np.float32], row: Row) -> Sampled:
+def sample(logits: NDArray[np.float32], row: RowRequest) -> Sampled:
     """Choose from one row of logits, which are changed, for tests."""

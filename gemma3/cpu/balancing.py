@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gemma3.checkpoints.checkpoint import Checkpoint
 from gemma3.config import Gemma3TextConfig
 from gemma3.cpu.model import CpuModel
-from gemma3.cpu.packed_file import PackedWeights
+from gemma3.cpu.packed_layout import PackedWeights
 from gemma3.errors import Gemma3Error
 
 EMBEDDING_INPUTS = "embedding"

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gemma3.config import Gemma3TextConfig
-from gemma3.cpu._native import Model, Row, Sampled, Segment
-from gemma3.cpu.packed_file import PackedWeights
+from gemma3.cpu._native import Model, RowRequest, Sampled, Segment
+from gemma3.cpu.packed_layout import PackedWeights
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["BLOCK_SIZE", "CpuModel", "Row", "Sampled", "Segment", "num_cores"]
+__all__ = ["BLOCK_SIZE", "CpuModel", "RowRequest", "Sampled", "Segment", "num_cores"]
 
 BLOCK_SIZE = 16
 """Tokens in a block of the KV cache: fixed, the core's attention is written for it."""
@@ -35,7 +35,7 @@ class CpuModel:
 
         model = CpuModel(config, load_packed(checkpoint, "int8"))
         model.allocate_kv(num_global_blocks=1, num_sliding_blocks=1)
-        (sampled,) = model.step([2, 818, 5279], [Segment(0, 3, [0], [0], 0)], [Row(2)])
+        (sampled,) = model.step([2, 818, 5279], [Segment(0, 3, [0], [0], 0)], [RowRequest(2)])
         sampled.token_id
     """
 
@@ -76,7 +76,7 @@ class CpuModel:
         """Make room for so many blocks of 16 tokens in the global and in the sliding layers; what was there is forgotten."""
         self._model.allocate_kv(num_global_blocks, num_sliding_blocks)
 
-    def step(self, token_ids: Sequence[int], segments: Sequence[Segment], rows: Sequence[Row]) -> list[Sampled]:
+    def step(self, token_ids: Sequence[int], segments: Sequence[Segment], rows: Sequence[RowRequest]) -> list[Sampled]:
         """Compute every token of every segment, in their order, and choose a token for each of ``rows``.
 
         Raises:

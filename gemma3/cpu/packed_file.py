@@ -2,7 +2,7 @@
 
 Owns where the file lies, when it may be used, and when it goes. A file is used only if it is whole: it gets its name by an atomic
 rename, its header must be the very bytes this version would write, and a checksum over samples of its pages must fit.
-Anything else is made anew. Needs neither numpy nor torch unless it packs.
+Anything else is made anew. Knows nothing of how weights are packed.
 
 Beside the embedded default's file lie its own packed files; those of all other checkpoints share a folder that is bounded in bytes
 and in files, the least recently used going first. Processes may do all this at once: each writes a file of its own, the later
@@ -13,18 +13,16 @@ import hashlib
 import logging
 import mmap
 import os
-import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from gemma3.checkpoints.checkpoint import Checkpoint, content_hash
-from gemma3.checkpoints.embedded_weights import cache_folder, default_folder
-from gemma3.checkpoints.tensor_names import Progress, no_progress
+from gemma3.checkpoints.embedded_weights import default_folder
 from gemma3.cpu.packed_layout import PackedLayout
+from gemma3.files.atomic_write import TEMPORARY_SUFFIX, atomic_write
 
 # To be raised whenever the same checkpoint would give other bytes: it is part of every file's header.
 FORMAT_VERSION = 2
@@ -35,41 +33,12 @@ MAX_FOLDER_FILES = 16
 _SAMPLE_BYTES = 4_096
 _SAMPLE_STEP_BYTES = 256 << 10
 _STALE_S = 3_600.0  # a temporary file this old has lost its process
-_SUFFIX, _TEMPORARY = ".safetensors", ".tmp"
+_SUFFIX = ".safetensors"
 
 log = logging.getLogger("gemma3")
 
 
-@dataclass(frozen=True, slots=True)
-class PackedWeights:
-    """Ready for the core: the bytes of every tensor, mapped from a file or in memory."""
-
-    scheme: str
-    tensors: dict[str, memoryview]
-
-
-def load_packed(
-    checkpoint: Checkpoint, scheme: str, *, progress: Progress = no_progress, cache_dir: Path | None = None
-) -> PackedWeights:
-    """The packed weights of a checkpoint, from the cache if they are there.
-
-    A cache that cannot be written costs a line in the log, and the time to pack at every start.
-
-    Raises:
-        CheckpointError: a tensor holds NaN or infinite values, or a second copy of the head differs from the embedding.
-    """
-    packed = _PackedFile(checkpoint, PackedLayout.of(checkpoint.config, scheme), cache_dir or cache_folder())
-    tensors = packed.open()
-    if tensors is None:
-        from gemma3.cpu.packing import pack_balanced
-
-        data = pack_balanced(checkpoint, packed.layout, progress)
-        packed.keep(data)
-        tensors = packed.layout.views(data)
-    return PackedWeights(scheme, tensors)
-
-
-class _PackedFile:
+class PackedFile:
     """Where the packed weights of one checkpoint lie, or will."""
 
     def __init__(self, checkpoint: Checkpoint, layout: PackedLayout, cache_dir: Path) -> None:
@@ -100,7 +69,9 @@ class _PackedFile:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _make_room(folder, len(data))
-            _write(self._path, self._header(data), data)
+            with atomic_write(self._path) as file:
+                file.write(self._header(data))
+                file.write(data)
         except OSError as error:
             log.warning("The packed weights cannot be kept in %s (%s): each start packs anew.", folder, error.strerror)
 
@@ -132,24 +103,9 @@ def _checksum(data: memoryview) -> int:
     return checksum
 
 
-def _write(path: Path, header: bytes, data: memoryview) -> None:
-    """Write under another name, and rename when every byte is on the disk."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=_TEMPORARY)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(header)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _make_room(folder: Path, num_bytes: int) -> None:
     """Remove what processes that died left behind, and packed files, the least recently used first, until a new one fits."""
-    for path, status in _files(folder, _TEMPORARY):
+    for path, status in _files(folder, TEMPORARY_SUFFIX):
         if time.time() - status.st_mtime > _STALE_S:
             path.unlink(missing_ok=True)
     num_files = 1

@@ -29,7 +29,15 @@ PANEL = 16
 GROUP = 64
 # The matrices of a layer that are int4 in the scheme of that name.
 INT4_MATRICES = ("gate_up",)
-NORMS = ("input_norm", "q_norm", "k_norm", "post_attention_norm", "pre_mlp_norm", "post_mlp_norm")
+# The norms of a layer, and what a checkpoint calls them.
+NORMS = {
+    "input_norm": "input_layernorm",
+    "q_norm": "self_attn.q_norm",
+    "k_norm": "self_attn.k_norm",
+    "post_attention_norm": "post_attention_layernorm",
+    "pre_mlp_norm": "pre_feedforward_layernorm",
+    "post_mlp_norm": "post_feedforward_layernorm",
+}
 _DATA_ALIGNMENT = 4_096  # a page
 _TENSOR_ALIGNMENT = 64  # a cache line
 _ITEM_BYTES = {"U8": 1, "F32": 4}
@@ -90,6 +98,14 @@ class PackedLayout:
         text = json.dumps(entries, separators=(",", ":")).encode()
         padded = text + b" " * (-(8 + len(text)) % _DATA_ALIGNMENT)
         return len(padded).to_bytes(8, "little") + padded
+
+
+@dataclass(frozen=True, slots=True)
+class PackedWeights:
+    """Ready for the core: the bytes of every tensor, mapped from a file or in memory."""
+
+    scheme: str
+    tensors: dict[str, memoryview]
 
 
 def padded(count: int, unit: int) -> int:

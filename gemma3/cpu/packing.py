@@ -1,11 +1,12 @@
 """From a checkpoint of any kind to packed weights, slab by slab: the model never stands in memory as float32.
 
 Reading and dequantising (numpy) and quantising (C++) release the GIL, so a thread per core does it. Runs once for each
-checkpoint and scheme; ``packed_file`` keeps the result.
+checkpoint and scheme; ``load`` has the result kept.
 
-Some input channels are much larger than others, and rounding a row spends its 8 bits on those. ``balancing`` observes them, and
-each matrix is packed with its columns times a factor per channel, and what makes its inputs divided by it: the norm before
-it, the rows of v (for o) or of up (for down). Nothing is left to do at run time, but for the lookup of an embedding.
+Some input channels are much larger than others, and rounding a row spends its 8 bits on those. ``balancing`` observes the
+channels. Packing multiplies each column of a matrix by its channel's factor, and divides the producer of that input by the
+same factor: the norm before it, or rows of v (for o) or of up (for down). Only the lookup of an embedding is left to do at
+run time.
 
 Shapes: ``N`` outputs, ``K`` inputs.
 """
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemma3.checkpoints.checkpoint import Checkpoint
-from gemma3.checkpoints.tensor_names import EMBEDDING, HEAD, Progress, no_progress
+from gemma3.checkpoints.tensor_names import EMBEDDING, HEAD
 from gemma3.cpu import _native
 from gemma3.cpu.balancing import (
     EMBEDDING_INPUTS,
@@ -29,22 +30,14 @@ from gemma3.cpu.balancing import (
     observe_inputs,
     shared_factors,
 )
-from gemma3.cpu.packed_layout import PANEL, PackedLayout, padded
+from gemma3.cpu.packed_layout import NORMS, PANEL, PackedLayout, padded
 from gemma3.errors import CheckpointError
+from gemma3.progress import Progress, no_progress
 
 # 4,096 rows of the embedding are 10 MB as float32, and as much again while they are packed, in each thread.
 _SLAB_ROWS = 4_096
 _MAX_THREADS = 8
 _EMBEDDING_SAMPLE_ROWS = 16_384  # enough to know the mean squares of its columns
-
-_NORM_NAMES = {
-    "input_norm": "input_layernorm",
-    "q_norm": "self_attn.q_norm",
-    "k_norm": "self_attn.k_norm",
-    "post_attention_norm": "post_attention_layernorm",
-    "pre_mlp_norm": "pre_feedforward_layernorm",
-    "post_mlp_norm": "post_feedforward_layernorm",
-}
 
 Floats = NDArray[np.float32]
 
@@ -152,7 +145,7 @@ class _Packer:
         rows_NK[-len(down_factors) :] /= down_factors[:, None]
         self._pack_matrix(f"{ours}.gate_up", _alternated(rows_NK), gate_up_factors)
         divisors = {"input_norm": qkv_factors, "pre_mlp_norm": gate_up_factors}
-        for name, inner in _NORM_NAMES.items():
+        for name, inner in NORMS.items():
             self._pack_norm(f"{ours}.{name}", f"{theirs}.{inner}.weight", divisors.get(name))
 
     def _o_factors(self, name: str, rows_NK: Floats) -> tuple[Floats, Floats]:

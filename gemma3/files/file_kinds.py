@@ -1,4 +1,7 @@
-"""Files that pretend to be weights: told by their first bytes, in words that help more than a reader's own."""
+"""Files that pretend to be weights: told by their first bytes, in words that help more than a reader's own.
+
+Knows nothing of the formats that are read. Plain values, any thread.
+"""
 
 _LFS_POINTER = b"version https://git-lfs"
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")

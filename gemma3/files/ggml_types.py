@@ -1,4 +1,7 @@
-"""The tensor types of GGUF files: their ids, and how many bytes how many values take. Imports no numpy."""
+"""The tensor types of GGUF files: their ids, and the bytes that a block of values takes.
+
+Apart from ``gguf_dequant``, which expands them, because opening a file is part of every start and needs no numpy.
+"""
 
 import enum
 from dataclasses import dataclass

@@ -36,10 +36,6 @@ class BlockFormat:
     layout: np.dtype[np.void]
     expand: Callable[[Blocks, Floats], None]
 
-    @property
-    def num_bytes(self) -> int:
-        return self.layout.itemsize
-
 
 def dequantize(raw: Bytes, ggml_type: GGMLType) -> Floats:
     """Expand the bytes of whole blocks to a new flat float32 array."""

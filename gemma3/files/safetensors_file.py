@@ -60,7 +60,7 @@ class SafetensorsFile:
                     raise CheckpointError(f"{path.name}: {disguise}.")
                 if len(start) < _LENGTH_BYTES:
                     raise _damaged(path, "the file ends inside the length of its header")
-                mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # torch wants memory it could write
         except OSError as error:
             raise _damaged(path, error.strerror or "it cannot be read") from error
         header, data_start = _read_header(mapping, path)

@@ -1,7 +1,7 @@
 """Token bytes to text for one sequence, as they come: no half characters, no part of a stop string.
 
 Owns the few characters that are held back; knows tokens only as bytes, and not why a sequence ends. The work per token
-depends on its own length and the stop strings', not on what came before. Engine thread only.
+depends on its own length and the stop strings', not on what came before. One thread uses each.
 """
 
 import codecs

@@ -7,7 +7,7 @@ any thread may use it.
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count, islice, takewhile
 from operator import gt
@@ -83,13 +83,14 @@ class Gemma3Tokenizer:
         return cls(vocabulary, chat_template=_read_chat_template(file.parent))
 
     @classmethod
-    def from_gguf(cls, file: GGUFFile) -> Self:
-        """Build the same tokenizer from the pieces, scores and types of a GGUF file.
+    def from_gguf(cls, source: str | Path | GGUFFile) -> Self:
+        """Build the same tokenizer from the pieces, scores and types of a GGUF file: its path, or the opened file.
 
         Raises:
             TokenizerError: the vocabulary contradicts itself or is of another model.
-            GGUFError: the file has no vocabulary.
+            GGUFError: the file is missing or damaged, or has no vocabulary.
         """
+        file = source if isinstance(source, GGUFFile) else GGUFFile.open(Path(source))
         vocabulary = _vocabulary_of_gguf(file)
         template = file.metadata.get("tokenizer.chat_template")
         return cls(vocabulary, chat_template=template if isinstance(template, str) else None)
@@ -128,10 +129,6 @@ class Gemma3Tokenizer:
         if not 0 <= token_id < self.vocab_size:
             raise TokenizerError(f"token id {token_id} is outside of the vocabulary [0, {self.vocab_size}).")
         return self._pieces[token_id]
-
-    def token_to_id(self, token: str) -> int | None:
-        """The id of a piece, ``None`` if the vocabulary has no such piece."""
-        return self._ids.get(token)
 
     def _ranks(self, added_ids: frozenset[int]) -> dict[str, int]:
         """A piece's rank is its id: in Gemma's vocabulary the pieces lie in the order in which they were learnt.
@@ -202,23 +199,26 @@ def _vocabulary_of_gguf(file: GGUFFile) -> _Vocabulary:
     if model != "llama":
         raise TokenizerError(f"tokenizer.ggml.model is {model[:40]!a}; Gemma 3 has 'llama'.")
     pieces = file.get("tokenizer.ggml.tokens", GGUFStrings).tolist()
-    scores = file.get("tokenizer.ggml.scores", GGUFNumbers).tolist()
     types = file.get("tokenizer.ggml.token_type", GGUFNumbers).tolist()
-    if not len(pieces) == len(scores) == len(types):
-        counts = f"{len(pieces)} tokens, {len(scores)} scores and {len(types)} token types"
+    _check_scores(file.get("tokenizer.ggml.scores", GGUFNumbers).tolist(), types, num_pieces=len(pieces))
+    added = [i for i, kind in enumerate(types) if kind in _ADDED]
+    user_defined = [i for i in added if types[i] == _USER_DEFINED]
+    for i in user_defined:
+        # Runs of spaces are written with spaces here; everything else has U+2581 already.
+        pieces[i] = pieces[i].replace(" ", SPACE)
+    _check_is_gemma3(pieces, "the GGUF vocabulary")
+    control = frozenset(added).difference(user_defined, (i for i in added if _PLACEHOLDER.fullmatch(pieces[i])))
+    return _Vocabulary(pieces, frozenset(added), control.union(i for i in added if pieces[i] in _IMAGE))
+
+
+def _check_scores(scores: Sequence[float], types: Sequence[int], *, num_pieces: int) -> None:
+    """A rank is an id here, so the scores must say the same: they fall from one normal piece to the next."""
+    if not num_pieces == len(scores) == len(types):
+        counts = f"{num_pieces} tokens, {len(scores)} scores and {len(types)} token types"
         raise TokenizerError(f"the GGUF metadata has {counts}; there must be as many of each.")
     normal_scores = [score for score, kind in zip(scores, types, strict=True) if kind == _NORMAL]
     if not all(map(gt, normal_scores, islice(normal_scores, 1, None))):
         raise TokenizerError("the scores of the GGUF vocabulary do not fall; Gemma 3's pieces lie in order of merging.")
-    added = [i for i, kind in enumerate(types) if kind in _ADDED]
-    for i in added:
-        if types[i] == _USER_DEFINED:
-            # User-defined runs of spaces are written with spaces; everything else has U+2581 already.
-            pieces[i] = pieces[i].replace(" ", SPACE)
-    _check_is_gemma3(pieces, "the GGUF vocabulary")
-    control = (i for i in added if types[i] != _USER_DEFINED and not _PLACEHOLDER.fullmatch(pieces[i]))
-    images = (i for i in added if pieces[i] in _IMAGE)
-    return _Vocabulary(pieces, frozenset(added), frozenset((*control, *images)))
 
 
 def _read_chat_template(folder: Path) -> str | None:

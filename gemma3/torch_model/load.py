@@ -1,15 +1,24 @@
-"""From an opened checkpoint to a model that is ready to run: the only place where weights become tensors of a model."""
+"""From an opened checkpoint to a model that is ready to run: the only place where weights become tensors.
 
+Owns dtype and device of a model. Knows nothing of how files store values. One thread loads a model.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from gemma3.checkpoints.checkpoint import Checkpoint, check_dtype, open_checkpoint
 from gemma3.checkpoints.locate import locate_weights
-from gemma3.checkpoints.tensor_names import EMBEDDING, HEAD, Progress, check_shapes, expected_shapes, no_progress
+from gemma3.checkpoints.tensor_names import EMBEDDING, HEAD, check_shapes, expected_shapes
 from gemma3.errors import CheckpointError, DeviceError
+from gemma3.progress import Progress, no_progress
 from gemma3.torch_model.model import Gemma3ForCausalLM
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def load_model(
@@ -22,7 +31,22 @@ def load_model(
         ValueError: ``dtype`` is neither bfloat16 nor float32 (float16 overflows in this model).
     """
     check_dtype(dtype)
-    return build_model(checkpoint, checkpoint.load_tensors(dtype, progress), pick_device(device))
+    return build_model(checkpoint, load_tensors(checkpoint, dtype, progress), pick_device(device))
+
+
+def load_tensors(checkpoint: Checkpoint, dtype: str, progress: Progress = no_progress) -> dict[str, Tensor]:
+    """All tensors of a checkpoint by name: vectors (norms) as float32, matrices as ``dtype``.
+
+    Raises:
+        CheckpointError: a value is NaN or infinite.
+    """
+    return as_tensors(checkpoint.load_arrays(dtype, progress))
+
+
+def as_tensors(arrays: "Mapping[str, NDArray[Any]]") -> dict[str, Tensor]:
+    """The same memory as tensors; ``uint16`` is the bits of bfloat16."""
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return {name: t.view(torch.bfloat16) if t.dtype == torch.uint16 else t for name, t in tensors.items()}
 
 
 def build_model(checkpoint: Checkpoint, tensors: dict[str, Tensor], device: torch.device) -> Gemma3ForCausalLM:
@@ -37,7 +61,7 @@ def pick_device(name: str) -> torch.device:
         DeviceError: no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if has_gpu() else "cpu")
     kind, _, index = name.partition(":")
     if kind == "cpu" and not index:
         return torch.device("cpu")
@@ -46,6 +70,17 @@ def pick_device(name: str) -> torch.device:
     if int(index or 0) >= torch.cuda.device_count():
         raise DeviceError(f"device={name!r:.60}: torch sees {torch.cuda.device_count()} GPUs here.")
     return torch.device(name)
+
+
+def has_gpu() -> bool:
+    """Whether torch sees a GPU."""
+    return torch.cuda.is_available()
+
+
+def set_num_threads(num_threads: int | None) -> None:
+    """Threads of every matrix product on the CPU; ``None`` leaves torch's own choice."""
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
 
 
 def load_weights_into(
@@ -62,7 +97,7 @@ def load_weights_into(
     checkpoint = open_checkpoint(located.path)
     check_shapes(expected_shapes(checkpoint.config), expected_shapes(model.config), where=checkpoint.name)
     weight = model.model.embed_tokens.weight
-    tensors = checkpoint.load_tensors(str(weight.dtype).removeprefix("torch."), no_progress)
+    tensors = load_tensors(checkpoint, str(weight.dtype).removeprefix("torch."))
     return _assign(model, checkpoint, tensors, torch.device(device) if device is not None else weight.device)
 
 

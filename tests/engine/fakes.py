@@ -5,16 +5,17 @@ simulated blocks of both pools and, for every scheduled row, looks up each key t
 block, a block reused too early or a prefix taken for another is found at once.
 """
 
-from collections.abc import Sequence as Tokens
+from collections import abc
 from dataclasses import dataclass
 
 from engine.block_pool import BlockTable
 from engine.kv_cache_manager import BlockCounts, KVCacheManager
 from engine.outputs import FinishReason
-from engine.runners.model_runner import SampledToken, StepOutput
+from engine.runners.model_runner import SampledToken, SequenceResult, result_of
 from engine.sampling_params import SamplingParams
-from engine.scheduler import Scheduler, SchedulerConfig, StepEvent
+from engine.scheduler import Scheduler, SchedulerConfig
 from engine.sequence import Batch, SamplingRow, ScheduledSequence, Sequence, new_sequences
+from engine.step_failures import StepFailures
 
 VOCAB_SIZE = 3
 EOS = 0
@@ -26,10 +27,10 @@ def content_after(content: int, token_id: int) -> int:
 
 def sample(content: int, index: int) -> int:
     """The token that follows: the same prefix and the same place among the siblings give the same one."""
-    return hash((content, index, "sample")) % VOCAB_SIZE
+    return hash((content, index, 2)) % VOCAB_SIZE  # of numbers alone: a text's hash is another in each process
 
 
-def generate_alone(prompt: Tokens[int], index: int, num_tokens: int) -> list[int]:
+def generate_alone(prompt: abc.Sequence[int], index: int, num_tokens: int) -> list[int]:
     """What a sequence must say whatever else is served."""
     content = 0
     for token_id in prompt:
@@ -56,7 +57,7 @@ class FakeRunner:
         self._sliding_blocks = [[0] * block_size for _ in range(counts.num_sliding)]
         self._contents: dict[int, list[int]] = {}
 
-    def run(self, batch: Batch) -> StepOutput:
+    def run(self, batch: Batch) -> list[SequenceResult]:
         for item in batch.scheduled:
             self._write(self._global_blocks, item.seq.global_table, item)
             self._write(self._sliding_blocks, item.seq.sliding_table, item)
@@ -64,10 +65,11 @@ class FakeRunner:
             self._check(self._global_blocks, item.seq.global_table, item, first_key=0)
             first_visible_key = max(0, item.start - self._window + 1)
             self._check(self._sliding_blocks, item.seq.sliding_table, item, first_key=first_visible_key)
-        output = StepOutput()
-        for item in batch.sampling:
-            output.take(item, [SampledToken(self._sample(row)) for row in item.sampling_rows])
-        return output
+        return [self._result(item) for item in batch.scheduled]
+
+    def _result(self, item: ScheduledSequence) -> SequenceResult:
+        prompt_rows = [SampledToken(token_id) for token_id in item.prompt_targets]
+        return result_of(item, prompt_rows + [SampledToken(self._sample(row)) for row in item.sampling_rows])
 
     def _contents_of(self, item: ScheduledSequence) -> list[int]:
         """Of all tokens up to the last row of the step, drafts included."""
@@ -121,7 +123,6 @@ class Setup:
             BlockCounts(self.num_global, self.num_sliding),
             block_size=self.block_size,
             window=self.window,
-            enable_prefix_caching=self.enable_prefix_caching,
         )
 
     def scheduler_config(self) -> SchedulerConfig:
@@ -134,6 +135,14 @@ class Setup:
         )
 
 
+@dataclass(frozen=True)
+class Gain:
+    """A sequence gained tokens; with ``max_tokens=0`` its prompt is computed and there are none."""
+
+    seq: Sequence
+    token_ids: tuple[int, ...]
+
+
 class FakeEngine:
     """The loop around a scheduler: schedule, run, update, end. Checks every invariant after each of them."""
 
@@ -144,15 +153,22 @@ class FakeEngine:
         counts = self.kv.counts
         self.runner = FakeRunner(counts, block_size=setup.block_size, window=setup.window)
         self.sequences: list[Sequence] = []
+        self.finish_reasons: dict[int, FinishReason] = {}
 
-    def add(self, prompt: Tokens[int], **params: object) -> list[Sequence]:
+    @property
+    def has_work(self) -> bool:
+        return self.scheduler.num_running + self.scheduler.num_waiting > 0
+
+    def add(self, prompt: abc.Sequence[int], **params: object) -> list[Sequence]:
         """Raises what the scheduler raises; then nothing was added."""
+        request_id = f"request-{len(self.sequences)}"
         sequences = new_sequences(
-            f"request-{len(self.sequences)}",
+            request_id,
             prompt,
             params=SamplingParams(**params),  # type: ignore[arg-type]
             first_seq_id=len(self.sequences),
             max_model_len=self.setup.max_model_len,
+            prefix_salt="" if self.setup.enable_prefix_caching else request_id,
         )
         for seq in sequences:
             self.scheduler.add(seq)
@@ -165,38 +181,47 @@ class FakeEngine:
         self.check()
 
     def schedule(self) -> Batch:
-        batch = self.scheduler.schedule()
+        failures = StepFailures()
+        batch = self.scheduler.schedule(failures)
+        assert not failures.errors
         self.check()
         return batch
 
-    def complete(self, batch: Batch, *, end_meanwhile: Sequence | None = None) -> list[StepEvent]:
-        output = self.runner.run(batch)
+    def complete(self, batch: Batch, *, end_meanwhile: Sequence | None = None) -> list[Gain]:
+        results = self.runner.run(batch)
         if end_meanwhile is not None:
             self.finish(end_meanwhile, FinishReason.ABORT)
-        events = self.scheduler.update(batch, output.token_ids)
+        gains = []
+        for item, result in zip(batch.scheduled, results, strict=True):
+            if item.seq.is_finished:
+                continue
+            self.scheduler.update(item, result.token_ids)
+            if result.token_ids or item.seq.num_uncomputed_tokens == 0:
+                gains.append(Gain(item.seq, result.token_ids))
         self.check()
-        for event in events:
-            self._end_if_due(event)
-        return events
+        for gain in gains:
+            self._end_if_due(gain)
+        return gains
 
-    def step(self) -> list[StepEvent]:
+    def step(self) -> list[Gain]:
         return self.complete(self.schedule())
 
-    def _end_if_due(self, event: StepEvent) -> None:
-        seq = event.seq
-        if EOS in event.token_ids and not seq.params.ignore_eos:
-            num_surplus_tokens = len(event.token_ids) - 1 - event.token_ids.index(EOS)
+    def _end_if_due(self, gain: Gain) -> None:
+        seq = gain.seq
+        if EOS in gain.token_ids and not seq.params.ignore_eos:
+            num_surplus_tokens = len(gain.token_ids) - 1 - gain.token_ids.index(EOS)
             self.finish(seq, FinishReason.STOP, num_surplus_tokens=num_surplus_tokens)
         elif seq.has_reached_max_tokens:
             self.finish(seq, FinishReason.LENGTH)
 
     def finish(self, seq: Sequence, reason: FinishReason, *, num_surplus_tokens: int = 0) -> None:
-        self.scheduler.finish(seq, reason, num_surplus_tokens=num_surplus_tokens)
+        self.scheduler.finish(seq, num_surplus_tokens=num_surplus_tokens)
+        self.finish_reasons[seq.seq_id] = reason
         self.check()
 
     def run_until_idle(self, max_steps: int = 10_000) -> int:
         for num_steps in range(max_steps):
-            if not self.scheduler.has_work:
+            if not self.has_work:
                 return num_steps
             self.step()
         raise AssertionError(f"still at work after {max_steps} steps")

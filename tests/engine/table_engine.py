@@ -5,25 +5,23 @@ blocks hold for its last two positions. So a wrong block changes what is said, a
 own tokens: two runs of a request must agree exactly, whatever else is done differently.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from collections import abc
 
 import torch
 from torch import Tensor
 
 from engine.engine_core import EngineCore
 from engine.kv_cache_manager import BlockCounts
-from engine.outputs import RequestOutput, TokenLogprob
-from engine.runners.model_runner import StepOutput
-from engine.runners.torch_sampler import Sampler, token_logprobs
+from engine.outputs import RequestOutput
+from engine.runners.model_runner import SampledToken, SequenceResult, result_of
+from engine.runners.torch_sampler import sample, token_logprobs
 from engine.scheduler import Scheduler
-from engine.sequence import Batch, ScheduledSequence
-from engine.sequence import Sequence as EngineSequence
+from engine.sequence import Batch, ScheduledSequence, Sequence
 from tests.engine.fakes import Setup
 
 VOCAB_SIZE = 29
 EOS = 0
-Logits = Callable[[int, int, int], Tensor]  # of the token before the last, the last, and its position
+Logits = abc.Callable[[int, int, int], Tensor]  # of the token before the last, the last, and its position
 
 
 def random_table(seed: int, *, scale: float) -> Logits:
@@ -32,7 +30,7 @@ def random_table(seed: int, *, scale: float) -> Logits:
     return lambda before, last, position: table[before, last]
 
 
-def reciting(text: Sequence[int]) -> Logits:
+def reciting(text: abc.Sequence[int]) -> Logits:
     """Says ``text[p]`` at every position p, and then its last token again and again."""
     sure_VV = torch.eye(VOCAB_SIZE) * 20.0
     return lambda before, last, position: sure_VV[text[min(position + 1, len(text) - 1)]]
@@ -43,45 +41,38 @@ def token_to_bytes(token_id: int) -> bytes:
 
 
 class TableRunner:
-    def __init__(self, logits: Logits, sampler: Sampler, setup: Setup) -> None:
+    def __init__(self, logits: Logits, setup: Setup) -> None:
         self._logits = logits
-        self._sampler = sampler
         self._setup = setup
         self._global = [-1] * (setup.num_global * setup.block_size)
         self._sliding = [-1] * (setup.num_sliding * setup.block_size)
         self.num_rows_of_steps: list[int] = []
 
-    def run(self, batch: Batch) -> StepOutput:
+    def run(self, batch: Batch) -> list[SequenceResult]:
         for item in batch.scheduled:
             for position, token_id in enumerate(item.row_token_ids, start=item.start):
                 self._global[self._slot(item.seq.global_table, position)] = token_id
                 self._sliding[self._slot(item.seq.sliding_table, position)] = token_id
         self.num_rows_of_steps.append(batch.num_rows)
-        output = StepOutput()
-        for item in batch.scheduled:
-            if item.seq.wants_prompt_logprobs and item.start < item.seq.num_prompt_tokens:
-                output.prompt_logprobs[item.seq.seq_id] = self._prompt_logprobs(item)
-        rows = [row for item in batch.sampling for row in item.sampling_rows]
-        if rows:
-            logits_RV = torch.stack([self._row(row.seq, row.num_tokens - 1) for row in rows])
-            sampled = iter(self._sampler(logits_RV, rows))
-            for item in batch.sampling:
-                output.take(item, list(islice(sampled, 1 + len(item.draft_token_ids))))
-        return output
+        return [result_of(item, self._prompt_logprobs(item) + self._sampled(item)) for item in batch.scheduled]
+
+    def _sampled(self, item: ScheduledSequence) -> list[SampledToken]:
+        rows = item.sampling_rows
+        return sample(torch.stack([self._row(row.seq, row.num_tokens - 1) for row in rows]), rows) if rows else []
 
     def _slot(self, table: object, position: int) -> int:
         size = self._setup.block_size
         return table.block_ids[position // size - table.first_block] * size + position % size  # type: ignore[attr-defined]
 
-    def _row(self, seq: EngineSequence, position: int) -> Tensor:
+    def _row(self, seq: Sequence, position: int) -> Tensor:
         """Of the row at ``position``; both pools must agree on the last token and, inside the window, on the one before."""
         seen = [self._global[self._slot(seq.global_table, p)] for p in (position - 1, position) if p >= 0]
         for age in range(min(len(seen), self._setup.window)):
             assert self._sliding[self._slot(seq.sliding_table, position - age)] == seen[-1 - age]
         return self._logits(seen[-2] if len(seen) == 2 else 0, seen[-1], position)
 
-    def _prompt_logprobs(self, item: ScheduledSequence) -> list[TokenLogprob]:
-        targets = item.seq.token_ids[item.start + 1 : min(item.end + 1, item.seq.num_prompt_tokens)]
+    def _prompt_logprobs(self, item: ScheduledSequence) -> list[SampledToken]:
+        targets = item.prompt_targets
         logits = [self._row(item.seq, item.start + i) for i in range(len(targets))]
         nums = [item.seq.params.prompt_logprobs or 0] * len(targets)
         return token_logprobs(torch.stack(logits), torch.tensor(targets), nums) if targets else []
@@ -94,10 +85,11 @@ class TableEngine:
         self.kv = setup.kv_cache_manager()
         self.core = EngineCore(
             Scheduler(setup.scheduler_config(), self.kv),
-            lambda end_token_ids: TableRunner(logits, Sampler(end_token_ids), setup),
+            TableRunner(logits, setup),
             token_to_bytes=token_to_bytes,
             vocab_size=VOCAB_SIZE,
             eos_token_ids=frozenset({EOS}),
+            enable_prefix_caching=setup.enable_prefix_caching,
         )
 
     @property
@@ -124,7 +116,7 @@ class TableEngine:
         return outputs
 
 
-def told(outputs: Iterable[RequestOutput], num_sequences: int) -> list[tuple[object, ...]]:
+def told(outputs: abc.Iterable[RequestOutput], num_sequences: int) -> list[tuple[object, ...]]:
     """All that a client learns of each of a request's sequences, however it fell into steps."""
     answers = []
     for index in range(num_sequences):

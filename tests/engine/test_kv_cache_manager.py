@@ -202,7 +202,7 @@ def test_a_hit_holds_the_whole_context_globally_and_the_window_only_in_the_slidi
 
 def forget_sliding(kv: KVCacheManager, prompt: list[int], *blocks: int) -> None:
     """As if these sliding blocks of the prompt had been reused for something else."""
-    _, sliding_ids = kv._find_blocks(new_sequence([*prompt, 1]), "")
+    _, sliding_ids = kv._find_blocks(new_sequence([*prompt, 1]))
     pool = kv._sliding.pool
     for block in blocks:
         block_id = sliding_ids[block]
@@ -257,10 +257,12 @@ def test_prompt_logprobs_compute_every_row_but_siblings_share() -> None:
     assert kv.find_prefix(seq).num_tokens == 20
 
 
-def test_without_prefix_caching_only_the_same_request_shares() -> None:
-    kv = KVCacheManager(BlockCounts(50, 50), block_size=2, window=WINDOW, enable_prefix_caching=False)
-    leader, sibling = new_sequences("a", [1] * 9, params=SamplingParams(n=2), first_seq_id=0, max_model_len=100)
-    (stranger,) = new_sequences("b", [1] * 9, params=SamplingParams(), first_seq_id=2, max_model_len=100)
+def test_only_sequences_of_one_salt_share() -> None:
+    kv = KVCacheManager(BlockCounts(50, 50), block_size=2, window=WINDOW)
+    leader, sibling = new_sequences(
+        "a", [1] * 9, params=SamplingParams(n=2), first_seq_id=0, max_model_len=100, prefix_salt="a"
+    )
+    stranger = new_sequence([1] * 9, seq_id=2)
     kv.attach(leader, kv.find_prefix(leader))
     compute(kv, leader, 9)
     assert kv.find_prefix(sibling).num_tokens == 8

@@ -1,11 +1,14 @@
 """Offline use: prompts in, answers out, in order."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 from engine import LLMEngine, SamplingParams
-from engine.errors import RequestError
+from engine.errors import RequestError, StepError
+from engine.loading import EngineKeywords, EngineOptions
 from tests.engine.engines import tiny_checkpoint
 
 PARAMS = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True, n=2)
@@ -48,3 +51,53 @@ def test_options_are_checked(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=words):
             LLMEngine(path, **options)
+
+
+def test_keywords_are_the_options() -> None:
+    options = get_type_hints(EngineOptions)
+    assert get_type_hints(EngineKeywords) == {name: kind for name, kind in options.items() if name != "model"}
+
+
+def test_a_stream_brings_what_generate_brings(engine: LLMEngine) -> None:
+    (expected,) = engine.generate(["abc"], PARAMS, show_progress=False)
+    outputs = list(engine.stream("abc", PARAMS))
+    assert [output.finished for output in outputs] == [False] * (len(outputs) - 1) + [True]
+    for index in range(2):
+        deltas = [delta for output in outputs for delta in output.deltas if delta.index == index]
+        assert "".join(delta.text for delta in deltas) == expected.texts[index]
+    assert not engine.core.has_unfinished_requests
+
+
+def test_streams_in_turns_share_the_steps(engine: LLMEngine) -> None:
+    one = replace(PARAMS, n=1)
+    expected = engine.generate(["abc", "defgh"], one, show_progress=False)
+    pairs = list(zip(engine.stream("abc", one), engine.stream("defgh", one), strict=False))
+    for which, answer in enumerate(expected):
+        token_ids = [token_id for pair in pairs for delta in pair[which].deltas for token_id in delta.token_ids]
+        assert tuple(token_ids) == answer.token_ids[0][: len(token_ids)]
+        assert token_ids
+
+
+def test_closing_a_stream_aborts_its_request(engine: LLMEngine) -> None:
+    stream = engine.stream("abc", replace(PARAMS, max_tokens=400))
+    next(stream)
+    assert engine.core.has_unfinished_requests
+    stream.close()
+    assert not engine.core.has_unfinished_requests
+    engine.core.scheduler.check_integrity()
+    with pytest.raises(RequestError):
+        next(engine.stream([]))
+
+
+def test_an_error_of_a_step_is_raised_from_its_stream(engine: LLMEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = engine.stream("abc", replace(PARAMS, max_tokens=40))
+    next(stream)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("broken on purpose")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.core.scheduler, "update", fail)
+        with pytest.raises(StepError):
+            list(stream)
+    assert not engine.core.has_unfinished_requests

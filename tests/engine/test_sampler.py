@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from engine.random_numbers import uniform
+from engine.runners import torch_sampler
 from engine.runners.model_runner import SampledToken
-from engine.runners.random_numbers import uniform
-from engine.runners.torch_sampler import Sampler
 from engine.sampling_params import SamplingParams
 from engine.sequence import SamplingRow, Sequence, new_sequences
 
@@ -20,13 +20,15 @@ END = 7
 def sequence(prompt: list[int] | None = None, output: list[int] | None = None, **params: object) -> Sequence:
     """A sequence that has sampled ``output`` already; seeded, as the engine makes all of them."""
     settings = SamplingParams(**{"seed": 1, **params})
-    seq = new_sequences("r", prompt or [2, 3], params=settings, first_seq_id=0, max_model_len=4_096)[0]
+    seq = new_sequences(
+        "r", prompt or [2, 3], params=settings, first_seq_id=0, max_model_len=4_096, end_token_ids=frozenset({END})
+    )[0]
     seq.token_ids += output or []
     return seq
 
 
 def sample(logits: torch.Tensor, *seqs: Sequence) -> list[SampledToken]:
-    return Sampler(lambda seq: frozenset({END}))(logits, [SamplingRow(seq) for seq in seqs])
+    return torch_sampler.sample(logits, [SamplingRow(seq) for seq in seqs])
 
 
 def sample_ids(logits: torch.Tensor, *seqs: Sequence) -> list[int]:
@@ -116,7 +118,7 @@ def test_a_row_with_drafts_samples_as_if_they_were_output() -> None:
         drafts = tuple(rng.randrange(VOCAB) for _ in range(rng.randrange(6)))
         rows.append(SamplingRow(seq, drafts))
         seqs.append(replace(seq, token_ids=[*seq.token_ids, *drafts]))
-    assert Sampler(lambda seq: frozenset({END}))(logits, rows) == sample(logits, *seqs)
+    assert torch_sampler.sample(logits, rows) == sample(logits, *seqs)
 
 
 @pytest.mark.parametrize("trial", range(10))
@@ -166,7 +168,7 @@ def test_logprobs_are_of_the_model_itself() -> None:
     logits = random_logits(1)
     seq = sequence(temperature=0.1, logit_bias={17: 100.0}, presence_penalty=2.0, output=[1], logprobs=3)
     (sampled,) = sample(logits, seq)
-    entry, expected = sampled.logprob, logits[0].log_softmax(-1)
+    entry, expected = sampled, logits[0].log_softmax(-1)
     assert sampled.token_id == 17
     assert entry.logprob == pytest.approx(float(expected[17]))
     assert [i for i, _ in entry.top] == expected.topk(3).indices.tolist()

@@ -81,7 +81,7 @@ class Workload:
         for _ in range(self.rng.randint(2, 14)):
             operations = [self.add, self.add_many, self.abort, self.step, self.fail]
             self.rng.choices(operations, [5, 1, 1, 10, 2])[0]()
-        while self.engine.scheduler.has_work:
+        while self.engine.has_work:
             self.step()
         self.engine.check_idle()
         self.check_outputs()
@@ -125,7 +125,7 @@ class Workload:
         """A step that is never run, or run again without the one that broke it, or that one ends while it runs."""
         batch = self.engine.schedule()
         case = self.rng.choice(["forget", "retry later", "retry", "end meanwhile"])
-        if len(batch) == 0 or case == "forget":
+        if not batch.scheduled or case == "forget":
             return
         self.seen["failures"] += 1
         culprit = self.rng.choice(batch.scheduled).seq
@@ -137,14 +137,14 @@ class Workload:
             self.engine.complete(less(batch, culprit))
 
     def step(self) -> None:
-        had_work = self.engine.scheduler.has_work
+        had_work = self.engine.has_work
         computed = {seq: seq.num_computed_tokens for seq in self.running()}
         num_preemptions = self.engine.scheduler.num_preemptions
         twin = self.twin_without_drafts() if self.rng.random() < 0.03 else None
         batch = self.engine.schedule()
         if twin is not None:
             self.check_drafts_cost_nobody(batch, twin)
-        assert (len(batch) > 0) == had_work
+        assert bool(batch.scheduled) == had_work
         for seq in self.running():
             assert computed.get(seq, seq.num_computed_tokens) == seq.num_computed_tokens, "schedule computed something"
         self.check_admission(max((seq.seq_id for seq in self.running() if seq not in computed), default=-1))
@@ -226,7 +226,7 @@ class Workload:
         for seq in self.engine.sequences:
             prompt = seq.token_ids[: seq.num_prompt_tokens]
             assert seq.output_token_ids == generate_alone(prompt, seq.index, seq.num_output_tokens)
-            if seq.finish_reason is FinishReason.LENGTH:
+            if self.engine.finish_reasons.get(seq.seq_id) is FinishReason.LENGTH:
                 assert seq.num_tokens == seq.max_num_tokens
 
 

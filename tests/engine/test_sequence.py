@@ -3,7 +3,7 @@
 import pytest
 
 from engine.outputs import TokenLogprob
-from engine.runners.model_runner import SampledToken, StepOutput
+from engine.runners.model_runner import SampledToken, result_of
 from engine.sampling_params import SamplingParams
 from engine.sequence import Batch, ScheduledSequence, SequenceStatus, new_sequences
 
@@ -57,8 +57,8 @@ def test_siblings_wait_until_the_prompt_is_computed_or_its_leader_ended() -> Non
 def test_a_batch_counts_rows() -> None:
     first, second = new_sequences("r", [1] * 10, params=SamplingParams(n=2), first_seq_id=0, max_model_len=99)
     batch = Batch((ScheduledSequence(first, 10, (5, 6)), ScheduledSequence(second, 4)))
-    assert (len(batch), batch.num_rows) == (2, 16)
-    assert [item.seq for item in batch.sampling] == [first]
+    assert (len(batch.scheduled), batch.num_rows) == (2, 16)
+    assert [item.seq for item in batch.scheduled if item.samples] == [first]
 
 
 def test_drafts_stand_behind_the_known_tokens() -> None:
@@ -75,11 +75,8 @@ def test_drafts_stand_behind_the_known_tokens() -> None:
     assert ScheduledSequence(seq, 0).sampling_rows == []
 
 
-def sampled(*token_ids: int, logprobs: bool = False, not_finite: int | None = None) -> list[SampledToken]:
-    return [
-        SampledToken(token_id, TokenLogprob(token_id, -1.0) if logprobs else None, i != not_finite)
-        for i, token_id in enumerate(token_ids)
-    ]
+def sampled(*token_ids: int, not_finite: int | None = None) -> list[SampledToken]:
+    return [SampledToken(token_id, i != not_finite, -1.0) for i, token_id in enumerate(token_ids)]
 
 
 @pytest.mark.parametrize(
@@ -90,20 +87,30 @@ def sampled(*token_ids: int, logprobs: bool = False, not_finite: int | None = No
 def test_what_a_step_keeps(chosen: list[int], kept: list[int]) -> None:
     """Drafts 5 and 6: the tokens up to and including the first that is not its draft."""
     (seq,) = new_sequences("r", [1], params=SamplingParams(logprobs=0), first_seq_id=0, max_model_len=100)
-    output = StepOutput()
-    output.take(ScheduledSequence(seq, 1, (5, 6)), sampled(*chosen, logprobs=True))
-    assert output.token_ids == {0: kept}
-    assert [entry.token_id for entry in output.logprobs[0]] == kept
-    assert not output.failed
+    result = result_of(ScheduledSequence(seq, 1, (5, 6)), sampled(*chosen))
+    assert result.token_ids == tuple(kept)
+    assert result.logprobs == tuple(TokenLogprob(token_id, -1.0) for token_id in kept)
+    assert result.is_finite
 
 
-@pytest.mark.parametrize(("not_finite", "kept"), [(0, None), (1, [5]), (2, [5, 6])])
+@pytest.mark.parametrize(("not_finite", "kept"), [(0, ()), (1, (5,)), (2, (5, 6))])
 def test_a_row_that_is_not_finite_is_left_to_the_step_that_computes_it_again(
-    not_finite: int, kept: list[int] | None
+    not_finite: int, kept: tuple[int, ...]
 ) -> None:
     (seq,) = new_sequences("r", [1], params=SamplingParams(), first_seq_id=0, max_model_len=100)
-    output = StepOutput()
-    output.take(ScheduledSequence(seq, 1, (5, 6)), sampled(5, 6, 7, not_finite=not_finite))
-    assert output.token_ids.get(0) == kept
-    assert (0 in output.failed) == (kept is None)
-    assert output.logprobs == {}
+    result = result_of(ScheduledSequence(seq, 1, (5, 6)), sampled(5, 6, 7, not_finite=not_finite))
+    assert result.token_ids == kept
+    assert result.is_finite == bool(kept)
+    assert result.logprobs is None
+
+
+def test_prompt_targets_come_before_what_is_sampled() -> None:
+    (seq,) = new_sequences("r", [1, 2, 3], params=SamplingParams(prompt_logprobs=0), first_seq_id=0, max_model_len=100)
+    first = ScheduledSequence(seq, 2)
+    assert (first.prompt_targets, first.num_answers) == ([2, 3], 2)
+    assert result_of(first, sampled(2, 3)).prompt_logprobs == (TokenLogprob(2, -1.0), TokenLogprob(3, -1.0))
+    seq.num_computed_tokens = 1
+    last = ScheduledSequence(seq, 2, (7,))
+    assert (last.prompt_targets, last.num_answers) == ([3], 3)
+    result = result_of(last, sampled(3, 7, 8))
+    assert (result.token_ids, result.prompt_logprobs) == ((7, 8), (TokenLogprob(3, -1.0),))

@@ -19,20 +19,29 @@ class Run:
     peak_bytes: int
 
 
-def run_main(*args: str, env: dict[str, str] | None = None, timeout_s: float = 120, text: str = "") -> Run:
-    """Run ``python main.py ARGS``; ``peak_bytes`` is the largest resident memory of that process."""
+def run_main(
+    *args: str,
+    env: dict[str, str] | None = None,
+    timeout_s: float = 120,
+    text: str = "",
+    stdin: int = subprocess.PIPE,
+) -> Run:
+    """Run ``python main.py ARGS`` with ``text`` piped in, unless ``stdin`` is a file descriptor.
+
+    ``peak_bytes`` is the largest resident memory of that process.
+    """
     began = time.perf_counter()
     with subprocess.Popen(
         [sys.executable, str(ROOT / "main.py"), *args],
         env=os.environ | (env or {}),
-        stdin=subprocess.PIPE,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
         watch = _PeakMemory(process.pid)
         try:
-            out, err = process.communicate(text, timeout=timeout_s)
+            out, err = process.communicate(text if stdin == subprocess.PIPE else None, timeout=timeout_s)
         except subprocess.TimeoutExpired:
             process.kill()
             raise

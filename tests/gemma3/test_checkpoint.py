@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from gemma3 import Gemma3ForCausalLM, Gemma3TextConfig, load_weights_into
 from gemma3.checkpoints.checkpoint import open_checkpoint
-from gemma3.checkpoints.gguf_checkpoint import bfloat16_bits
+from gemma3.checkpoints.decoding import bfloat16_bits
 from gemma3.checkpoints.tensor_names import EMBEDDING, HEAD
 from gemma3.errors import CheckpointError, ConfigError, Gemma3Error, WeightsNotFoundError
 from gemma3.torch_model.kv_cache import ContiguousKVCache

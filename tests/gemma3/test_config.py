@@ -1,5 +1,7 @@
 """``Gemma3TextConfig``: both spellings of config.json, and what is refused."""
 
+import dataclasses
+
 import pytest
 
 from gemma3 import Gemma3TextConfig
@@ -68,7 +70,9 @@ def test_values_are_not_taken_from_the_defaults() -> None:
         ("model_type", "llama", "not Gemma 3 text"),
         ("model_type", "gemma2", "not Gemma 3 text"),
         ("model_type", "gemma3", "multimodal"),
-        ("model_type", None, "not Gemma 3 text"),
+        ("context_length", 4_096, "context_length=4096 and max_position_embeddings=32768 differ"),
+        ("rope_local_theta", 9.0, "rope_local_theta=9.0 and rope_local_base_freq=10000.0 differ"),
+        ("rope_parameters", {FULL: {"rope_theta": 7.0}}, "rope_parameters.full_attention.rope_theta=7.0 differ"),
         ("final_logit_softcapping", 30.0, "final_logit_softcapping=30.0"),
         ("attn_logit_softcapping", 50.0, "attn_logit_softcapping=50.0"),
         ("use_bidirectional_attention", True, "use_bidirectional_attention=True"),
@@ -107,3 +111,44 @@ def test_refused(key: str, value: object, words: str) -> None:
 def test_missing_sizes_are_named(key: str) -> None:
     with pytest.raises(ConfigError, match=key):
         Gemma3TextConfig.from_hf_dict({name: value for name, value in OLD.items() if name != key})
+
+
+PLAIN = {
+    "vocab_size": 262,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 7,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+    "context_length": 96,
+    "sliding_window": 16,
+    "rope_theta": 5_000.0,
+    "rope_local_theta": 50.0,
+}
+
+
+@pytest.mark.parametrize("more", [{}, {"model_type": "gemma3_text"}, {"model_type": None}], ids=str)
+def test_a_plain_dictionary_sets_every_field_it_names(more: dict[str, object]) -> None:
+    config = Gemma3TextConfig.from_hf_dict(PLAIN | more)
+    assert {name: getattr(config, name) for name in PLAIN} == PLAIN
+    assert config == Gemma3TextConfig(**PLAIN)
+
+
+def test_round_trip_of_every_field() -> None:
+    config = Gemma3TextConfig(**PLAIN, rms_norm_eps=1e-5, query_pre_attn_scalar=7.0, layer_types=(FULL, *[SLIDING] * 6))
+    defaults = dataclasses.asdict(Gemma3TextConfig())
+    fields = dataclasses.asdict(config)
+    assert all(fields[name] != defaults[name] or name == "num_key_value_heads" for name in fields)
+    assert Gemma3TextConfig.from_hf_dict(fields) == config
+
+
+def test_both_names_of_a_setting_may_agree() -> None:
+    both = OLD | NEW | {"context_length": 32_768, "rope_local_theta": 10_000}
+    assert Gemma3TextConfig.from_hf_dict(both) == Gemma3TextConfig()
+
+
+@pytest.mark.parametrize("foreign", [{"architectures": ["LlamaForCausalLM"]}, {"model_type": "qwen3"}], ids=str)
+def test_a_foreign_plain_dictionary_is_refused(foreign: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="not Gemma 3 text"):
+        Gemma3TextConfig.from_hf_dict(PLAIN | foreign)

@@ -11,8 +11,8 @@ pytest.importorskip("gemma3.cpu._native", reason="the native core was not compil
 
 from gemma3.checkpoints.checkpoint import open_checkpoint  # behind the skip, as all that follows
 from gemma3.cpu import model as cpu_model
-from gemma3.cpu.model import CpuModel, Row, Segment, num_cores
-from gemma3.cpu.packed_file import load_packed
+from gemma3.cpu.load import load_packed
+from gemma3.cpu.model import CpuModel, RowRequest, Segment, num_cores
 from tests.gemma3 import tiny
 
 
@@ -28,7 +28,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> CpuModel:
 
 
 def test_the_example_of_the_docstring(model: CpuModel) -> None:
-    (sampled,) = model.step([2, 150, 151], [Segment(0, 3, [0], [0], 0)], [Row(2)])
+    (sampled,) = model.step([2, 150, 151], [Segment(0, 3, [0], [0], 0)], [RowRequest(2)])
     logits_RV = model.logits([2, 150, 151], [Segment(0, 3, [0], [0], 0)], [2])
     assert logits_RV.shape == (1, model.config.vocab_size)
     assert sampled.token_id == int(logits_RV[0].argmax())
@@ -50,7 +50,7 @@ def test_what_is_out_of_range_is_refused(
     model: CpuModel, token_ids: list[int], segment: tuple[int, int, list[int], list[int], int], row: int
 ) -> None:
     with pytest.raises(ValueError, match=r"."):
-        model.step(token_ids, [Segment(*segment)], [Row(row)])
+        model.step(token_ids, [Segment(*segment)], [RowRequest(row)])
 
 
 def test_an_unknown_isa(model: CpuModel, tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from gemma3.torch_model.load import load_model
 from tests.gemma3 import texts, tiny
 from tests.gemma3.native import needs_native
 
-if cpu.is_available():
+if cpu.why_unavailable() is None:
     from gemma3.cpu import _native
-    from gemma3.cpu.model import CpuModel, Row, Segment
-    from gemma3.cpu.packed_file import PackedWeights, load_packed
-    from gemma3.cpu.packed_layout import PackedLayout
+    from gemma3.cpu.load import load_packed
+    from gemma3.cpu.model import CpuModel, RowRequest, Segment
+    from gemma3.cpu.packed_layout import PackedLayout, PackedWeights
     from gemma3.cpu.packing import pack
 
 pytestmark = needs_native
@@ -105,7 +105,7 @@ def test_greedy_is_the_largest_logit(tmp_path: Path) -> None:
     checkpoint = checkpoint_of(tmp_path / "model", 4)
     ids, model = token_ids(checkpoint), core_of(checkpoint)
     expected = whole_logits(model, ids).argmax(-1).tolist()
-    rows = [Row(i) for i in range(NUM_TOKENS)]
+    rows = [RowRequest(i) for i in range(NUM_TOKENS)]
     assert [sampled.token_id for sampled in model.step(ids, [segment(0, NUM_TOKENS)], rows)] == expected
 
 
@@ -136,7 +136,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         ("token_ids", [1, 2], segment(0, 1), 0),
     ):
         with pytest.raises(ValueError, match=words):
-            model.step(ids, [wanted], [Row(row)])
+            model.step(ids, [wanted], [RowRequest(row)])
     with pytest.raises(ValueError, match="isa='vax' is not allowed"):
         core_of(checkpoint, isa="vax")
 

@@ -16,8 +16,8 @@ from safetensors import safe_open
 from gemma3.checkpoints.checkpoint import open_checkpoint
 from gemma3.checkpoints.embedded_weights import SHA256
 from gemma3.cpu import packed_file
-from gemma3.cpu.packed_file import PackedWeights, load_packed
-from gemma3.cpu.packed_layout import SCHEMES, PackedLayout
+from gemma3.cpu.load import load_packed
+from gemma3.cpu.packed_layout import SCHEMES, PackedLayout, PackedWeights
 from tests.gemma3 import tiny
 
 pytest.importorskip("gemma3.cpu._native", reason="the native core was not compiled")
@@ -250,7 +250,7 @@ def test_a_cache_that_can_only_be_read(
 def test_processes_that_start_at_once(folder: Path, cache: Path) -> None:
     code = (
         "from pathlib import Path; from gemma3.checkpoints.checkpoint import open_checkpoint; "
-        "from gemma3.cpu.packed_file import load_packed; "
+        "from gemma3.cpu.load import load_packed; "
         f"load_packed(open_checkpoint(Path({str(folder)!r})), 'int8', cache_dir=Path({str(cache)!r}))"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]

@@ -18,7 +18,7 @@ from tests.gemma3.packed import Floats, rotation, unpack_embedding, unpack_int4,
 
 pytest.importorskip("gemma3.cpu._native", reason="the native core was not compiled")
 
-from gemma3.cpu.packing import _NORM_NAMES, pack  # needs the core
+from gemma3.cpu.packing import pack  # needs the core
 
 Views = dict[str, memoryview]
 
@@ -69,8 +69,8 @@ def test_every_tensor_is_in_its_place(tmp_path: Path, seed: int, scheme: str) ->
         halves = gate_up.reshape(num_panels, 2, 16, -1).swapaxes(0, 1).reshape(2, 16 * num_panels, -1)[:, :mlp]
         for half, inner in zip(halves, ("gate_proj", "up_proj"), strict=True):
             assert_close(half, read(checkpoint, f"{theirs}.mlp.{inner}"), scheme)
-        for norm in NORMS:
-            expected = read(checkpoint, f"{theirs}.{_NORM_NAMES[norm]}")
+        for norm, inner in NORMS.items():
+            expected = read(checkpoint, f"{theirs}.{inner}")
             np.testing.assert_allclose(np.frombuffer(views[f"{ours}.{norm}"], np.float32), expected, rtol=0, atol=1e-6)
     embedding = read(checkpoint, "model.embed_tokens")
     planes = [views[f"embedding.{part}"] for part in ("high", "low", "scales")]

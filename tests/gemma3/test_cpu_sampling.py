@@ -6,6 +6,7 @@ in its interval of the running sum, widened by ``EDGE``.
 
 import math
 import random
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from engine.runners.random_numbers import uniform
-from engine.runners.torch_sampler import Sampler
+from engine.random_numbers import uniform
+from engine.runners.torch_sampler import sample as torch_sample
+from engine.sampling_params import SETTINGS as RANGES
 from engine.sampling_params import SamplingParams
 from engine.sequence import SamplingRow, Sequence, new_sequences
 from gemma3 import cpu
@@ -22,7 +24,7 @@ from gemma3 import cpu
 if (reason := cpu.why_unavailable()) is not None:
     pytest.skip(reason, allow_module_level=True)
 
-from gemma3.cpu._native import Row, Sampled
+from gemma3.cpu._native import RowRequest, Sampled
 from gemma3.cpu._native import sample as native_sample
 
 VOCAB = 2_000
@@ -36,7 +38,14 @@ Logits = NDArray[np.float32]
 
 def sample(logits: Logits, **settings: object) -> Sampled:
     """On a copy, since the core adjusts the logits where they are."""
-    return native_sample(logits.copy(), Row(0, **settings))
+    return native_sample(logits.copy(), request(**settings))
+
+
+def request(*, num_logprobs: int = -1, target: int = -1, **settings: object) -> RowRequest:
+    row = RowRequest(0, num_logprobs=num_logprobs, target=target)
+    for name, value in settings.items():
+        setattr(row, name, value)
+    return row
 
 
 def random_logits(rng: random.Random, vocab_size: int) -> Logits:
@@ -64,30 +73,22 @@ def random_sequence(rng: random.Random, vocab_size: int) -> Sequence:
         logprobs=rng.choice((None, 0, 3, 20)),
     )
     prompt = [rng.randrange(vocab_size) for _ in range(30)]
-    seq = new_sequences("r", prompt, params=params, first_seq_id=0, max_model_len=4_096)[0]
+    seq = new_sequences(
+        "r", prompt, params=params, first_seq_id=0, max_model_len=4_096, end_token_ids=frozenset({END})
+    )[0]
     seq.token_ids += [rng.randrange(vocab_size) for _ in range(rng.randrange(20))]
     return seq
 
 
-def native_row(seq: Sequence) -> Row:
+def native_row(seq: Sequence) -> RowRequest:
     """Everything is passed on, needed or not."""
     params, output = seq.params, seq.output_token_ids
-    distinct = sorted(set(output))
-    return Row(
-        0,
-        temperature=params.temperature,
-        top_k=params.top_k,
-        top_p=params.top_p,
-        min_p=params.min_p,
+    return request(
+        **{name: getattr(params, name) for name, setting in RANGES.items() if setting.shapes_row},
         uniform=uniform(params.seed, seq.num_tokens, seq.index),
-        repetition_penalty=params.repetition_penalty,
-        frequency_penalty=params.frequency_penalty,
-        presence_penalty=params.presence_penalty,
         seen=sorted(set(seq.token_ids)),
-        output_ids=distinct,
-        output_counts=[output.count(token_id) for token_id in distinct],
-        bias_ids=list(params.logit_bias),
-        bias_values=list(params.logit_bias.values()),
+        output_counts=sorted(Counter(output).items()),
+        logit_bias=list(params.logit_bias.items()),
         banned=[END] if len(output) < params.min_tokens else [],
         num_logprobs=-1 if params.logprobs is None else params.logprobs,
     )
@@ -147,14 +148,13 @@ def is_right(filters: Filters, logits: NDArray[np.float64], u: float, token_id: 
 
 
 @pytest.mark.parametrize(("vocab_size", "trials"), [(37, 300), (VOCAB, 300), (70_001, 30), (FULL_VOCAB, 16)])
-def test_equals_the_definition_and_the_torch_sampler(vocab_size: int, trials: int) -> None:
+def test_equals_the_definition_and_the_torch_sample(vocab_size: int, trials: int) -> None:
     rng = random.Random(vocab_size)
-    torch_sampler = Sampler(lambda seq: frozenset({END}))
     num_equal = 0
     for _ in range(trials):
         logits, seq = random_logits(rng, vocab_size), random_sequence(rng, vocab_size)
         ours = native_sample(logits.copy(), native_row(seq))
-        (theirs,) = torch_sampler(torch.tensor(logits)[None], [SamplingRow(seq)])
+        (theirs,) = torch_sample(torch.tensor(logits)[None], [SamplingRow(seq)])
         assert ours.is_finite
         num_equal += ours.token_id == theirs.token_id
         if seq.params.temperature == 0:
@@ -164,12 +164,9 @@ def test_equals_the_definition_and_the_torch_sampler(vocab_size: int, trials: in
             assert is_right(filters_of(seq.params), values, u, ours.token_id, EDGE), seq.params
             assert is_right(filters_of(seq.params), values, u, theirs.token_id, TORCH_EDGE), seq.params
         if seq.params.logprobs is not None and ours.token_id == theirs.token_id:
-            assert theirs.logprob is not None
             # Torch's float32 sum over the vocabulary is off by up to 2e-5; ours is held to 2e-6 below.
-            assert ours.logprob == pytest.approx(theirs.logprob.logprob, abs=3e-5)
-            assert ours.top == [
-                (token_id, pytest.approx(logprob, abs=3e-5)) for token_id, logprob in theirs.logprob.top
-            ]
+            assert ours.logprob == pytest.approx(theirs.logprob, abs=3e-5)
+            assert ours.top == [(token_id, pytest.approx(logprob, abs=3e-5)) for token_id, logprob in theirs.top]
     assert num_equal >= 0.95 * trials
 
 
@@ -218,7 +215,7 @@ def test_the_same_row_gives_the_same_bits(settings: dict[str, float]) -> None:
     for shift in (1, 3, 16):
         moved = np.empty(FULL_VOCAB + shift, np.float32)[shift:]
         moved[:] = logits
-        again = native_sample(moved, Row(0, uniform=0.6, **settings))
+        again = native_sample(moved, request(uniform=0.6, **settings))
         assert (again.token_id, again.logprob, again.top) == (first.token_id, first.logprob, first.top)
 
 
@@ -276,6 +273,58 @@ def test_only_what_is_left_is_chosen(settings: dict[str, float], vocab_size: int
     assert {sample(logits, uniform=u, **settings).token_id for u in (0.0, 0.1, 0.9)} <= {11, 35}
 
 
+def extreme_logits(rng: random.Random, vocab_size: int) -> Logits:
+    """Flat, or with the largest and smallest numbers there are, or with what is no number."""
+    values = rng.choice(
+        ((0.0,), (-1e-45, 0.0, 1e-45), (-3.4e38, 0.0, 3.4e38), (5.0, -math.inf), (-3.4e38,), (1.0, math.nan, math.inf))
+    )
+    return np.array(rng.choices(values, k=vocab_size), np.float32)
+
+
+def extreme_params(rng: random.Random) -> SamplingParams:
+    """Every number that shapes a row at the ends of its range: the least positive ones where 0 is not allowed."""
+    chosen = {}
+    for name, setting in RANGES.items():
+        low = rng.choice((5e-324, 1e-300, 1e-45, 1e-38)) if setting.low == 0 and setting.kind is float else setting.low
+        ends = [setting.default, low, setting.high, *([] if setting.open_low else [setting.low])]
+        if setting.kind is float:
+            ends.append(math.nextafter(setting.high, 0))
+        chosen[name] = rng.choice(ends) if setting.shapes_row else setting.default
+    return SamplingParams(**chosen | {"seed": rng.randrange(2**40)})
+
+
+@pytest.mark.parametrize("vocab_size", [1, 37, VOCAB])
+def test_any_setting_and_any_logits_give_an_id_of_the_vocabulary(vocab_size: int) -> None:
+    """Both samplers: a finite row has a choice, whatever a float32 makes of the settings."""
+    rng = random.Random(vocab_size)
+    for _ in range(400):
+        logits, params = extreme_logits(rng, vocab_size), extreme_params(rng)
+        prompt = [rng.randrange(vocab_size) for _ in range(5)]
+        seq = new_sequences("r", prompt, params=params, first_seq_id=0, max_model_len=4_096)[0]
+        seq.token_ids.append(rng.randrange(vocab_size))
+        ours = native_sample(logits.copy(), native_row(seq))
+        (theirs,) = torch_sample(torch.tensor(logits)[None], [SamplingRow(seq)])
+        is_finite = not np.isnan(logits).any() and math.isfinite(logits.max())
+        assert (ours.is_finite, theirs.is_finite) == (is_finite, is_finite), params
+        assert 0 <= theirs.token_id < vocab_size
+        assert 0 <= ours.token_id < vocab_size if is_finite else ours.token_id == -1, params
+
+
+def test_a_mass_too_small_for_a_float32_keeps_the_likeliest() -> None:
+    """As 0 it was no mass at all, and nothing stayed where no token is likelier than the others by far."""
+    logits = np.zeros(FULL_VOCAB, np.float32)
+    logits[4_711] = 0.5
+    assert sample(logits, temperature=2.0, top_p=1e-300, uniform=0.7).token_id == 4_711
+
+
+def test_a_penalty_too_small_for_a_float32_leaves_logits_finite() -> None:
+    logits = np.zeros(VOCAB, np.float32)
+    logits[[3, 9]] = 1.0, 2.0
+    sampled = sample(logits, repetition_penalty=1e-300, seen=[9, 3])
+    assert (sampled.is_finite, sampled.token_id) == (True, 9)
+    assert sample(np.full(VOCAB, 8.0, np.float32), repetition_penalty=1e-38, seen=[5]).token_id == 5
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("bad", [math.nan, -math.nan, math.inf], ids=str)
 def test_rows_that_are_not_finite_are_told(bad: float, temperature: float) -> None:
@@ -296,8 +345,7 @@ def test_log_probabilities_are_of_the_model_itself() -> None:
     changes = {
         "seen": [17],
         "repetition_penalty": 2.0,
-        "bias_ids": [17],
-        "bias_values": [100.0],
+        "logit_bias": [(17, 100.0)],
         "banned": [int(logits.argmax())],
     }
     sampled = sample(logits, temperature=0.5, top_k=3, num_logprobs=20, **changes)
@@ -329,10 +377,24 @@ def test_a_target_is_reported_and_nothing_is_chosen() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"seen": [-1]}, {"output_ids": [VOCAB], "output_counts": [1]}, {"bias_ids": [2**31 - 1], "bias_values": [1.0]},
-     {"banned": [VOCAB]}, {"target": VOCAB}, {"bias_ids": [1]}, {"output_ids": [1, 2], "output_counts": [1]}],
+    [{"seen": [-1]}, {"output_counts": [(VOCAB, 1)]}, {"logit_bias": [(2**31 - 1, 1.0)]}, {"banned": [VOCAB]},
+     {"target": VOCAB}],
     ids=str,
 )  # fmt: skip
 def test_what_lies_outside_the_vocabulary_is_refused(settings: dict[str, list[int]]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
         sample(np.zeros(VOCAB, np.float32), **settings)
+
+
+def test_every_setting_that_shapes_a_row_is_an_attribute_of_it() -> None:
+    """And at first has a value that changes nothing: the table's default, but for the temperature, which is greedy."""
+    row = RowRequest(0)
+    shaping = {name: setting for name, setting in RANGES.items() if setting.shapes_row}
+    assert {name: getattr(row, name) for name in shaping} == {
+        name: 0.0 if name == "temperature" else setting.default for name, setting in shaping.items()
+    }
+    for name, setting in shaping.items():
+        setattr(row, name, setting.high)
+        assert getattr(row, name) == setting.high
+    with pytest.raises(AttributeError):
+        row.not_a_setting = 1.0

@@ -92,8 +92,8 @@ def assert_same_bits(found: np.ndarray, expected: np.ndarray) -> None:
 @pytest.mark.parametrize("ggml_type", GGMLType, ids=lambda t: t.name)
 def test_block_sizes_are_those_of_ggml(ggml_type: GGMLType) -> None:
     block, size = BLOCK_FORMATS[ggml_type], BLOCK_SIZES[ggml_type]
-    assert (block.num_values, block.num_bytes) == (size.num_values, size.num_bytes)
-    assert (block.num_values, block.num_bytes) == gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(ggml_type)]
+    assert (block.num_values, block.layout.itemsize) == (size.num_values, size.num_bytes)
+    assert (block.num_values, block.layout.itemsize) == gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(ggml_type)]
     assert ggml_type.name == gguf.GGMLQuantizationType(ggml_type).name
 
 
@@ -144,7 +144,7 @@ def test_row_slices_equal_the_whole(ggml_type: GGMLType) -> None:
     shape = (13, 3, 512)
     raw = random_blocks(ggml_type, math.prod(shape) // width_of(ggml_type)) if ggml_type in QUANTISED else None
     raw = raw or np.random.default_rng(0).standard_normal(math.prod(shape)).astype(np.float32).tobytes()
-    raw = raw[: math.prod(shape) // width_of(ggml_type) * BLOCK_FORMATS[ggml_type].num_bytes]
+    raw = raw[: math.prod(shape) // width_of(ggml_type) * BLOCK_SIZES[ggml_type].num_bytes]
     file = opened(gguf_bytes({}, {"before": (F32, (3,), bytes(12)), "x": (ggml_type, shape, raw)}))
     whole = file.dequantize("x")
     for rows in (slice(0, 13), slice(0, 1), slice(5, 9), slice(12, None), slice(-2, None), slice(4, 99), slice(7, 3)):
@@ -492,7 +492,7 @@ def test_products_do_not_overflow(dims: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("ggml_type", QUANTISED, ids=lambda t: t.name)
 def test_rows_are_whole_blocks(ggml_type: GGMLType) -> None:
-    width, num_bytes = width_of(ggml_type), BLOCK_FORMATS[ggml_type].num_bytes
+    width, num_bytes = width_of(ggml_type), BLOCK_SIZES[ggml_type].num_bytes
     opened(with_tensors(tensor_row("x", (width, 2), ggml_type, 0), data=bytes(2 * num_bytes)))
     for columns in (width - 1, width + 1, width // 2):
         message = refused(with_tensors(tensor_row("x", (columns, 2 * width), ggml_type, 0), data=bytes(2**18)))

@@ -1,7 +1,10 @@
 """``python main.py`` as a process: real text, and one line with exit status 2 for everything bad."""
 
+import os
 import pickle
+import pty
 import random
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -20,9 +23,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save_directory(tmp_path_factory.mktemp("main") / "model", tiny.oracle_model(shape, 2))
 
 
-def run_tiny(folder: Path, *args: str) -> Run:
+def run_tiny(folder: Path, *args: str, text: str = "", stdin: int = subprocess.PIPE) -> Run:
     """With a cache of its own, so that nothing of the tests stays in the person's."""
-    return run_main(*args, "--model", str(folder), env={"XDG_CACHE_HOME": str(folder.parent / "cache")})
+    env = {"XDG_CACHE_HOME": str(folder.parent / "cache")}
+    return run_main(*args, "--model", str(folder), env=env, text=text, stdin=stdin)
 
 
 @pytest.mark.parametrize("quantization", ["none", "auto"])
@@ -51,6 +55,30 @@ def test_quiet_prints_text_alone(folder: Path) -> None:
     run = run_tiny(folder, "abc", "--quiet", "--max-new-tokens", "5")
     assert (run.status, run.err) == (0, "")
     assert not run.out.startswith("abc")
+
+
+def test_a_piped_text_is_continued(folder: Path) -> None:
+    run, named = run_tiny(folder, text="a b\n"), run_tiny(folder, "a b")
+    assert (run.status, run.out) == (0, named.out)
+    assert run.out.startswith("a b")
+
+
+def test_without_a_text_on_a_terminal_an_example_is_continued(folder: Path) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        run = run_tiny(folder, "--max-new-tokens", "3", stdin=theirs)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert run.status == 0, run.err
+    assert run.out.startswith("Once upon a time")
+    (line,) = [line for line in run.err.splitlines() if "python main.py" in line]
+    assert "text of your own" in line
+
+
+@pytest.mark.parametrize("text", ["", " \n"], ids=repr)
+def test_an_empty_pipe_is_one_line(folder: Path, text: str) -> None:
+    assert "the standard input is empty" in one_line(run_tiny(folder, text=text))
 
 
 def test_same_seed_same_text(folder: Path) -> None:
@@ -130,9 +158,11 @@ def test_bad_checkpoints(tmp_path: Path, plain_bytes: int, kind: str, words: str
         (("x", "--model", "/no/such/path"), "no such file or directory"),
         (("x", "--model", "not a name"), "not OWNER/NAME"),
         (("x", "--unknown"), "unrecognized arguments: --unknown"),
-        ((), "required: prompt"),
+        ((), "the standard input is empty"),
         (("x", "--temperature", "3"), "'3' is not a number from 0 to 2"),
         (("x", "--temperature", "nan"), "'nan' is not a number"),
+        (("x", "--top-p", "0"), "'0' is not a number above 0 to 1"),
+        (("x", "--top-k", "-1"), "'-1' is not an integer from 0"),
         (("x", "--max-new-tokens", "0"), "'0' is not an integer from 1"),
         (("x", "--dtype", "float16"), "invalid choice: 'float16'"),
         (("x", "--threads", "0"), "'0' is not an integer"),

@@ -83,6 +83,15 @@ def test_merging_worked_examples(tmp_path: Path, text: str, expected: list[str])
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
+def test_a_gguf_may_be_given_by_its_path(tmp_path: Path) -> None:
+    path, text = tmp_path / "small.gguf", " the <b>\n"
+    path.write_bytes(gguf_bytes(small_metadata(), {}))
+    for source in (path, str(path)):
+        assert Gemma3Tokenizer.from_gguf(source).encode(text) == small_gguf().encode(text)
+    with pytest.raises(GGUFError, match="no such file"):
+        Gemma3Tokenizer.from_gguf(tmp_path / "other.gguf")
+
+
 def test_control_pieces(tmp_path: Path) -> None:
     """A GGUF marks placeholders as control and image tokens as user-defined; the official file the other way round."""
     expected = {*CONTROL, "<my_control>"}

@@ -96,33 +96,24 @@ void bind_requests(nb::module_& m) {
             new (self) Segment{start_position, num_tokens, std::move(global_blocks), std::move(sliding_blocks), first_sliding_block};
         }, "start_position"_a, "num_tokens"_a, "global_blocks"_a, "sliding_blocks"_a, "first_sliding_block"_a);
 
-    nb::class_<RowRequest>(m, "Row")
-        .def("__init__", [](RowRequest* self, int row, float temperature, int top_k, float top_p, float min_p, double uniform,
-                            float repetition_penalty, float frequency_penalty, float presence_penalty, Ids seen, Ids output_ids,
-                            Ids output_counts, Ids bias_ids, std::vector<float> bias_values, Ids banned, int num_logprobs,
-                            int target) {
+    nb::class_<RowRequest> request(m, "RowRequest");
+    request
+        .def("__init__", [](RowRequest* self, int row, int num_logprobs, int target) {
             new (self) RowRequest();
             self->row = row;
-            self->temperature = temperature;
-            self->top_k = top_k;
-            self->top_p = top_p;
-            self->min_p = min_p;
-            self->uniform = uniform;
-            self->repetition_penalty = repetition_penalty;
-            self->frequency_penalty = frequency_penalty;
-            self->presence_penalty = presence_penalty;
-            self->seen = std::move(seen);
-            self->output_ids = std::move(output_ids);
-            self->output_counts = std::move(output_counts);
-            self->bias_ids = std::move(bias_ids);
-            self->bias_values = std::move(bias_values);
-            self->banned = std::move(banned);
             self->num_logprobs = num_logprobs;
             self->target = target;
-        }, "row"_a, nb::kw_only(), "temperature"_a = 0.0f, "top_k"_a = 0, "top_p"_a = 1.0f, "min_p"_a = 0.0f, "uniform"_a = 0.0,
-           "repetition_penalty"_a = 1.0f, "frequency_penalty"_a = 0.0f, "presence_penalty"_a = 0.0f, "seen"_a = Ids(),
-           "output_ids"_a = Ids(), "output_counts"_a = Ids(), "bias_ids"_a = Ids(), "bias_values"_a = std::vector<float>(),
-           "banned"_a = Ids(), "num_logprobs"_a = -1, "target"_a = -1);
+        }, "row"_a, nb::kw_only(), "num_logprobs"_a = -1, "target"_a = -1)
+        .def_rw("uniform", &RowRequest::uniform)
+        .def_rw("seen", &RowRequest::seen)
+        .def_rw("output_counts", &RowRequest::output_counts)
+        .def_rw("logit_bias", &RowRequest::logit_bias)
+        .def_rw("banned", &RowRequest::banned);
+#define GEMMA3_ATTRIBUTE(Type, name, neutral)                                        \
+    request.def_prop_rw(#name, [](const RowRequest& self) { return self.name; },     \
+                        [](RowRequest& self, double value) { self.name = setting_of<Type>(value); });
+    GEMMA3_ROW_SETTINGS(GEMMA3_ATTRIBUTE)
+#undef GEMMA3_ATTRIBUTE
 
     nb::class_<Sampled>(m, "Sampled")
         .def_ro("token_id", &Sampled::token_id)

@@ -59,7 +59,7 @@ inline float exp2_of_negative(float x) {
 }
 
 // Logits in the order of their ids: of the whole vocabulary (`ids` is null), or of those still in the running.
-struct Row {
+struct Logits {
     const float* values;
     const int32_t* ids;
     int size;
@@ -101,7 +101,7 @@ inline void fold(Number* numbers, const Combine& combine) {
 }
 
 // True if there is a NaN, which no peak shows.
-GEMMA3_WIDE bool find_block_peaks(Row row, float* block_peaks) {
+GEMMA3_WIDE bool find_block_peaks(Logits row, float* block_peaks) {
     alignas(64) float padded[kBlock], peaks[kLanes];
     alignas(64) uint32_t nan[kLanes] = {};
     for (int b = 0; b < row.num_blocks(); ++b) {
@@ -117,7 +117,7 @@ GEMMA3_WIDE bool find_block_peaks(Row row, float* block_peaks) {
     return std::any_of(nan, nan + kLanes, [](uint32_t found) { return found != 0; });
 }
 
-GEMMA3_WIDE float lowest_finite(Row row) {
+GEMMA3_WIDE float lowest_finite(Logits row) {
     alignas(64) float padded[kBlock], lowest[kLanes];
     std::fill(lowest, lowest + kLanes, FLT_MAX);
     for (int b = 0; b < row.num_blocks(); ++b) {
@@ -133,7 +133,7 @@ GEMMA3_WIDE float lowest_finite(Row row) {
     return lowest[0];
 }
 
-GEMMA3_WIDE void find_block_masses(Row row, Distribution distribution, double* block_masses) {
+GEMMA3_WIDE void find_block_masses(Logits row, Distribution distribution, double* block_masses) {
     alignas(64) float padded[kBlock], weights[kBlock];
     alignas(64) double sums[kLanes];
     for (int b = 0; b < row.num_blocks(); ++b) {
@@ -157,7 +157,7 @@ struct Bins {
     int of(float logit) const { return static_cast<int>(smaller((peak - logit) * per_logit, kBins - 1)); }
 };
 
-GEMMA3_WIDE void find_bin_masses(Row row, Bins bins, Distribution distribution, double* bin_masses) {
+GEMMA3_WIDE void find_bin_masses(Logits row, Bins bins, Distribution distribution, double* bin_masses) {
     alignas(64) float padded[kBlock], weights[kBlock];
     alignas(64) int indices[kBlock];
     for (int b = 0; b < row.num_blocks(); ++b) {
@@ -174,21 +174,21 @@ struct Peak {
 };
 
 // Fills `block_peaks`.
-Peak find_peak(Row row, SamplingScratch& scratch) {
+Peak find_peak(Logits row, SamplingScratch& scratch) {
     scratch.block_peaks.resize(static_cast<size_t>(row.num_blocks()));
     const bool has_nan = find_block_peaks(row, scratch.block_peaks.data());
     const float peak = *std::max_element(scratch.block_peaks.begin(), scratch.block_peaks.end());
     return {peak, !has_nan && std::isfinite(peak)};
 }
 
-int32_t first_at_peak(Row row, float peak, const SamplingScratch& scratch) {
+int32_t first_at_peak(Logits row, float peak, const SamplingScratch& scratch) {
     const auto block = std::find(scratch.block_peaks.begin(), scratch.block_peaks.end(), peak);
     const float* first = row.values + (block - scratch.block_peaks.begin()) * kBlock;
     return static_cast<int32_t>(std::find(first, row.values + row.size, peak) - row.values);
 }
 
 // Fills `block_masses` and returns their sum.
-double find_mass(Row row, const Distribution& distribution, SamplingScratch& scratch) {
+double find_mass(Logits row, const Distribution& distribution, SamplingScratch& scratch) {
     scratch.block_masses.resize(static_cast<size_t>(row.num_blocks()));
     find_block_masses(row, distribution, scratch.block_masses.data());
     double total = 0;
@@ -199,7 +199,7 @@ double find_mass(Row row, const Distribution& distribution, SamplingScratch& scr
 // Adds those of a block that `wanted` takes to the `count` gathered ones, without branching on it. The row may lie in
 // `scratch` itself, since no more is written than was read.
 template <typename Wanted>
-int gather_block(Row row, int b, const Wanted& wanted, int count, SamplingScratch& scratch) {
+int gather_block(Logits row, int b, const Wanted& wanted, int count, SamplingScratch& scratch) {
     const int begin = b * kBlock, end = std::min(begin + kBlock, row.size);
     const size_t needed = static_cast<size_t>(count + end - begin);
     if (scratch.values.size() < needed) {
@@ -218,10 +218,10 @@ int gather_block(Row row, int b, const Wanted& wanted, int count, SamplingScratc
     return count;
 }
 
-Row gathered(int count, const SamplingScratch& scratch) { return {scratch.values.data(), scratch.ids.data(), count}; }
+Logits gathered(int count, const SamplingScratch& scratch) { return {scratch.values.data(), scratch.ids.data(), count}; }
 
 // Logits from `bound` up; -inf is not among them. If `row` is the vocabulary, its `block_peaks` must be known.
-Row gather_from(Row row, float bound, SamplingScratch& scratch) {
+Logits gather_from(Logits row, float bound, SamplingScratch& scratch) {
     bound = std::max(bound, -FLT_MAX);
     int count = 0;
     for (int b = 0; b < row.num_blocks(); ++b) {
@@ -232,7 +232,7 @@ Row gather_from(Row row, float bound, SamplingScratch& scratch) {
 }
 
 // At least the `count` >= 1 largest logits above -inf, and few more unless `count` is large.
-Row gather_largest(Row row, int count, SamplingScratch& scratch) {
+Logits gather_largest(Logits row, int count, SamplingScratch& scratch) {
     if (count > row.num_blocks()) return gather_from(row, -kInfinity, scratch);
     // As many blocks have one at least as large, so the count-th largest is no smaller.
     auto& peaks = scratch.ordered_peaks;
@@ -246,7 +246,7 @@ bool is_likelier(const std::pair<int32_t, float>& a, const std::pair<int32_t, fl
 }
 
 // Ids and logits of one bin, likeliest first.
-void order_bin(Row row, const Bins& bins, int bin, SamplingScratch& scratch) {
+void order_bin(Logits row, const Bins& bins, int bin, SamplingScratch& scratch) {
     scratch.ordered.clear();
     for (int i = 0; i < row.size; ++i) {
         if (bins.of(row.values[i]) == bin) scratch.ordered.emplace_back(row.id(i), row.values[i]);
@@ -256,7 +256,7 @@ void order_bin(Row row, const Bins& bins, int bin, SamplingScratch& scratch) {
 
 // The unlikeliest (id, logit) that stays when, likeliest first, tokens stay while those before them weigh less than
 // `limit`; the first always does. Only the bin in which it lies is sorted.
-std::pair<int32_t, float> find_last(Row row, double limit, const Distribution& distribution, SamplingScratch& scratch) {
+std::pair<int32_t, float> find_last(Logits row, double limit, const Distribution& distribution, SamplingScratch& scratch) {
     const float range = larger(distribution.peak - lowest_finite(row), FLT_MIN);
     const Bins bins{distribution.peak, smaller(kBins / range, FLT_MAX)};
     scratch.bin_masses.assign(kBins, 0.0);
@@ -277,7 +277,7 @@ std::pair<int32_t, float> find_last(Row row, double limit, const Distribution& d
     return last;
 }
 
-Row cut(Row row, double limit, const Distribution& distribution, SamplingScratch& scratch) {
+Logits cut(Logits row, double limit, const Distribution& distribution, SamplingScratch& scratch) {
     const std::pair<int32_t, float> last = find_last(row, limit, distribution, scratch);
     const auto stays = [&](float value, int32_t id) { return !is_likelier(last, {id, value}); };
     int count = 0;
@@ -285,19 +285,19 @@ Row cut(Row row, double limit, const Distribution& distribution, SamplingScratch
     return gathered(count, scratch);
 }
 
-Row keep_top_k(Row row, int top_k, float peak, SamplingScratch& scratch) {
+Logits keep_top_k(Logits row, int top_k, float peak, SamplingScratch& scratch) {
     if (top_k <= row.num_blocks()) row = gather_largest(row, top_k, scratch);
     return cut(row, top_k, {peak, 0}, scratch);  // every token weighs 1
 }
 
 // `row` is the vocabulary, or what `keep_top_k` left of it.
-Row keep_top_p(Row row, double top_p, const Distribution& distribution, SamplingScratch& scratch) {
+Logits keep_top_p(Logits row, double top_p, const Distribution& distribution, SamplingScratch& scratch) {
     const double total = find_mass(row, distribution, scratch), limit = top_p * total;
     if (row.ids) return cut(row, limit, distribution, scratch);
     // Were all that is cut off below this weight, it could not make up (1 - p) of the total. The cut lies far above it
     // where most tokens weigh nothing, so that is tried first.
     const double low = (1 - top_p) * total / row.size;
-    Row likely{};
+    Logits likely{};
     for (const double weight : {64 * low, 8 * low, low, 0.0}) {
         likely = gather_from(row, distribution.logit_of(weight), scratch);
         if (find_mass(likely, distribution, scratch) >= limit) break;
@@ -306,7 +306,7 @@ Row keep_top_p(Row row, double top_p, const Distribution& distribution, Sampling
 }
 
 // The first, in order of id, at which the running sum of weights exceeds u times their sum.
-int32_t pick(Row row, const Distribution& distribution, double uniform, SamplingScratch& scratch) {
+int32_t pick(Logits row, const Distribution& distribution, double uniform, SamplingScratch& scratch) {
     const double wanted = uniform * find_mass(row, distribution, scratch);
     double before = 0, running = 0;
     int block = 0;
@@ -328,14 +328,14 @@ int32_t pick(Row row, const Distribution& distribution, double uniform, Sampling
 }
 
 // Steps 4 to 6 of the definition for a temperature above 0. Needs `block_peaks`.
-int32_t draw(Row row, const RowRequest& request, float peak, SamplingScratch& scratch) {
+int32_t draw(Logits row, const RowRequest& request, float peak, SamplingScratch& scratch) {
     // With a temperature near 0 the quotient must still be a number.
     const Distribution distribution{peak, smaller(kLog2E / request.temperature, FLT_MAX)};
     if (request.top_k > 0 && request.top_k < row.size) row = keep_top_k(row, request.top_k, peak, scratch);
     if (request.top_p < 1) row = keep_top_p(row, static_cast<double>(request.top_p), distribution, scratch);
     const double min_p = static_cast<double>(smaller(request.min_p, 1));
     if (min_p > 0) row = gather_from(row, distribution.logit_of(min_p), scratch);
-    return pick(row, distribution, request.uniform, scratch);
+    return pick(row, distribution, request.uniform, scratch);  // the peak weighs 1 and stays whatever is cut off
 }
 
 // Steps 2 and 3; remembers what it changes.
@@ -348,17 +348,15 @@ void adjust(float* logits, const RowRequest& request, SamplingScratch& scratch) 
     if (request.repetition_penalty != 1) {
         for (const int32_t id : request.seen) {
             const float old = logits[id];
-            change(id, old > 0 ? old / request.repetition_penalty : old * request.repetition_penalty);
+            const float value = old > 0 ? old / request.repetition_penalty : old * request.repetition_penalty;
+            change(id, std::isfinite(old) ? std::clamp(value, -FLT_MAX, FLT_MAX) : value);
         }
     }
-    for (size_t i = 0; i < request.output_ids.size(); ++i) {
-        const float count = static_cast<float>(request.output_counts[i]);
-        const float penalty = request.frequency_penalty * count + request.presence_penalty;
-        change(request.output_ids[i], logits[request.output_ids[i]] - penalty);
+    for (const auto& [id, count] : request.output_counts) {
+        const float penalty = request.frequency_penalty * static_cast<float>(count) + request.presence_penalty;
+        change(id, logits[id] - penalty);
     }
-    for (size_t i = 0; i < request.bias_ids.size(); ++i) {
-        change(request.bias_ids[i], logits[request.bias_ids[i]] + request.bias_values[i]);
-    }
+    for (const auto& [id, bias] : request.logit_bias) change(id, logits[id] + bias);
 }
 
 float raw_logit(const float* logits, int32_t id, const SamplingScratch& scratch) {
@@ -369,13 +367,13 @@ float raw_logit(const float* logits, int32_t id, const SamplingScratch& scratch)
 }
 
 // A log probability is a logit less this.
-double find_log_mass(Row row, Peak peak, SamplingScratch& scratch) {
+double find_log_mass(Logits row, Peak peak, SamplingScratch& scratch) {
     if (!peak.is_finite) return std::numeric_limits<double>::quiet_NaN();
     return static_cast<double>(peak.logit) + std::log(find_mass(row, {peak.logit, kLog2E}, scratch));
 }
 
-std::vector<std::pair<int32_t, float>> likeliest(Row row, int count, double log_mass, SamplingScratch& scratch) {
-    const Row largest = gather_largest(row, count, scratch);
+std::vector<std::pair<int32_t, float>> likeliest(Logits row, int count, double log_mass, SamplingScratch& scratch) {
+    const Logits largest = gather_largest(row, count, scratch);
     auto& ordered = scratch.ordered;
     ordered.clear();
     for (int i = 0; i < largest.size; ++i) ordered.emplace_back(largest.id(i), largest.values[i]);
@@ -386,20 +384,18 @@ std::vector<std::pair<int32_t, float>> likeliest(Row row, int count, double log_
     return top;
 }
 
-void check_ids(const char* field, const std::vector<int32_t>& ids, int vocab_size) {
-    for (const int32_t id : ids) {
-        if (id >= 0 && id < vocab_size) continue;
-        throw std::invalid_argument(std::string(field) + "=" + std::to_string(id) +
-                                    " is not allowed: an id from 0 to " + std::to_string(vocab_size - 1) + ".");
-    }
+void check_id(const char* field, int32_t id, int vocab_size) {
+    if (id >= 0 && id < vocab_size) return;
+    throw std::invalid_argument(std::string(field) + "=" + std::to_string(id) + " is not allowed: an id from 0 to " +
+                                std::to_string(vocab_size - 1) + ".");
 }
 
 }  // namespace
 
 bool RowRequest::adjusts() const {
     const bool repeats = repetition_penalty != 1 && !seen.empty();
-    const bool counts = (frequency_penalty != 0 || presence_penalty != 0) && !output_ids.empty();
-    return repeats || counts || !bias_ids.empty() || !banned.empty();
+    const bool counts = (frequency_penalty != 0 || presence_penalty != 0) && !output_counts.empty();
+    return repeats || counts || !logit_bias.empty() || !banned.empty();
 }
 
 bool RowRequest::is_plain_greedy() const {
@@ -407,18 +403,15 @@ bool RowRequest::is_plain_greedy() const {
 }
 
 void RowRequest::validate(int vocab_size) const {
-    check_ids("seen", seen, vocab_size);
-    check_ids("output_ids", output_ids, vocab_size);
-    check_ids("bias_ids", bias_ids, vocab_size);
-    check_ids("banned", banned, vocab_size);
-    if (target >= 0) check_ids("target", {target}, vocab_size);
-    if (output_ids.size() != output_counts.size() || bias_ids.size() != bias_values.size()) {
-        throw std::invalid_argument("output_ids and output_counts, bias_ids and bias_values must be equally long.");
-    }
+    for (const int32_t id : seen) check_id("seen", id, vocab_size);
+    for (const auto& [id, count] : output_counts) check_id("output_counts", id, vocab_size);
+    for (const auto& [id, bias] : logit_bias) check_id("logit_bias", id, vocab_size);
+    for (const int32_t id : banned) check_id("banned", id, vocab_size);
+    if (target >= 0) check_id("target", target, vocab_size);
 }
 
 Sampled sample(float* logits, int vocab_size, const RowRequest& request, SamplingScratch& scratch) {
-    const Row row{logits, nullptr, vocab_size};
+    const Logits row{logits, nullptr, vocab_size};
     const bool has_target = request.target >= 0, reports = has_target || request.num_logprobs >= 0;
     const bool adjusts = !has_target && request.adjusts();
     Sampled sampled;

@@ -1,0 +1,61 @@
+"""Flags of the command line that choose the model and how it computes, and numbers that name their range.
+
+Owns the words of these flags; what is allowed comes from ``precision`` and ``sampling_params``. Knows no program: each adds
+flags of its own. Runs once, before anything is loaded.
+"""
+
+import argparse
+from collections.abc import Callable
+
+from engine.precision import QUANTIZATIONS
+from engine.sampling_params import Setting
+from gemma3.checkpoints.checkpoint import DTYPES
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """``--model``, ``--quantization``, ``--dtype``, ``--device`` and ``--threads``, named as in ``EngineOptions``."""
+    parser.add_argument(
+        "--model",
+        help="Use these weights: a directory, a .gguf file, OWNER/NAME on the Hub, '270m' or '270m-it' (default: those "
+        "found first beside the program, in the Hub's cache, in the weights package).",
+    )
+    parser.add_argument(
+        "--quantization",
+        choices=QUANTIZATIONS,
+        default="auto",
+        help="Compute with int8 or int4 weights on the native CPU core, or on torch (none); auto (default) is int8 on "
+        "a CPU unless --dtype is given.",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", *DTYPES),
+        default="auto",
+        help="Compute in this type on torch; auto (default) is bfloat16.",
+    )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="Compute on cpu, cuda or cuda:N; auto (default) is a GPU where there is one.",
+    )
+    parser.add_argument(
+        "--threads", type=number(count(1_024)), metavar="N", help="Use N CPU threads (default: one per core)."
+    )
+
+
+def count(most: int) -> Setting:
+    """An integer from 1 to ``most``."""
+    return Setting(kind=int, default=None, low=1, high=most, does="")
+
+
+def number(setting: Setting) -> Callable[[str], float]:
+    """An argparse type that names the range when a value is outside it."""
+
+    def convert(text: str) -> float:
+        try:
+            value = setting.kind(text)
+            setting.check("", value)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text[:60]!r} is not {setting.allowed}") from None
+        return value
+
+    return convert
