@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from openai_api.app_state import Services
+from openai_api.app_state import AppState
 from openai_api.engine_api import Engine
 from openai_api.errors import install_error_handlers
 from openai_api.logs import log_event, where_it_failed
@@ -53,7 +53,7 @@ def create_app(
         lifespan=lifespan,
     )
     metrics = Metrics(engine.stats)
-    app.state.services = Services(engine, settings, metrics)
+    app.state.app_state = AppState(engine, settings, metrics)
     add_routes(app)
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]
     install_error_handlers(app, retry_after_s=settings.retry_after_s)

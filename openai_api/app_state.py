@@ -13,7 +13,7 @@ from openai_api.settings import ServerSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
+class AppState:
     engine: Engine
     settings: ServerSettings
     metrics: Metrics
@@ -35,7 +35,7 @@ class Services:
             raise ApiError(404, message, code="model_not_found", param="model")
 
 
-def services_of(request: Request) -> Services:
-    services = request.app.state.services
-    assert isinstance(services, Services)
-    return services
+def app_state_of(request: Request) -> AppState:
+    app_state = request.app.state.app_state
+    assert isinstance(app_state, AppState)
+    return app_state

@@ -17,7 +17,7 @@ from openai_api.answer.models import (
     Completion,
     DetokenizeAnswer,
     ErrorAnswer,
-    Model,
+    ModelCard,
     ModelList,
     StatusAnswer,
     TokenizeAnswer,
@@ -25,7 +25,7 @@ from openai_api.answer.models import (
 from openai_api.endpoints import status
 from openai_api.endpoints.chat import create_chat_completion
 from openai_api.endpoints.completions import create_completion
-from openai_api.endpoints.home_page import playground
+from openai_api.endpoints.home_page import home_page
 from openai_api.endpoints.tokenization import detokenize, tokenize
 from openai_api.request.schemas import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 
@@ -91,7 +91,7 @@ ROUTES = (
     Route(
         path="/v1/models/{model:path}",
         serve=status.retrieve_model,
-        answer=Model,
+        answer=ModelCard,
         errors=(404, *MODEL),
         parameters=("model",),
     ),
@@ -99,7 +99,7 @@ ROUTES = (
     Route(path="/health", serve=status.health, answer=StatusAnswer),
     Route(path="/live", serve=status.live, answer=StatusAnswer),
     Route(path="/metrics", serve=status.metrics, text="text/plain", errors=MODEL),
-    Route(path="/", serve=playground, text="text/html"),
+    Route(path="/", serve=home_page, text="text/html"),
 )
 
 

@@ -132,7 +132,7 @@ class Completion(Envelope):
     usage: UsageAnswer | None = None
 
 
-class Model(Answer):
+class ModelCard(Answer):
     id: str
     object: Literal["model"]
     created: int
@@ -145,7 +145,7 @@ class Model(Answer):
 
 class ModelList(Answer):
     object: Literal["list"]
-    data: list[Model]
+    data: list[ModelCard]
 
 
 class TokenizeAnswer(Answer):

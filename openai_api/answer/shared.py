@@ -14,7 +14,7 @@ from engine.outputs import FinishReason
 from openai_api.answer.generation import Chunk, Generation, Usage
 from openai_api.answer.models import CompletionTokensDetails, PromptTokensDetails, UsageAnswer
 from openai_api.answer.server_sent_events import ChunkWriter, request_deadline, unless_disconnected
-from openai_api.app_state import Services
+from openai_api.app_state import AppState
 from openai_api.errors import invalid_value
 from openai_api.request.schemas import SamplingFields, StreamOptions
 
@@ -45,14 +45,14 @@ class Head:
         )
 
 
-def new_head(id_prefix: str, services: Services) -> Head:
-    info = services.engine.info
+def new_head(id_prefix: str, app_state: AppState) -> Head:
+    info = app_state.engine.info
     return Head(
         id=f"{id_prefix}-{uuid.uuid4().hex}",
         created=int(time.time()),
         model=info.model_id,
         system_fingerprint=info.system_fingerprint,
-        deadline=asyncio.get_running_loop().time() + services.settings.request_timeout_s,
+        deadline=asyncio.get_running_loop().time() + app_state.settings.request_timeout_s,
     )
 
 

@@ -12,7 +12,7 @@ from openai_api.answer.logprobs import chat_logprobs, num_logprobs
 from openai_api.answer.models import AssistantMessage, ChatChoice, ChatCompletion, json_response
 from openai_api.answer.server_sent_events import ChunkWriter, EventStream
 from openai_api.answer.shared import Head, check_stream_options, events, finish_word, fold, new_head, usage_answer
-from openai_api.app_state import Services, services_of
+from openai_api.app_state import AppState, app_state_of
 from openai_api.engine_api import Tokenizer
 from openai_api.errors import invalid_value
 from openai_api.request.body import read_body
@@ -23,35 +23,35 @@ from openai_api.request.schemas import ChatCompletionRequest
 
 
 async def create_chat_completion(request: Request) -> Response:
-    services = services_of(request)
-    services.check_admission()
-    body = await read_body(request, ChatCompletionRequest, fields=CHAT_FIELDS, settings=services.settings)
-    services.check_model(body.model)
+    app_state = app_state_of(request)
+    app_state.check_admission()
+    body = await read_body(request, ChatCompletionRequest, fields=CHAT_FIELDS, settings=app_state.settings)
+    app_state.check_model(body.model)
     check_stream_options(body)
-    head = new_head("chatcmpl", services)
-    job = await _job(head, body, services)
-    generation = Generation(job, engine=services.engine, metrics=services.metrics)
-    form = ChatForm(head, services.engine.tokenizer, job.prompts[0] if body.return_token_ids else None)
+    head = new_head("chatcmpl", app_state)
+    job = await _job(head, body, app_state)
+    generation = Generation(job, engine=app_state.engine, metrics=app_state.metrics)
+    form = ChatForm(head, app_state.engine.tokenizer, job.prompts[0] if body.return_token_ids else None)
     if not body.stream:
         chunks = await fold(request, generation, head.deadline)
         return await run_sized(
-            services, num_logprobs(chunks), lambda: json_response(form.answer(chunks, generation.usage))
+            app_state, num_logprobs(chunks), lambda: json_response(form.answer(chunks, generation.usage))
         )
     stream = ChatStream(form, head.chunk_writer("chat.completion.chunk", body.stream_options), generation)
-    return EventStream(events(generation, stream), deadline=head.deadline, settings=services.settings)
+    return EventStream(events(generation, stream), deadline=head.deadline, settings=app_state.settings)
 
 
-async def _job(head: Head, body: ChatCompletionRequest, services: Services) -> Job:
+async def _job(head: Head, body: ChatCompletionRequest, app_state: AppState) -> Job:
     logprobs, max_tokens = _num_logprobs(body), _max_tokens(body)
     prompt = await render_chat(
-        services,
+        app_state,
         body.messages,
         add_generation_prompt=body.add_generation_prompt,
         continue_final_message=body.continue_final_message,
     )
     params = sampling_params(
         body,
-        services,
+        app_state,
         max_tokens=max_tokens,
         logprobs=logprobs,
         stop=prompt.stop,
@@ -61,13 +61,13 @@ async def _job(head: Head, body: ChatCompletionRequest, services: Services) -> J
         request_id=head.id,
         prompts=(truncated(prompt.token_ids, body.truncate_prompt_tokens, keep_bos=True),),
         params=params,
-        prediction=await _prediction(body, services),
+        prediction=await _prediction(body, app_state),
     )
 
 
-async def _prediction(body: ChatCompletionRequest, services: Services) -> Sequence[int]:
+async def _prediction(body: ChatCompletionRequest, app_state: AppState) -> Sequence[int]:
     text = "" if body.prediction is None else body.prediction.text
-    return await run_sized(services, len(text), lambda: services.engine.tokenizer.encode(text))
+    return await run_sized(app_state, len(text), lambda: app_state.engine.tokenizer.encode(text))
 
 
 def _num_logprobs(body: ChatCompletionRequest) -> int | None:

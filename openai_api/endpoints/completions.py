@@ -15,7 +15,7 @@ from openai_api.answer.logprobs import LegacyLogprobsWriter, num_logprobs
 from openai_api.answer.models import Completion, CompletionChoice, LegacyLogprobs, json_response
 from openai_api.answer.server_sent_events import ChunkWriter, EventStream
 from openai_api.answer.shared import Head, check_stream_options, events, finish_word, fold, new_head, usage_answer
-from openai_api.app_state import Services, services_of
+from openai_api.app_state import AppState, app_state_of
 from openai_api.request.body import read_body
 from openai_api.request.field_support import COMPLETION_FIELDS
 from openai_api.request.prompts import check_token_ids, run_sized, truncated
@@ -26,23 +26,23 @@ DEFAULT_MAX_TOKENS = 16
 
 
 async def create_completion(request: Request) -> Response:
-    services = services_of(request)
-    services.check_admission()
-    body = await read_body(request, CompletionRequest, fields=COMPLETION_FIELDS, settings=services.settings)
-    services.check_model(body.model)
+    app_state = app_state_of(request)
+    app_state.check_admission()
+    body = await read_body(request, CompletionRequest, fields=COMPLETION_FIELDS, settings=app_state.settings)
+    app_state.check_model(body.model)
     check_stream_options(body)
-    head = new_head("cmpl", services)
-    prompts = await _prompts(body, services)
-    job = _job(head, body, services, prompts)
-    generation = Generation(job, engine=services.engine, metrics=services.metrics)
-    form = CompletionForm(head, body, services, prompts)
+    head = new_head("cmpl", app_state)
+    prompts = await _prompts(body, app_state)
+    job = _job(head, body, app_state, prompts)
+    generation = Generation(job, engine=app_state.engine, metrics=app_state.metrics)
+    form = CompletionForm(head, body, app_state, prompts)
     if not body.stream:
         chunks = await fold(request, generation, head.deadline)
         return await run_sized(
-            services, num_logprobs(chunks), lambda: json_response(form.answer(chunks, generation.usage))
+            app_state, num_logprobs(chunks), lambda: json_response(form.answer(chunks, generation.usage))
         )
     stream = CompletionStream(form, head.chunk_writer("text_completion", body.stream_options), generation)
-    return EventStream(events(generation, stream), deadline=head.deadline, settings=services.settings)
+    return EventStream(events(generation, stream), deadline=head.deadline, settings=app_state.settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +54,10 @@ class _Prompt:
     has_added_bos: bool
 
 
-def _prepare(given: str | list[int], body: CompletionRequest, services: Services) -> _Prompt:
-    tokenizer = services.engine.tokenizer
+def _prepare(given: str | list[int], body: CompletionRequest, app_state: AppState) -> _Prompt:
+    tokenizer = app_state.engine.tokenizer
     if not isinstance(given, str):
-        check_token_ids(services, given, param="prompt")
+        check_token_ids(app_state, given, param="prompt")
         kept = truncated(given, body.truncate_prompt_tokens, keep_bos=False)
         return _Prompt(kept, tokenizer.decode(kept, skip_special=False) if body.echo else "", has_added_bos=False)
     token_ids = tokenizer.encode(given, add_bos=True)
@@ -66,18 +66,18 @@ def _prepare(given: str | list[int], body: CompletionRequest, services: Services
     return _Prompt(kept, given if len(kept) == len(token_ids) else tokenizer.decode(kept[1:]), has_added_bos=True)
 
 
-async def _prompts(body: CompletionRequest, services: Services) -> list[_Prompt]:
+async def _prompts(body: CompletionRequest, app_state: AppState) -> list[_Prompt]:
     return await run_sized(
-        services,
+        app_state,
         sum(map(len, body.prompt)),
-        lambda: [_prepare(given, body, services) for given in body.prompt],
+        lambda: [_prepare(given, body, app_state) for given in body.prompt],
     )
 
 
-def _job(head: Head, body: CompletionRequest, services: Services, prompts: Sequence[_Prompt]) -> Job:
+def _job(head: Head, body: CompletionRequest, app_state: AppState, prompts: Sequence[_Prompt]) -> Job:
     params = sampling_params(
         body,
-        services,
+        app_state,
         max_tokens=DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens,
         logprobs=body.logprobs,
         prompt_logprobs=body.logprobs if body.echo else None,
@@ -93,14 +93,14 @@ def _job(head: Head, body: CompletionRequest, services: Services, prompts: Seque
 class CompletionForm:
     """The shape of a completion, whole or in chunks: the older log probabilities count through a choice's text."""
 
-    def __init__(self, head: Head, body: CompletionRequest, services: Services, prompts: Sequence[_Prompt]) -> None:
+    def __init__(self, head: Head, body: CompletionRequest, app_state: AppState, prompts: Sequence[_Prompt]) -> None:
         self.head = head
         self.prompts = prompts
         self.num_choices_per_prompt = body.n or 1
         self.returns_token_ids = bool(body.return_token_ids)
         self._logprobs = [
             LegacyLogprobsWriter(
-                services.engine.tokenizer,
+                app_state.engine.tokenizer,
                 num_alternatives=body.logprobs or 0,
                 skip_first=bool(body.echo) and prompt.has_added_bos,
             )

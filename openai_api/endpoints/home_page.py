@@ -40,5 +40,5 @@ SECURITY_HEADERS = {
 }
 
 
-async def playground(_request: Request) -> Response:
+async def home_page(_request: Request) -> Response:
     return HTMLResponse(PAGE, headers=SECURITY_HEADERS)

@@ -5,45 +5,45 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from engine.engine_info import EngineStatus, ModelInfo
-from openai_api.answer.models import CapabilitiesAnswer, Model, ModelList, StatusAnswer, json_response
-from openai_api.app_state import services_of
+from openai_api.answer.models import CapabilitiesAnswer, ModelCard, ModelList, StatusAnswer, json_response
+from openai_api.app_state import app_state_of
 from openai_api.request.field_support import FIELDS_BY_ENDPOINT, RequestField, Support
 
 
 async def health(request: Request) -> Response:
     """200 if a request would be served now."""
-    services = services_of(request)
-    services.check_ready()
-    return json_response(StatusAnswer(status=services.engine.status.value))
+    app_state = app_state_of(request)
+    app_state.check_ready()
+    return json_response(StatusAnswer(status=app_state.engine.status.value))
 
 
 async def live(request: Request) -> Response:
     """200 unless only a restart helps."""
-    services = services_of(request)
-    if services.engine.status is EngineStatus.DEAD:
-        services.check_ready()
-    return json_response(StatusAnswer(status=services.engine.status.value))
+    app_state = app_state_of(request)
+    if app_state.engine.status is EngineStatus.DEAD:
+        app_state.check_ready()
+    return json_response(StatusAnswer(status=app_state.engine.status.value))
 
 
 async def metrics(request: Request) -> Response:
-    return Response(services_of(request).metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    return Response(app_state_of(request).metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 async def list_models(request: Request) -> Response:
-    services = services_of(request)
-    services.check_ready()
-    return json_response(ModelList(object="list", data=[_model(services.engine.info)]))
+    app_state = app_state_of(request)
+    app_state.check_ready()
+    return json_response(ModelList(object="list", data=[_model(app_state.engine.info)]))
 
 
 async def retrieve_model(request: Request) -> Response:
-    services = services_of(request)
-    services.check_ready()
-    services.check_model(request.path_params["model"])
-    return json_response(_model(services.engine.info))
+    app_state = app_state_of(request)
+    app_state.check_ready()
+    app_state.check_model(request.path_params["model"])
+    return json_response(_model(app_state.engine.info))
 
 
-def _model(info: ModelInfo) -> Model:
-    return Model(
+def _model(info: ModelInfo) -> ModelCard:
+    return ModelCard(
         id=info.model_id,
         object="model",
         created=info.created,

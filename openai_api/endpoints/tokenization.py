@@ -5,7 +5,7 @@ from starlette.responses import Response
 
 from openai_api.answer.logprobs import legacy_token
 from openai_api.answer.models import DetokenizeAnswer, TokenizeAnswer, json_response
-from openai_api.app_state import Services, services_of
+from openai_api.app_state import AppState, app_state_of
 from openai_api.errors import ApiError, invalid_value
 from openai_api.request.body import read_body
 from openai_api.request.field_support import DETOKENIZE_FIELDS, TOKENIZE_FIELDS
@@ -14,18 +14,18 @@ from openai_api.request.schemas import DetokenizeRequest, TokenizeRequest
 
 
 async def tokenize(request: Request) -> Response:
-    services = services_of(request)
-    services.check_ready()
-    body = await read_body(request, TokenizeRequest, fields=TOKENIZE_FIELDS, settings=services.settings)
+    app_state = app_state_of(request)
+    app_state.check_ready()
+    body = await read_body(request, TokenizeRequest, fields=TOKENIZE_FIELDS, settings=app_state.settings)
     if body.model is not None:
-        services.check_model(body.model)
+        app_state.check_model(body.model)
     _check_prompt_or_messages(body)
-    token_ids = await _token_ids(body, services)
+    token_ids = await _token_ids(body, app_state)
     answer = TokenizeAnswer(
-        count=len(token_ids), max_model_len=services.engine.info.max_model_len, tokens=token_ids, token_strs=None
+        count=len(token_ids), max_model_len=app_state.engine.info.max_model_len, tokens=token_ids, token_strs=None
     )
     if body.return_token_strs:
-        tokenizer = services.engine.tokenizer
+        tokenizer = app_state.engine.tokenizer
         answer.token_strs = [legacy_token(token_id, tokenizer) for token_id in token_ids]
     return json_response(answer)
 
@@ -41,31 +41,33 @@ def _check_prompt_or_messages(body: TokenizeRequest) -> None:
         raise invalid_value("add_generation_prompt", "Turns are only opened or continued with 'messages'.")
 
 
-async def _token_ids(body: TokenizeRequest, services: Services) -> list[int]:
+async def _token_ids(body: TokenizeRequest, app_state: AppState) -> list[int]:
     if body.messages is not None:
         prompt = await render_chat(
-            services,
+            app_state,
             body.messages,
             add_generation_prompt=body.add_generation_prompt,
             continue_final_message=body.continue_final_message,
         )
         return list(prompt.token_ids)
-    text, tokenizer = body.prompt or "", services.engine.tokenizer
+    text, tokenizer = body.prompt or "", app_state.engine.tokenizer
     add_bos = body.add_special_tokens is not False
     return await run_sized(
-        services, len(text), lambda: tokenizer.encode(text, add_bos=add_bos, parse_special=bool(body.parse_special))
+        app_state, len(text), lambda: tokenizer.encode(text, add_bos=add_bos, parse_special=bool(body.parse_special))
     )
 
 
 async def detokenize(request: Request) -> Response:
-    services = services_of(request)
-    services.check_ready()
-    body = await read_body(request, DetokenizeRequest, fields=DETOKENIZE_FIELDS, settings=services.settings)
+    app_state = app_state_of(request)
+    app_state.check_ready()
+    body = await read_body(request, DetokenizeRequest, fields=DETOKENIZE_FIELDS, settings=app_state.settings)
     if body.model is not None:
-        services.check_model(body.model)
+        app_state.check_model(body.model)
 
     def decode() -> Response:
-        check_token_ids(services, body.tokens, param="tokens")
-        return json_response(DetokenizeAnswer(prompt=services.engine.tokenizer.decode(body.tokens, skip_special=False)))
+        check_token_ids(app_state, body.tokens, param="tokens")
+        return json_response(
+            DetokenizeAnswer(prompt=app_state.engine.tokenizer.decode(body.tokens, skip_special=False))
+        )
 
-    return await run_sized(services, len(body.tokens), decode)
+    return await run_sized(app_state, len(body.tokens), decode)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from engine.sampling_params import SamplingParams
-from openai_api.app_state import Services
+from openai_api.app_state import AppState
 from openai_api.errors import invalid_value
 from openai_api.request.prompts import check_token_ids
 from openai_api.request.schemas import SamplingFields
@@ -15,7 +15,7 @@ DEFAULT_TOP_K = 0
 
 def sampling_params(
     body: SamplingFields,
-    services: Services,
+    app_state: AppState,
     *,
     max_tokens: int | None,
     logprobs: int | None,
@@ -28,8 +28,8 @@ def sampling_params(
 
     What the request leaves out comes from the checkpoint's generation_config.json, then from OpenAI's defaults.
     """
-    defaults = services.engine.info.default_sampling
-    check_token_ids(services, body.stop_token_ids or (), param="stop_token_ids")
+    defaults = app_state.engine.info.default_sampling
+    check_token_ids(app_state, body.stop_token_ids or (), param="stop_token_ids")
     return SamplingParams(
         temperature=_first(body.temperature, defaults.get("temperature"), DEFAULT_TEMPERATURE),
         top_p=_first(body.top_p, defaults.get("top_p"), DEFAULT_TOP_P),
@@ -38,7 +38,7 @@ def sampling_params(
         frequency_penalty=_first(body.frequency_penalty, 0.0),
         presence_penalty=_first(body.presence_penalty, 0.0),
         repetition_penalty=_first(body.repetition_penalty, 1.0),
-        logit_bias=_logit_bias(body, services),
+        logit_bias=_logit_bias(body, app_state),
         seed=body.seed,
         n=body.n or 1,
         max_tokens=max_tokens,
@@ -55,11 +55,11 @@ def _first(*values: float | None) -> float:
     return next(value for value in values if value is not None)
 
 
-def _logit_bias(body: SamplingFields, services: Services) -> dict[int, float]:
+def _logit_bias(body: SamplingFields, app_state: AppState) -> dict[int, float]:
     bias = body.logit_bias or {}
     # isdecimal() also takes other scripts' digits, and int() takes signs, spaces and underscores.
     if not all(name.isascii() and name.isdecimal() and len(name) < 10 for name in bias):
         raise invalid_value("logit_bias", "Invalid value for 'logit_bias': its names must be token ids.")
     by_token_id = {int(name): value for name, value in bias.items()}
-    check_token_ids(services, tuple(by_token_id), param="logit_bias")
+    check_token_ids(app_state, tuple(by_token_id), param="logit_bias")
     return by_token_id

@@ -111,7 +111,7 @@ def _joined(parts: list[TextPart]) -> str:
     return "".join(part.text for part in parts)
 
 
-class Message(StrictModel):
+class ChatMessage(StrictModel):
     refused = refused_fields(CHAT_FIELDS, under="messages[].")
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -123,7 +123,7 @@ class Message(StrictModel):
         return _joined(self.content)
 
 
-Messages = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
 
 
 class Prediction(StrictModel):

@@ -12,9 +12,9 @@ from pydantic import BaseModel
 from openai_api.request.field_support import FIELDS_BY_ENDPOINT, RequestField, Support
 from openai_api.request.schemas import (
     ChatCompletionRequest,
+    ChatMessage,
     CompletionRequest,
     DetokenizeRequest,
-    Message,
     Prediction,
     StreamOptions,
     TextPart,
@@ -31,7 +31,7 @@ MODELS: dict[str, type[BaseModel]] = {
 }
 PARTS: dict[str, type[BaseModel]] = {
     "messages[].content[].": TextPart,
-    "messages[].": Message,
+    "messages[].": ChatMessage,
     "prediction.content[].": TextPart,
     "prediction.": Prediction,
     "stream_options.": StreamOptions,
