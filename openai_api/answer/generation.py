@@ -8,15 +8,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TypeVar
 
 from engine.errors import EngineNotReadyError
 from engine.outputs import FinishReason, RequestOutput, TokenLogprob
 from engine.sampling_params import SamplingParams
 from openai_api.engine_api import Engine
 from openai_api.metrics import Metrics, RequestTimer
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +34,14 @@ class Job:
 
     @property
     def num_choices(self) -> int:
+        """Choices of all prompts."""
         return len(self.prompts) * self.params.n
+
+    @property
+    def request_ids(self) -> list[str]:
+        """The engine's id for each prompt: ``ID``, or ``ID-0``, ``ID-1`` and so on for several."""
+        several = len(self.prompts) > 1
+        return [f"{self.request_id}-{i}" if several else self.request_id for i in range(len(self.prompts))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +75,23 @@ class Generation:
 
     def __init__(self, job: Job, *, engine: Engine, metrics: Metrics) -> None:
         self.job = job
-        self.engine = engine
-        self.metrics = metrics
         self.usage = Usage(prompt_tokens=sum(map(len, job.prompts)))
+        self._engine = engine
+        self._metrics = metrics
+        self._prompt_indices = {request_id: index for index, request_id in enumerate(job.request_ids)}
         self._finish_reasons: list[str] = []
         self._begun: set[int] = set()
 
     async def chunks(self) -> AsyncGenerator[list[Chunk], None]:
         """The news of each engine output, never empty."""
-        timer = RequestTimer(self.metrics)
+        timer = RequestTimer(self._metrics)
         outcome = "abort"
         try:
-            async with aclosing(_merge(self._engine_streams())) as outputs:
-                async for prompt_index, output in outputs:
+            async with aclosing(self._outputs()) as outputs:
+                async for output in outputs:
                     timer.output(sum(len(delta.token_ids) for delta in output.deltas))
                     if output.deltas:
-                        yield self._take(prompt_index, output)
+                        yield self._take(output)
         except Exception:
             outcome = "error"
             raise
@@ -107,15 +112,16 @@ class Generation:
                     parts[chunk.choice].append(chunk)
         return [_joined(chunks) for chunks in parts]
 
-    def _engine_streams(self) -> list[AsyncGenerator[RequestOutput, None]]:
-        job = self.job
-        ids = [f"{job.request_id}-{i}" if len(job.prompts) > 1 else job.request_id for i in range(len(job.prompts))]
-        return [
-            self.engine.generate(request_id, token_ids, job.params, prediction_token_ids=job.prediction)
-            for request_id, token_ids in zip(ids, job.prompts, strict=True)
+    def _outputs(self) -> AsyncGenerator[RequestOutput, None]:
+        """The engine's outputs for all prompts. Each token passes as few generators as can be: one prompt needs no merge."""
+        streams = [
+            self._engine.generate(request_id, token_ids, self.job.params, prediction_token_ids=self.job.prediction)
+            for request_id, token_ids in zip(self._prompt_indices, self.job.prompts, strict=True)
         ]
+        return streams[0] if len(streams) == 1 else _merge(streams)
 
-    def _take(self, prompt_index: int, output: RequestOutput) -> list[Chunk]:
+    def _take(self, output: RequestOutput) -> list[Chunk]:
+        prompt_index = self._prompt_indices[output.request_id]
         first_choice = prompt_index * self.job.params.n
         chunks = self._begin(prompt_index, output)
         for delta in output.deltas:
@@ -154,22 +160,17 @@ def _joined(chunks: list[Chunk]) -> Chunk:
     )
 
 
-async def _merge(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[tuple[int, T], None]:
-    """The items of all streams as they come, each with the index of its stream. Closes all streams in the end."""
-    if len(streams) == 1:  # every chat: no tasks, as each would cost more than the rest of a chunk's way
-        async with aclosing(streams[0]) as only:
-            async for item in only:
-                yield 0, item
-        return
-    waiting = {asyncio.ensure_future(anext(stream, None)): index for index, stream in enumerate(streams)}
+async def _merge(streams: Sequence[AsyncGenerator[RequestOutput, None]]) -> AsyncGenerator[RequestOutput, None]:
+    """The outputs of all streams as they come. Closes all streams in the end."""
+    waiting = {asyncio.ensure_future(anext(stream, None)): stream for stream in streams}
     try:
         while waiting:
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                index, news = waiting.pop(task), task.result()
-                if news is not None:  # else this stream has ended
-                    waiting[asyncio.ensure_future(anext(streams[index], None))] = index
-                    yield index, news
+                stream, output = waiting.pop(task), task.result()
+                if output is not None:  # else this stream has ended
+                    waiting[asyncio.ensure_future(anext(stream, None))] = stream
+                    yield output
     finally:
         for task in waiting:
             task.cancel()

@@ -1,12 +1,15 @@
 """The request bodies: names, types and ranges, with OpenAI's names and strict types.
 
 A boolean is no integer, a string no number, an unknown name an error; ``null`` is as good as left out for an optional
-field, as with OpenAI. ``validation`` words the errors; what a field *does* is in the module that serves it.
+field, as with OpenAI. The numeric sampling fields are made from the engine's table of settings. ``validation`` words the
+errors; what a field *does* is in the module that serves it. Knows neither the engine nor the answer. Immutable; large
+bodies are parsed in a worker thread.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
+from annotated_types import Ge, Gt, Le
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -14,19 +17,29 @@ from pydantic import (
     Field,
     PlainValidator,
     WithJsonSchema,
+    create_model,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from engine.sampling_params import MAX_LOGIT_BIAS, MAX_LOGPROBS, MAX_SEED, MAX_STOP_CHARS, SETTINGS
-from openai_api.request.field_support import CHAT_FIELDS, COMPLETION_FIELDS, refused_fields
+from engine.sampling_params import MAX_ABS_LOGIT_BIAS, MAX_INTEGER, MAX_LOGIT_BIAS, MAX_STOP_CHARS, Setting
+from openai_api.request.field_support import (
+    BODY_SETTINGS,
+    CHAT_FIELDS,
+    CHAT_MAX_TOKENS,
+    COMPLETION_FIELDS,
+    LOGPROBS,
+    MAX_MESSAGES,
+    MAX_PROMPTS,
+    MAX_REQUEST_STOP_STRINGS,
+    MAX_STOP_TOKEN_IDS,
+    MAX_TOKENS,
+    refused_fields,
+)
 
 MAX_FIELDS = 256
-MAX_MESSAGES = 4096
-MAX_PROMPTS = 128
-MAX_REQUEST_STOP_STRINGS = 4
-MAX_STOP_TOKEN_IDS = 256
-MAX_TOKENS = 2**31 - 1
+
+M = TypeVar("M", bound="StrictModel")
 
 
 class StrictModel(BaseModel):
@@ -142,29 +155,51 @@ class StreamOptions(StrictModel):
     continuous_usage_stats: bool | None = None
 
 
-class SamplingFields(StrictModel):
-    """What chat and text completions have in common."""
+def in_range(setting: Setting) -> tuple[object, ...]:
+    """What pydantic checks of a setting's value; the setting itself words the error (see ``validation``)."""
+    low = Gt(setting.low) if setting.open_low else Ge(setting.low)
+    return low, Le(setting.high), setting
+
+
+def _with_settings(model: type[M]) -> type[M]:
+    """``model`` with a field for each of ``BODY_SETTINGS``."""
+    fields: dict[str, Any] = {
+        name: (
+            Annotated.__class_getitem__((setting.kind | None, *in_range(setting))),  # type: ignore[attr-defined]
+            Field(default=None, description=setting.does),
+        )
+        for name, setting in BODY_SETTINGS.items()
+    }
+    return create_model(model.__name__, __base__=model, __module__=model.__module__, **fields)
+
+
+@_with_settings
+class SettingFields(StrictModel):
+    """The settings of ``engine.sampling_params.SETTINGS`` under their own names, ``None`` where nothing is asked for."""
+
+
+class GenerationRequest(SettingFields):
+    """What the body of every endpoint that generates text has, whichever API it is of."""
 
     model: str
     stream: bool | None = None
+
+
+class SamplingFields(GenerationRequest):
+    """What chat and text completions have in common."""
+
     stream_options: StreamOptions | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     logit_bias: (
-        Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MAX_LOGIT_BIAS)] | None
+        Annotated[
+            dict[str, Annotated[float, Field(ge=-MAX_ABS_LOGIT_BIAS, le=MAX_ABS_LOGIT_BIAS)]],
+            Field(max_length=MAX_LOGIT_BIAS),
+        ]
+        | None
     ) = None
-    seed: Annotated[int, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
     stop: StopStrings | None = None
     stop_token_ids: Annotated[TokenIds, Field(max_length=MAX_STOP_TOKEN_IDS)] | None = None
-    n: Annotated[int, Field(ge=1, le=SETTINGS["n"].high)] | None = None
-    min_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
     ignore_eos: bool | None = None
-    truncate_prompt_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    truncate_prompt_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
     return_token_ids: bool | None = None
     user: str | None = None
 
@@ -173,10 +208,10 @@ class ChatCompletionRequest(SamplingFields):
     refused = refused_fields(CHAT_FIELDS)
 
     messages: Messages
-    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    max_completion_tokens: Annotated[int | None, *in_range(CHAT_MAX_TOKENS)] = None
+    max_tokens: Annotated[int | None, *in_range(CHAT_MAX_TOKENS)] = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    top_logprobs: Annotated[int | None, *in_range(LOGPROBS)] = None
     prediction: Prediction | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
@@ -192,8 +227,8 @@ class CompletionRequest(SamplingFields):
     refused = refused_fields(COMPLETION_FIELDS)
 
     prompt: Prompts
-    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
-    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    max_tokens: Annotated[int | None, *in_range(MAX_TOKENS)] = None
+    logprobs: Annotated[int | None, *in_range(LOGPROBS)] = None
     echo: bool | None = None
 
 
