@@ -87,7 +87,7 @@ class LoadedEngine:
                 continue_final_message=continue_final_message,
             )
         except ChatError as error:
-            raise RequestError(str(error), param="messages") from None
+            raise RequestError(str(error), param=error.param) from None
 
 
 MakeRunner = Callable[[Callable[[EngineSequence], frozenset[int]]], ModelRunner]

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from engine.engine_info import EngineStatus
-from engine.errors import EngineNotReadyError
 from openai_api.engine_api import Engine
 from openai_api.errors import ApiError
 from openai_api.metrics import Metrics
@@ -20,8 +18,7 @@ class AppState:
 
     def check_ready(self) -> None:
         """Raises: EngineNotReadyError while loading, draining or dead."""
-        if self.engine.status is not EngineStatus.READY:
-            raise EngineNotReadyError(f"The server takes no requests now: its model is {self.engine.status.value}.")
+        self.engine.status.check_ready()
 
     def check_admission(self) -> None:
         """Raises: EngineNotReadyError or QueueFullError, before anything is read or tokenised."""

@@ -10,6 +10,7 @@ from typing import Protocol
 from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.outputs import RequestOutput
 from engine.sampling_params import SamplingParams
+from gemma3.text.chat import ChatPrompt
 
 
 class Tokenizer(Protocol):
@@ -21,19 +22,6 @@ class Tokenizer(Protocol):
     def decode(self, token_ids: Iterable[int], *, skip_special: bool = ...) -> str: ...
 
     def token_to_bytes(self, token_id: int) -> bytes: ...
-
-
-class ChatPrompt(Protocol):
-    """Messages as the model reads them; ``stop`` and ``stop_token_ids`` end a turn beside what the request asks for."""
-
-    @property
-    def token_ids(self) -> Sequence[int]: ...
-
-    @property
-    def stop(self) -> Sequence[str]: ...
-
-    @property
-    def stop_token_ids(self) -> Sequence[int]: ...
 
 
 class Engine(Protocol):

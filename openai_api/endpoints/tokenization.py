@@ -1,4 +1,10 @@
-"""``POST /tokenize`` and ``POST /detokenize``, in vLLM's shapes."""
+"""``POST /tokenize`` and ``POST /detokenize``, in vLLM's shapes.
+
+Owns which of their fields go together. Never asks the engine to compute, so a full queue does not matter. Runs on the event
+loop; long texts are tokenised in a worker thread.
+"""
+
+from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -8,17 +14,32 @@ from openai_api.answer.models import DetokenizeAnswer, TokenizeAnswer, json_resp
 from openai_api.app_state import AppState, app_state_of
 from openai_api.errors import ApiError, invalid_value
 from openai_api.request.body import read_body
-from openai_api.request.field_support import DETOKENIZE_FIELDS, TOKENIZE_FIELDS
+from openai_api.request.field_support import DETOKENIZE_FIELDS, TOKENIZE_FIELDS, RequestField
 from openai_api.request.prompts import check_token_ids, render_chat, run_sized
 from openai_api.request.schemas import DetokenizeRequest, TokenizeRequest
 
+B = TypeVar("B", TokenizeRequest, DetokenizeRequest)
 
-async def tokenize(request: Request) -> Response:
+
+async def _read(request: Request, model: type[B], fields: tuple[RequestField, ...]) -> B:
+    """The body, of a server that is ready and, if the client names one, of its model."""
     app_state = app_state_of(request)
     app_state.check_ready()
-    body = await read_body(request, TokenizeRequest, fields=TOKENIZE_FIELDS, settings=app_state.settings)
+    body = await read_body(request, model, fields=fields, settings=app_state.settings)
     if body.model is not None:
         app_state.check_model(body.model)
+    return body
+
+
+async def tokenize(request: Request) -> Response:
+    """A text or messages as token ids, with their count in tokens.
+
+    Raises:
+        ApiError: a wrong body, or fields that do not go together.
+        EngineNotReadyError: while loading, draining or dead.
+    """
+    app_state = app_state_of(request)
+    body = await _read(request, TokenizeRequest, TOKENIZE_FIELDS)
     _check_prompt_or_messages(body)
     token_ids = await _token_ids(body, app_state)
     answer = TokenizeAnswer(
@@ -58,11 +79,14 @@ async def _token_ids(body: TokenizeRequest, app_state: AppState) -> list[int]:
 
 
 async def detokenize(request: Request) -> Response:
+    """Token ids as text, control tokens by name.
+
+    Raises:
+        ApiError: a wrong body, or ids outside of the vocabulary.
+        EngineNotReadyError: while loading, draining or dead.
+    """
     app_state = app_state_of(request)
-    app_state.check_ready()
-    body = await read_body(request, DetokenizeRequest, fields=DETOKENIZE_FIELDS, settings=app_state.settings)
-    if body.model is not None:
-        app_state.check_model(body.model)
+    body = await _read(request, DetokenizeRequest, DETOKENIZE_FIELDS)
 
     def decode() -> Response:
         check_token_ids(app_state, body.tokens, param="tokens")

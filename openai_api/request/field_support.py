@@ -15,7 +15,6 @@ from engine.sampling_params import (
     MAX_LOGIT_BIAS,
     MAX_STOP_CHARS,
     SETTINGS,
-    SamplingParams,
     Setting,
 )
 
@@ -32,7 +31,7 @@ BODY_SETTINGS: Mapping[str, Setting] = {
 """The settings that a request body has under their own names."""
 CHAT_MAX_TOKENS = replace(SETTINGS["max_tokens"], low=1)
 MAX_TOKENS = SETTINGS["max_tokens"]
-DEFAULT_MAX_TOKENS = SamplingParams().max_tokens
+DEFAULT_MAX_TOKENS = int(MAX_TOKENS.default or 0)
 LOGPROBS = SETTINGS["logprobs"]
 
 

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from gemma3.text.chat import ChatPrompt
 from openai_api.app_state import AppState
-from openai_api.engine_api import ChatPrompt
 from openai_api.errors import invalid_value
 from openai_api.request.schemas import ChatMessage
 
@@ -24,10 +24,11 @@ async def render_chat(
     add_generation_prompt: bool | None,
     continue_final_message: bool | None,
 ) -> ChatPrompt:
-    """The messages as the model reads them. A continued message leaves no turn to open, hence the default."""
-    if add_generation_prompt and continue_final_message:
-        text = "'continue_final_message' and 'add_generation_prompt' cannot both be true."
-        raise invalid_value("continue_final_message", text)
+    """The messages as the model reads them. A continued message leaves no turn to open, hence the default.
+
+    Raises:
+        RequestError: the messages, or these with the flags, cannot be a prompt.
+    """
     pairs = [(message.role, message.text) for message in messages]
     open_turn = not continue_final_message if add_generation_prompt is None else add_generation_prompt
     return await run_sized(
