@@ -1,4 +1,8 @@
-"""The ASGI application: routes, error handlers, middleware and the life of the engine, put together."""
+"""The ASGI application: routes, error handlers, middleware and the life of the engine, put together.
+
+Owns the order of the layers and when the engine starts and ends; knows no endpoint, no flag and no socket.
+Runs on the event loop, which it shares with every request.
+"""
 
 import asyncio
 import logging
@@ -21,6 +25,7 @@ API_VERSION = "1"
 
 
 def log_outcome(error: Exception | None) -> None:
+    """Log an error of loading: its type and lines of code, never its text, which may have a path in it."""
     if error is not None:
         log_event(logging.ERROR, "load_failed", where_it_failed(error))
 

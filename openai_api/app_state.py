@@ -1,4 +1,8 @@
-"""What every endpoint works with. One object per app, reached through the request."""
+"""What every endpoint works with: one object for each app, reached through the request.
+
+Owns the checks that come before a body is read. Knows nothing of bodies and answers. Immutable; its checks
+run on the event loop, its values may be read from any thread.
+"""
 
 from dataclasses import dataclass
 
@@ -12,6 +16,8 @@ from openai_api.settings import ServerSettings
 
 @dataclass(frozen=True, slots=True)
 class AppState:
+    """Engine, settings and metrics of one app. Immutable; its checks answer for the endpoints: 503, 429 and 404."""
+
     engine: Engine
     settings: ServerSettings
     metrics: Metrics
@@ -33,6 +39,7 @@ class AppState:
 
 
 def app_state_of(request: Request) -> AppState:
+    """The state of the app that serves ``request``; ``create_app`` put it there."""
     app_state = request.app.state.app_state
     assert isinstance(app_state, AppState)
     return app_state

@@ -27,6 +27,7 @@ _API_KEY = re.compile(r"[!-~]{1,512}")
 
 class _OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        """Write one line to stderr and end with exit status 2."""
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
@@ -178,7 +179,7 @@ def _add_access_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def engine_options(flags: argparse.Namespace) -> EngineOptions:
-    """What the flags ask of the engine; whether it can be is found when it loads."""
+    """What the flags ask of the engine, sizes in bytes. Whether it can be is found when it loads, as a ValueError."""
     return EngineOptions(
         model=flags.model,
         served_model_name=flags.served_model_name,

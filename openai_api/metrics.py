@@ -1,7 +1,7 @@
 """Prometheus metrics, named as vLLM names them, with the prefix ``gemma3:``.
 
-Every app has its own registry. Counters and gauges of the engine are read when they are scraped; histograms are filled
-by ``generation`` on the event loop.
+Owns one registry for each app. Counters and gauges of the engine are read when they are scraped; histograms
+are filled by ``answer.generation``. Knows no endpoint. Runs on the event loop.
 """
 
 import time
@@ -21,6 +21,8 @@ LENGTH_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 
 
 
 class Metrics:
+    """The registry of one app. Counts are of requests, choices and tokens; times are in seconds."""
+
     def __init__(self, engine_stats: Callable[[], EngineStats]) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
         self.registry.register(_EngineCollector(engine_stats))
@@ -47,6 +49,7 @@ class Metrics:
         )
 
     def render(self) -> bytes:
+        """All metrics in Prometheus' text form, as UTF-8 bytes."""
         return generate_latest(self.registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -65,6 +68,7 @@ class _EngineCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
+        """The engine's own figures, asked for at each scrape: counts of requests and tokens."""
         stats = self.engine_stats()
         yield GaugeMetricFamily(PREFIX + "num_requests_running", "Requests in the batch.", stats.num_running)
         yield GaugeMetricFamily(PREFIX + "num_requests_waiting", "Requests in the queue.", stats.num_waiting)

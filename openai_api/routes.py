@@ -1,4 +1,8 @@
-"""Which function serves which path, and what the OpenAPI document says of it."""
+"""Which function serves which path, and what the OpenAPI document says of it.
+
+Owns the table of endpoints with their bodies, answers and errors. Knows nothing of how they are served. Runs
+once, when the app is made; the document is made anew for each request of it, on the event loop.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -64,6 +68,7 @@ class Route:
 
     @property
     def method(self) -> str:
+        """``POST`` for an endpoint with a body, else ``GET``."""
         return "GET" if self.body is None else "POST"
 
 
@@ -104,6 +109,7 @@ ROUTES = (
 
 
 def add_routes(app: FastAPI) -> None:
+    """Make ``app`` serve all of ``ROUTES``; FastAPI only documents them, the functions read and answer by themselves."""
     for route in ROUTES:
         app.add_api_route(
             route.path,

@@ -96,6 +96,7 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """Nothing: ``ServerProcess`` has handlers of its own."""
         yield
 
 

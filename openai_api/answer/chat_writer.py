@@ -57,7 +57,7 @@ class ChatWriter:
         return self._event(0, _ROLE, usage, extra=extra) + "".join(others)
 
     def events(self, chunks: Sequence[Chunk], usage: Usage) -> str:
-        """The gain of a choice as one event, and its end as another, whose delta is empty."""
+        """Text of server-sent events: the gain of a choice is one, its end another, whose delta is empty, ``{}``."""
         return "".join([self._events(chunk, usage) for chunk in chunks])
 
     def end(self, usage: Usage) -> str:

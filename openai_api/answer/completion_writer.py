@@ -56,7 +56,7 @@ class CompletionWriter:
         return choice
 
     def opening(self, usage: Usage) -> str:
-        """Nothing: the first event is the first text."""
+        """Nothing, ``""``: the first event is the first text."""
         return ""
 
     def events(self, chunks: Sequence[Chunk], usage: Usage) -> str:

@@ -1,7 +1,8 @@
 """One request's run through the engine, as one async generator of chunks.
 
-A streaming answer sends the chunks as they come; a non-streaming answer folds the very same generator. Knows nothing of
-JSON. Closing the generator (or cancelling the task that iterates it) aborts the request in the engine.
+Owns the order of choices, the counts of tokens and the timing metrics; knows nothing of JSON. A streaming
+answer sends the chunks as they come; a non-streaming answer folds the very same generator. Closing the
+generator (or cancelling the task that iterates it) aborts the request in the engine. Event loop.
 """
 
 import asyncio
@@ -61,7 +62,7 @@ class Chunk:
 
 @dataclass(slots=True)
 class Usage:
-    """Mutable: grows while the request runs."""
+    """Counts of tokens. Mutable: grows while the request runs."""
 
     prompt_tokens: int
     completion_tokens: int = 0
@@ -83,7 +84,11 @@ class Generation:
         self._begun: set[int] = set()
 
     async def chunks(self) -> AsyncGenerator[list[Chunk], None]:
-        """The news of each engine output, never empty."""
+        """The news of each engine output as a list, never empty. Closing the generator aborts the request.
+
+        Raises:
+            EngineError: what the engine raises, or a stop from its side.
+        """
         timer = RequestTimer(self._metrics)
         outcome = "abort"
         try:
@@ -104,7 +109,11 @@ class Generation:
             )
 
     async def fold(self) -> list[Chunk]:
-        """The whole answer: one chunk per choice, equal to all of its chunks joined."""
+        """The whole answer: one chunk for each choice, equal to all of its chunks joined.
+
+        Raises:
+            EngineError: as ``chunks``.
+        """
         parts: list[list[Chunk]] = [[] for _ in range(self.job.num_choices)]
         async with aclosing(self.chunks()) as steps:
             async for chunks in steps:

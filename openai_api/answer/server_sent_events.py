@@ -128,6 +128,7 @@ class _EventSender:
         self.is_started = False
 
     async def send(self, event: bytes) -> None:
+        """Send the bytes of one or more events, behind the head of the response if these are the first."""
         async with self._lock:
             if not self.is_started:
                 self.is_started = True
@@ -139,6 +140,7 @@ class _EventSender:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def keep_alive(self, interval_s: float) -> None:
+        """A comment line after each ``interval_s`` seconds of silence, until cancelled."""
         while True:
             silent_s = self._clock() - self._last_sent_s
             if silent_s >= interval_s:

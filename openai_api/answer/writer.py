@@ -23,16 +23,16 @@ class Writer(Protocol):
     """How an endpoint writes one answer, whole or as server-sent events. For one request; it may count as it writes."""
 
     def whole(self, chunks: Sequence[Chunk], usage: Usage) -> Answer:
-        """The body of an answer that is not streamed, from one chunk for each choice."""
+        """The body of an answer that is not streamed; ``chunks`` has one for each choice, in their order."""
 
     def opening(self, usage: Usage) -> str:
-        """The events before the first chunk, perhaps none."""
+        """The text of the events before the first chunk, perhaps none, in the form of server-sent events."""
 
     def events(self, chunks: Sequence[Chunk], usage: Usage) -> str:
-        """The events for what one output of the engine brought."""
+        """The text of the events for what one output of the engine brought, the way of every token; never empty."""
 
     def end(self, usage: Usage) -> str:
-        """The events after the last chunk."""
+        """The text of the events after the last chunk, as the totals in tokens and a mark of the end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ LOGPROBS = SETTINGS["logprobs"]
 
 
 class Support(StrEnum):
+    """What becomes of a field: it is obeyed, it cannot matter, or it is a 400."""
+
     EXACT = "exact"  # does what its description says
     NO_EFFECT = "no_effect"  # accepted; could not change the answer
     REFUSED = "refused"  # 400 unsupported_parameter

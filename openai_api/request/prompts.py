@@ -1,4 +1,8 @@
-"""From the text of a request to token ids, in a worker thread if there is much of it."""
+"""From the text of a request to token ids.
+
+Owns what is done off the event loop, and how a long prompt is cut. Knows no endpoint; the engine and its
+tokenizer make the token ids. Runs on the event loop, with much text in a worker thread.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -41,6 +45,7 @@ async def render_chat(
 
 
 def check_token_ids(app_state: AppState, token_ids: Sequence[int], *, param: str) -> None:
+    """Raises: ApiError 400 naming ``param`` for an id outside of [0, vocabulary size)."""
     vocab_size = app_state.engine.info.vocab_size
     if token_ids and not (min(token_ids) >= 0 and max(token_ids) < vocab_size):
         raise invalid_value(param, f"Invalid value for '{param}': token ids are from 0 to {vocab_size - 1}.")

@@ -107,6 +107,8 @@ Prompts = Annotated[list[str | list[int]], PlainValidator(_as_prompts), WithJson
 
 
 class TextPart(StrictModel):
+    """A part of a message; other types than ``text`` are a 400 ``unsupported_parameter``."""
+
     refused = refused_fields(CHAT_FIELDS, under="messages[].content[].")
 
     type: Literal["text"]
@@ -125,6 +127,8 @@ def _joined(parts: list[TextPart]) -> str:
 
 
 class ChatMessage(StrictModel):
+    """One turn. ``content`` is a list of text parts, also where the client sent a string."""
+
     refused = refused_fields(CHAT_FIELDS, under="messages[].")
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -133,6 +137,7 @@ class ChatMessage(StrictModel):
 
     @property
     def text(self) -> str:
+        """The parts joined, without anything between them, in characters as the client sent them."""
         return _joined(self.content)
 
 
@@ -140,15 +145,20 @@ Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSA
 
 
 class Prediction(StrictModel):
+    """What the client believes the answer to be; only ``content`` is a type of it."""
+
     type: Literal["content"]
     content: Content
 
     @property
     def text(self) -> str:
+        """The parts joined, without anything between them."""
         return _joined(self.content)
 
 
 class StreamOptions(StrictModel):
+    """``include_usage``: a last chunk with the totals in tokens; ``continuous_usage_stats``: in every chunk."""
+
     refused = refused_fields(CHAT_FIELDS, under="stream_options.")
 
     include_usage: bool | None = None
@@ -179,14 +189,17 @@ class SettingFields(StrictModel):
 
 
 class GenerationRequest(SettingFields):
-    """What the body of every endpoint that generates text has, whichever API it is of."""
+    """What the body of every endpoint that generates text has, whichever API it is of. ``None`` is left out."""
 
     model: str
     stream: bool | None = None
 
 
 class SamplingFields(GenerationRequest):
-    """What chat and text completions have in common."""
+    """What chat and text completions have in common.
+
+    ``stop`` is a list of up to 4 strings of 1 to 256 characters; ``truncate_prompt_tokens`` is in tokens.
+    """
 
     stream_options: StreamOptions | None = None
     logit_bias: (
@@ -205,6 +218,8 @@ class SamplingFields(GenerationRequest):
 
 
 class ChatCompletionRequest(SamplingFields):
+    """Limits are in tokens; ``max_completion_tokens`` and its old name must be equal if both are given."""
+
     refused = refused_fields(CHAT_FIELDS)
 
     messages: Messages
@@ -224,6 +239,8 @@ class ChatCompletionRequest(SamplingFields):
 
 
 class CompletionRequest(SamplingFields):
+    """``prompt`` is a list of texts and lists of token ids, also where the client sent only one."""
+
     refused = refused_fields(COMPLETION_FIELDS)
 
     prompt: Prompts
@@ -233,6 +250,8 @@ class CompletionRequest(SamplingFields):
 
 
 class TokenizeRequest(StrictModel):
+    """Either ``prompt`` or ``messages``; the endpoint refuses both and neither."""
+
     model: str | None = None
     prompt: str | None = None
     messages: Messages | None = None
@@ -244,5 +263,7 @@ class TokenizeRequest(StrictModel):
 
 
 class DetokenizeRequest(StrictModel):
+    """``tokens`` are token ids; those outside of the vocabulary are refused by the endpoint."""
+
     model: str | None = None
     tokens: TokenIds

@@ -1,7 +1,7 @@
-"""The limits that no ASGI application can see: connections, request heads, slow readers and slow writers.
+"""The limits that no ASGI application can see: connections, heads, slow readers and slow writers.
 
-uvicorn's HTTP protocol with timers and counts around it, and error bodies like everywhere else. One object a connection,
-on the event loop.
+Owns timers and counts around uvicorn's HTTP protocol, and error bodies like everywhere else. Knows no path
+and no body. One object for each connection, on the event loop.
 """
 
 import asyncio
@@ -42,6 +42,7 @@ class GuardedProtocol(HttpToolsProtocol):
     # Heads: how large, how slow, and on how many connections.
 
     def data_received(self, data: bytes) -> None:
+        """Bytes from the client. A head that stays open counts against ``max_header_bytes``, parsed or not."""
         was_in_head, num_heads = self._is_in_head, self._num_heads
         if was_in_head and self._read_timer is None:
             self._expect_head()
@@ -57,14 +58,17 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
 
     def on_url(self, url: bytes) -> None:
+        """A part of the path; its bytes count."""
         self._count_head(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """One header; its bytes count, with the colon and the line break."""
         self._count_head(len(name) + len(value) + len(": \r\n"))
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        """The body may take ``body_timeout_s`` seconds from here. One connection too many is answered 503."""
         self._is_in_head = False
         self._num_heads += 1
         self._stop_read_timer()
@@ -89,6 +93,7 @@ class GuardedProtocol(HttpToolsProtocol):
     # A client that does not take its answer.
 
     def pause_writing(self) -> None:
+        """The client takes nothing: it has ``write_timeout_s`` seconds to go on."""
         super().pause_writing()
         self._write_timer = self.loop.call_later(self.settings.write_timeout_s, self.transport.abort)
 
@@ -136,7 +141,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 def guarded_protocol(settings: ServerSettings) -> type[GuardedProtocol]:
-    """uvicorn wants a class and makes the objects itself, so the settings come in through a class of their own."""
+    """A protocol class with ``settings``: uvicorn makes the objects itself, one for each connection."""
 
     class WithSettings(GuardedProtocol):
         pass
