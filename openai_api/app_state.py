@@ -1,7 +1,7 @@
 """What every endpoint works with: one object for each app, reached through the request.
 
-Owns the checks that come before a body is read. Knows nothing of bodies and answers. Immutable; its checks
-run on the event loop, its values may be read from any thread.
+Owns the checks that come before a body is read. Knows nothing of bodies and answers. Immutable; its
+checks run on the event loop, its values may be read from any thread.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,10 @@ from openai_api.settings import ServerSettings
 
 @dataclass(frozen=True, slots=True)
 class AppState:
-    """Engine, settings and metrics of one app. Immutable; its checks answer for the endpoints: 503, 429 and 404."""
+    """Engine, settings and metrics of one app.
+
+    Immutable; its checks answer for the endpoints: 503, 429 and 404.
+    """
 
     engine: Engine
     settings: ServerSettings

@@ -1,8 +1,8 @@
 """The command line of the server: flags, their checks, and the options they make.
 
-Owns names, help texts and forms of the flags; the defaults are those of ``EngineOptions`` and ``ServerSettings``. Knows
-nothing of sockets or of the event loop, before which it runs, in the main thread. Every wrong value is one line on stderr
-and exit status 2, before anything is loaded.
+Owns names, help texts and forms of the flags; the defaults are those of ``EngineOptions`` and
+``ServerSettings``. Knows nothing of sockets or of the event loop, before which it runs, in the main
+thread. Every wrong value is one line on stderr and exit status 2, before anything is loaded.
 """
 
 import argparse
@@ -36,7 +36,10 @@ _SERVER = ServerSettings()
 
 
 def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The flags of ``argv``, or of the process for ``None``. A wrong one ends the process with exit status 2."""
+    """The flags of ``argv``, or of the process for ``None``.
+
+    A wrong one ends the process with exit status 2.
+    """
     parser = _OneLineParser(prog="openai_api.run", description="Serve Gemma 3 270M with OpenAI's API.")
     _add_model_flags(parser.add_argument_group("model"))
     _add_engine_flags(parser.add_argument_group("engine"))
@@ -179,7 +182,10 @@ def _add_access_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def engine_options(flags: argparse.Namespace) -> EngineOptions:
-    """What the flags ask of the engine, sizes in bytes. Whether it can be is found when it loads, as a ValueError."""
+    """What the flags ask of the engine, sizes in bytes.
+
+    Whether it can be is found when it loads, as a ValueError.
+    """
     return EngineOptions(
         model=flags.model,
         served_model_name=flags.served_model_name,

@@ -1,8 +1,9 @@
 """What this package asks of an engine: the whole of the seam between HTTP and inference.
 
-Owns no code, only the shape, which ``engine.async_engine.AsyncLLMEngine`` has, and so has the scripted engine
-of the tests. Only plain values cross: those of ``engine.outputs``, ``SamplingParams`` and ``ChatPrompt``.
-Everything is called on the event loop but ``tokenizer`` and ``render_chat``, which any thread may use.
+Owns no code, only the shape, which ``engine.async_engine.AsyncLLMEngine`` has, and so has the
+scripted engine of the tests. Only plain values cross: those of ``engine.outputs``,
+``SamplingParams`` and ``ChatPrompt``. Everything is called on the event loop but ``tokenizer`` and
+``render_chat``, which any thread may use.
 """
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -22,7 +23,8 @@ class Tokenizer(Protocol):
         """The id of ``<bos>``, which begins every prompt."""
 
     def encode(self, text: str, *, add_bos: bool = ..., parse_special: bool = ...) -> list[int]:
-        """Token ids of ``text``; names of control tokens become those tokens only with ``parse_special``.
+        """Token ids of ``text``; names of control tokens become those tokens only with
+        ``parse_special``.
 
         Raises:
             ValueError: a lone surrogate.
@@ -36,7 +38,10 @@ class Tokenizer(Protocol):
 
 
 class Engine(Protocol):
-    """One model that serves many requests at once. On the event loop but for ``tokenizer`` and ``render_chat``."""
+    """One model that serves many requests at once.
+
+    On the event loop but for ``tokenizer`` and ``render_chat``.
+    """
 
     @property
     def status(self) -> EngineStatus:
@@ -78,7 +83,8 @@ class Engine(Protocol):
         """Pairs of role and content as token ids, with what ends the answer.
 
         Raises:
-            RequestError: they cannot be a prompt; ``param`` is ``messages``, or the flag that is wrong.
+            RequestError: they cannot be a prompt; ``param`` is ``messages``, or the flag that is
+                wrong.
         """
 
     def generate(
@@ -91,15 +97,22 @@ class Engine(Protocol):
     ) -> AsyncGenerator[RequestOutput, None]:
         """Outputs until the request has finished. Closing it early aborts the request.
 
-        Where the output is as predicted it comes faster; what it is does not depend on the prediction. The first output
-        comes when the request leaves the queue (it may have no deltas yet): that ends its queue time.
+        Where the output is as predicted it comes faster; what it is does not depend on the
+        prediction. The first output comes when the request leaves the queue (it may have no deltas
+        yet): that ends its queue time.
 
         Raises:
             EngineError: from the generator, before or between outputs.
         """
 
     async def drain(self, timeout_s: float) -> None:
-        """DRAINING at once; returns when no request is left. At the deadline the rest get EngineNotReadyError."""
+        """DRAINING at once; returns when no request is left.
+
+        At the deadline the rest get EngineNotReadyError.
+        """
 
     async def shutdown(self) -> None:
-        """Stop the engine thread and free everything. Also called while loading, and after ``drain``."""
+        """Stop the engine thread and free everything.
+
+        Also called while loading, and after ``drain``.
+        """

@@ -1,8 +1,8 @@
 """Which exception becomes which HTTP status and OpenAI error body.
 
-Owns the only place where error bodies are made; knows no endpoint. A body never quotes a prompt, a path, a
-traceback or the text of a library: messages are written here, in ``request`` or in the engine's own
-exceptions. Pure, so any thread may call it.
+Owns the only place where error bodies are made; knows no endpoint. A body never quotes a prompt, a
+path, a traceback or the text of a library: messages are written here, in ``request`` or in the
+engine's own exceptions. Pure, so any thread may call it.
 """
 
 import json
@@ -60,7 +60,9 @@ class ApiError(Exception):
 
     @property
     def type(self) -> str:
-        """OpenAI's word for the kind of the error, from the status: 4xx is the client's doing, 5xx the server's."""
+        """OpenAI's word for the kind of the error, from the status: 4xx is the client's doing, 5xx
+        the server's.
+        """
         return TYPE_BY_STATUS.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
 
 
@@ -87,7 +89,9 @@ def error_response(error: ApiError) -> Response:
 
 
 def to_api_error(error: Exception, *, retry_after_s: int) -> ApiError:
-    """The answer to any exception; what is not known to be the client's doing is a 500 that says nothing more."""
+    """The answer to any exception; what is not known to be the client's doing is a 500 that says
+    nothing more.
+    """
     match error:
         case ApiError():
             return error
@@ -115,7 +119,10 @@ def _routing_error(error: HTTPException) -> ApiError:
 
 
 def install_error_handlers(app: FastAPI, *, retry_after_s: int) -> None:
-    """Our own answers in place of FastAPI's. Exceptions not listed here end in ``middleware.RequestContext``."""
+    """Our own answers in place of FastAPI's.
+
+    Exceptions not listed here end in ``middleware.RequestContext``.
+    """
 
     async def answer(request: Request, error: Exception) -> Response:
         return error_response(to_api_error(error, retry_after_s=retry_after_s))

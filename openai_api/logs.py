@@ -1,7 +1,7 @@
 """Log records: one JSON object a line, or a readable line when a person watches.
 
-Owns the form of a record, which is an event name with a few plain fields; records of libraries (uvicorn's
-warnings) go the same way. Never a prompt, an answer or a key. Any thread.
+Owns the form of a record, which is an event name with a few plain fields; records of libraries
+(uvicorn's warnings) go the same way. Never a prompt, an answer or a key. Any thread.
 """
 
 import json
@@ -15,7 +15,10 @@ LOGGER_NAME = "openai_api"
 
 
 def log_event(level: int, event: str, fields: Mapping[str, object]) -> None:
-    """One record: ``level`` is one of ``logging``'s, ``fields`` become members of the JSON line. Any thread."""
+    """One record: ``level`` is one of ``logging``'s, ``fields`` become members of the JSON line.
+
+    Any thread.
+    """
     logging.getLogger(LOGGER_NAME).log(level, event, extra={"fields": dict(fields)})
 
 
@@ -26,7 +29,10 @@ def where_it_failed(error: BaseException) -> dict[str, object]:
 
 
 class EventFormatter(logging.Formatter):
-    """One line a record: JSON for machines, else words for a person. Times are UTC, in milliseconds."""
+    """One line a record: JSON for machines, else words for a person.
+
+    Times are UTC, in milliseconds.
+    """
 
     def __init__(self, *, as_json: bool) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Prometheus metrics, named as vLLM names them, with the prefix ``gemma3:``.
 
-Owns one registry for each app. Counters and gauges of the engine are read when they are scraped; histograms
-are filled by ``answer.generation``. Knows no endpoint. Runs on the event loop.
+Owns one registry for each app. Counters and gauges of the engine are read when they are scraped;
+histograms are filled by ``answer.generation``. Knows no endpoint. Runs on the event loop.
 """
 
 import time
@@ -14,7 +14,8 @@ from prometheus_client.registry import Collector
 from engine.engine_info import EngineStats
 
 PREFIX = "gemma3:"
-# A 270M model writes a token in 1 to 50 ms and answers at once or after a queue: finer at the bottom than vLLM's.
+# A 270M model writes a token in 1 to 50 ms and answers at once or after a queue: finer at the
+# bottom than vLLM's.
 TOKEN_BUCKETS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 LENGTH_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
@@ -101,7 +102,9 @@ class RequestTimer:
         self.last_output_s = 0.0
 
     def output(self, num_tokens: int) -> None:
-        """An output of the engine has come; the first one, with tokens or without, ends the time in the queue."""
+        """An output of the engine has come; the first one, with tokens or without, ends the time in
+        the queue.
+        """
         now_s = time.perf_counter()
         if not self.is_admitted:
             self.is_admitted = True

@@ -1,7 +1,8 @@
 """Which function serves which path, and what the OpenAPI document says of it.
 
-Owns the table of endpoints with their bodies, answers and errors. Knows nothing of how they are served. Runs
-once, when the app is made; the document is made anew for each request of it, on the event loop.
+Owns the table of endpoints with their bodies, answers and errors. Knows nothing of how they are
+served. Runs once, when the app is made; the document is made anew for each request of it, on the
+event loop.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -55,7 +56,10 @@ GENERATION = (429, 504, *BODY)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """``streams``: the answer may also be server-sent events. ``text``: the media type of one that is not JSON."""
+    """``streams``: the answer may also be server-sent events.
+
+    ``text``: the media type of one that is not JSON.
+    """
 
     path: str
     serve: Callable[[Request], Awaitable[Response]]
@@ -109,7 +113,9 @@ ROUTES = (
 
 
 def add_routes(app: FastAPI) -> None:
-    """Make ``app`` serve all of ``ROUTES``; FastAPI only documents them, the functions read and answer by themselves."""
+    """Make ``app`` serve all of ``ROUTES``; FastAPI only documents them, the functions read and
+    answer by themselves.
+    """
     for route in ROUTES:
         app.add_api_route(
             route.path,
@@ -123,7 +129,9 @@ def add_routes(app: FastAPI) -> None:
 
 
 def openapi_document(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document with the schemas of our bodies, which FastAPI does not see: this server reads them itself."""
+    """FastAPI's document with the schemas of our bodies, which FastAPI does not see: this server
+    reads them itself.
+    """
     document = get_openapi(title=app.title, version=app.version, routes=app.routes)
     bodies = [(route.body, "validation") for route in ROUTES if route.body is not None]
     answers = [(route.answer, "serialization") for route in ROUTES if route.answer is not None]

@@ -1,9 +1,9 @@
 """``python -m openai_api.run``: the server as a program.
 
-Owns the order of start and end, signals and the exit status; knows no route and no request. The socket is bound first and
-answers at once; the model loads behind it. The first SIGTERM or SIGINT drains: new requests get 503, running ones finish or
-are ended at the deadline. A second signal ends the process at once. Main thread, and from ``ServerProcess.run`` on its
-event loop.
+Owns the order of start and end, signals and the exit status; knows no route and no request. The
+socket is bound first and answers at once; the model loads behind it. The first SIGTERM or SIGINT
+drains: new requests get 503, running ones finish or are ended at the deadline. A second signal ends
+the process at once. Main thread, and from ``ServerProcess.run`` on its event loop.
 """
 
 import argparse
@@ -34,7 +34,10 @@ SPARE_FILES = 256
 
 
 def build_engine(flags: argparse.Namespace) -> Engine:
-    """The engine that the flags ask for. Whether weights and options fit is found by its ``start``, as a ValueError."""
+    """The engine that the flags ask for.
+
+    Whether weights and options fit is found by its ``start``, as a ValueError.
+    """
     from engine.async_engine import AsyncLLMEngine
 
     return AsyncLLMEngine.from_options(engine_options(flags))
@@ -43,7 +46,9 @@ def build_engine(flags: argparse.Namespace) -> Engine:
 def main(
     argv: Sequence[str] | None = None, *, engine_builder: Callable[[argparse.Namespace], Engine] = build_engine
 ) -> int:
-    """The exit status: 0 after a drain, 2 if the options or the model cannot be used, 1 if anything else failed."""
+    """The exit status: 0 after a drain, 2 if the options or the model cannot be used, 1 if anything
+    else failed.
+    """
     flags = parse_flags(argv)
     try:
         settings = settings_from(flags, os.environ)
@@ -92,7 +97,9 @@ def server_config(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn would stop listening at the first signal, and end with the signal instead of an exit status."""
+    """uvicorn would stop listening at the first signal, and end with the signal instead of an exit
+    status.
+    """
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

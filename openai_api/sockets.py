@@ -1,7 +1,8 @@
 """The listening socket: a TCP port or a Unix socket.
 
-Owns how an address is found and bound, and the words of what goes wrong. Knows neither flags nor HTTP. Runs in the main
-thread before the event loop does: the socket is bound before the model is loaded, so that a taken port is known at once.
+Owns how an address is found and bound, and the words of what goes wrong. Knows neither flags nor
+HTTP. Runs in the main thread before the event loop does: the socket is bound before the model is
+loaded, so that a taken port is known at once.
 """
 
 import ipaddress

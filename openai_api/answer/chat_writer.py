@@ -1,7 +1,8 @@
 """The answer of ``/v1/chat/completions``, whole or as events.
 
-Owns OpenAI's shape of a chat answer: the role of each choice, its text, its end. Knows neither the request nor the engine.
-Runs on the event loop; a whole answer with many log probabilities is written in a worker thread.
+Owns OpenAI's shape of a chat answer: the role of each choice, its text, its end. Knows neither the
+request nor the engine. Runs on the event loop; a whole answer with many log probabilities is
+written in a worker thread.
 """
 
 import json
@@ -50,14 +51,18 @@ class ChatWriter:
         return choice
 
     def opening(self, usage: Usage) -> str:
-        """One event a choice with its role; the first has the prompt's token ids if they are asked for."""
+        """One event a choice with its role; the first has the prompt's token ids if they are asked
+        for.
+        """
         prompt_ids = self._prompt_token_ids
         extra = "" if prompt_ids is None else f',"prompt_token_ids":{list(prompt_ids)}'
         others = (self._event(choice, _ROLE, usage) for choice in range(1, self._num_choices))
         return self._event(0, _ROLE, usage, extra=extra) + "".join(others)
 
     def events(self, chunks: Sequence[Chunk], usage: Usage) -> str:
-        """Text of server-sent events: the gain of a choice is one, its end another, whose delta is empty, ``{}``."""
+        """Text of server-sent events: the gain of a choice is one, its end another, whose delta is
+        empty, ``{}``.
+        """
         return "".join([self._events(chunk, usage) for chunk in chunks])
 
     def end(self, usage: Usage) -> str:
@@ -91,6 +96,8 @@ class ChatWriter:
         token_ids: str = "",
         extra: str = "",
     ) -> str:
-        """All strings are JSON; ``token_ids`` and ``extra`` are further members, of the choice and of the chunk."""
+        """All strings are JSON; ``token_ids`` and ``extra`` are further members, of the choice and
+        of the chunk.
+        """
         body = f'{{"index":{choice},"delta":{delta},"logprobs":{logprobs},"finish_reason":{finish_reason}{token_ids}}}'
         return self._chunk_writer.event(body, usage, extra=extra)

@@ -1,7 +1,8 @@
 """The answer of ``/v1/completions``, whole or as events.
 
-Owns OpenAI's older shape: text beside log probabilities that count through a choice's text. Knows neither the request's
-fields nor the engine. Runs on the event loop; a whole answer with many log probabilities is written in a worker thread.
+Owns OpenAI's older shape: text beside log probabilities that count through a choice's text. Knows
+neither the request's fields nor the engine. Runs on the event loop; a whole answer with many log
+probabilities is written in a worker thread.
 """
 
 import json
@@ -16,7 +17,10 @@ from openai_api.request.schemas import CompletionRequest
 
 
 class CompletionWriter:
-    """A ``Writer``: one event for each gain of a choice, the last with its ``finish_reason``. Mutable."""
+    """A ``Writer``: one event for each gain of a choice, the last with its ``finish_reason``.
+
+    Mutable.
+    """
 
     def __init__(self, body: CompletionRequest, job: Job, head: Head, tokenizer: Tokenizer) -> None:
         self._head = head

@@ -1,8 +1,9 @@
 """One request's run through the engine, as one async generator of chunks.
 
-Owns the order of choices, the counts of tokens and the timing metrics; knows nothing of JSON. A streaming
-answer sends the chunks as they come; a non-streaming answer folds the very same generator. Closing the
-generator (or cancelling the task that iterates it) aborts the request in the engine. Event loop.
+Owns the order of choices, the counts of tokens and the timing metrics; knows nothing of JSON. A
+streaming answer sends the chunks as they come; a non-streaming answer folds the very same
+generator. Closing the generator (or cancelling the task that iterates it) aborts the request in the
+engine. Event loop.
 """
 
 import asyncio
@@ -49,8 +50,8 @@ class Job:
 class Chunk:
     """What one choice gained at once.
 
-    ``choice`` counts through all prompts. ``logprobs`` is as long as ``token_ids`` if it is there; the first token of a
-    prompt has none.
+    ``choice`` counts through all prompts. ``logprobs`` is as long as ``token_ids`` if it is there;
+    the first token of a prompt has none.
     """
 
     choice: int
@@ -72,7 +73,10 @@ class Usage:
 
 
 class Generation:
-    """Mutable, for one use: iterate ``chunks`` once, or await ``fold`` once. ``usage`` counts what has come so far."""
+    """Mutable, for one use: iterate ``chunks`` once, or await ``fold`` once.
+
+    ``usage`` counts what has come so far.
+    """
 
     def __init__(self, job: Job, *, engine: Engine, metrics: Metrics) -> None:
         self.job = job
@@ -84,7 +88,9 @@ class Generation:
         self._begun: set[int] = set()
 
     async def chunks(self) -> AsyncGenerator[list[Chunk], None]:
-        """The news of each engine output as a list, never empty. Closing the generator aborts the request.
+        """The news of each engine output as a list, never empty.
+
+        Closing the generator aborts the request.
 
         Raises:
             EngineError: what the engine raises, or a stop from its side.
@@ -122,7 +128,10 @@ class Generation:
         return [_joined(chunks) for chunks in parts]
 
     def _outputs(self) -> AsyncGenerator[RequestOutput, None]:
-        """The engine's outputs for all prompts. Each token passes as few generators as can be: one prompt needs no merge."""
+        """The engine's outputs for all prompts.
+
+        Each token passes as few generators as can be: one prompt needs no merge.
+        """
         streams = [
             self._engine.generate(request_id, token_ids, self.job.params, prediction_token_ids=self.job.prediction)
             for request_id, token_ids in zip(self._prompt_indices, self.job.prompts, strict=True)

@@ -1,8 +1,10 @@
-"""The bodies of answers, with OpenAI's names: the OpenAPI document and whole answers are made of them.
+"""The bodies of answers, with OpenAI's names: the OpenAPI document and whole answers are made of
+them.
 
-Owns names and types; knows nothing of how an answer comes about. Chunks of streams are written without these
-models, which would cost more than everything else a chunk costs; tests hold every chunk to the models here.
-Fields that are not set are not sent. Runs on the event loop, or in a worker thread for a large answer.
+Owns names and types; knows nothing of how an answer comes about. Chunks of streams are written
+without these models, which would cost more than everything else a chunk costs; tests hold every
+chunk to the models here. Fields that are not set are not sent. Runs on the event loop, or in a
+worker thread for a large answer.
 """
 
 from typing import Literal
@@ -12,13 +14,17 @@ from starlette.responses import Response
 
 
 class Answer(BaseModel):
-    """Base of every body: strict types, no further members; members that were never set are not sent."""
+    """Base of every body: strict types, no further members; members that were never set are not
+    sent.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class ErrorDetail(Answer):
-    """``code`` is a stable word for programs; ``param`` names the field, as ``messages[0].content``."""
+    """``code`` is a stable word for programs; ``param`` names the field, as
+    ``messages[0].content``.
+    """
 
     message: str
     type: str
@@ -39,14 +45,18 @@ class PromptTokensDetails(Answer):
 
 
 class CompletionTokensDetails(Answer):
-    """Tokens of the request's ``prediction`` that were tried: those in the answer, and those that are not."""
+    """Tokens of the request's ``prediction`` that were tried: those in the answer, and those that
+    are not.
+    """
 
     accepted_prediction_tokens: int
     rejected_prediction_tokens: int
 
 
 class UsageAnswer(Answer):
-    """All counts are tokens, over all prompts and choices; rejected predictions are not in ``completion_tokens``."""
+    """All counts are tokens, over all prompts and choices; rejected predictions are not in
+    ``completion_tokens``.
+    """
 
     prompt_tokens: int
     completion_tokens: int
@@ -138,7 +148,10 @@ class ChatCompletionChunk(Envelope):
 
 
 class LegacyLogprobs(Answer):
-    """Four lists of equal length; ``text_offset`` is in characters of ``text``. The first token of a prompt has ``null``."""
+    """Four lists of equal length; ``text_offset`` is in characters of ``text``.
+
+    The first token of a prompt has ``null``.
+    """
 
     tokens: list[str]
     token_logprobs: list[float | None]
@@ -166,7 +179,9 @@ class Completion(Envelope):
 
 
 class ModelCard(Answer):
-    """OpenAI's four members, then ours: ``created`` is in unix seconds, ``max_model_len`` in tokens."""
+    """OpenAI's four members, then ours: ``created`` is in unix seconds, ``max_model_len`` in
+    tokens.
+    """
 
     id: str
     object: Literal["model"]

@@ -1,7 +1,8 @@
 """Server-sent events: how a response of them is sent, and what ends it early.
 
-Owns keep-alives, the deadline and the disconnect; knows nothing of what is in an event, which a ``Writer`` writes. Runs on
-the event loop. The way of a token here is ``Writer.events`` and ``_EventSender.send``: string formatting, one ASGI message.
+Owns keep-alives, the deadline and the disconnect; knows nothing of what is in an event, which a
+``Writer`` writes. Runs on the event loop. The way of a token here is ``Writer.events`` and
+``_EventSender.send``: string formatting, one ASGI message.
 """
 
 import asyncio
@@ -72,8 +73,9 @@ async def _disconnected(receive: Receive) -> None:
 class EventStream(Response):
     """Sends a generation as events until it ends, the client goes away, or the deadline passes.
 
-    The response starts with the first event, so that an error before it still gets its own status; or with the first
-    keep-alive comment, when the request has waited that long. After the start an error is the last event.
+    The response starts with the first event, so that an error before it still gets its own status;
+    or with the first keep-alive comment, when the request has waited that long. After the start an
+    error is the last event.
     """
 
     def __init__(self, generation: Generation, writer: Writer, *, deadline_s: float, settings: ServerSettings) -> None:
@@ -118,7 +120,10 @@ def _error_event(error: Exception, settings: ServerSettings) -> bytes:
 
 
 class _EventSender:
-    """The sending side of one response. Mutable. The lock keeps a keep-alive out from between start and first event."""
+    """The sending side of one response.
+
+    Mutable. The lock keeps a keep-alive out from between start and first event.
+    """
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -128,7 +133,9 @@ class _EventSender:
         self.is_started = False
 
     async def send(self, event: bytes) -> None:
-        """Send the bytes of one or more events, behind the head of the response if these are the first."""
+        """Send the bytes of one or more events, behind the head of the response if these are the
+        first.
+        """
         async with self._lock:
             if not self.is_started:
                 self.is_started = True

@@ -1,8 +1,9 @@
-"""What the writers of all endpoints share: the envelope of an answer, its usage, and the JSON of one chunk.
+"""What the writers of all endpoints share: the envelope of an answer, its usage, and the JSON of
+one chunk.
 
-Owns the seam ``Writer`` between an endpoint's form and the code that runs it. Knows nothing of sockets or of the engine.
-The text of a chunk is put together by hand: it is the way of every token. Runs on the event loop; a large answer as a
-whole is written in a worker thread.
+Owns the seam ``Writer`` between an endpoint's form and the code that runs it. Knows nothing of
+sockets or of the engine. The text of a chunk is put together by hand: it is the way of every token.
+Runs on the event loop; a large answer as a whole is written in a worker thread.
 """
 
 import json
@@ -20,24 +21,38 @@ from openai_api.request.schemas import StreamOptions
 
 
 class Writer(Protocol):
-    """How an endpoint writes one answer, whole or as server-sent events. For one request; it may count as it writes."""
+    """How an endpoint writes one answer, whole or as server-sent events.
+
+    For one request; it may count as it writes.
+    """
 
     def whole(self, chunks: Sequence[Chunk], usage: Usage) -> Answer:
-        """The body of an answer that is not streamed; ``chunks`` has one for each choice, in their order."""
+        """The body of an answer that is not streamed; ``chunks`` has one for each choice, in their
+        order.
+        """
 
     def opening(self, usage: Usage) -> str:
-        """The text of the events before the first chunk, perhaps none, in the form of server-sent events."""
+        """The text of the events before the first chunk, perhaps none, in the form of server-sent
+        events.
+        """
 
     def events(self, chunks: Sequence[Chunk], usage: Usage) -> str:
-        """The text of the events for what one output of the engine brought, the way of every token; never empty."""
+        """The text of the events for what one output of the engine brought, the way of every token;
+        never empty.
+        """
 
     def end(self, usage: Usage) -> str:
-        """The text of the events after the last chunk, as the totals in tokens and a mark of the end."""
+        """The text of the events after the last chunk, as the totals in tokens and a mark of the
+        end.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What every answer and every chunk of one request has in common. ``created`` is in unix seconds."""
+    """What every answer and every chunk of one request has in common.
+
+    ``created`` is in unix seconds.
+    """
 
     id: str
     created: int
@@ -74,7 +89,9 @@ class ChunkWriter:
         self._tail = ',"usage":null}\n\n' if self._includes_usage else "}\n\n"
 
     def event(self, choice: str, usage: Usage, *, extra: str = "") -> str:
-        """One chunk around the JSON of one choice; ``extra`` is more members of the chunk, each after a comma."""
+        """One chunk around the JSON of one choice; ``extra`` is more members of the chunk, each
+        after a comma.
+        """
         tail = _usage_tail(usage) if self._has_usage_in_all else self._tail
         return f"{self._head}{choice}]{extra}{tail}"
 

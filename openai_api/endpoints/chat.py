@@ -1,7 +1,8 @@
 """``POST /v1/chat/completions``: messages in, the assistant's answer out.
 
-Owns what becomes of the fields that only chat has. Knows nothing of the answer: ``ChatWriter`` writes it and ``generate``
-runs it. Runs on the event loop; long messages are tokenised in a worker thread.
+Owns what becomes of the fields that only chat has. Knows nothing of the answer: ``ChatWriter``
+writes it and ``generate`` runs it. Runs on the event loop; long messages are tokenised in a worker
+thread.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,9 @@
 """``POST /v1/completions``: prompts in, their continuations out.
 
-A prompt is text or token ids. With ``echo`` it stands in front of its continuations, with ``logprobs`` too. Owns what
-becomes of the fields that only completions have; ``CompletionWriter`` writes the answer and ``generate`` runs it. Runs on
-the event loop; long prompts are tokenised in a worker thread.
+A prompt is text or token ids. With ``echo`` it stands in front of its continuations, with
+``logprobs`` too. Owns what becomes of the fields that only completions have; ``CompletionWriter``
+writes the answer and ``generate`` runs it. Runs on the event loop; long prompts are tokenised in a
+worker thread.
 """
 
 from collections.abc import Sequence
@@ -40,7 +41,10 @@ async def _render(body: CompletionRequest, request_id: str, app_state: AppState)
 
 @dataclass(frozen=True, slots=True)
 class _Prompt:
-    """One prompt as the model gets it. ``text`` is its echo; a ``<bos>`` that was put in front is not in it."""
+    """One prompt as the model gets it.
+
+    ``text`` is its echo; a ``<bos>`` that was put in front is not in it.
+    """
 
     token_ids: Sequence[int]
     text: str

@@ -1,7 +1,8 @@
 """The one handler of every endpoint that generates text: from the HTTP request to the response.
 
-Owns the order of the steps and the request's deadline. Knows no field of a body and no shape of an answer: an ``Endpoint``
-brings a renderer of the request and a writer of the answer, and a new API is another ``Endpoint``. Runs on the event loop.
+Owns the order of the steps and the request's deadline. Knows no field of a body and no shape of an
+answer: an ``Endpoint`` brings a renderer of the request and a writer of the answer, and a new API
+is another ``Endpoint``. Runs on the event loop.
 """
 
 import asyncio
@@ -35,7 +36,8 @@ class Endpoint(Generic[B]):
         body: the model of the request body.
         fields: every field of it, for the errors about those that it has not.
         id_prefix: what the id of an answer begins with.
-        render: body and request id to what the engine is asked; raises ``ApiError`` 400 for what cannot be.
+        render: body and request id to what the engine is asked; raises ``ApiError`` 400 for what
+            cannot be.
         writer: makes the writer of one answer.
     """
 

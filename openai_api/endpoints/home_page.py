@@ -1,7 +1,7 @@
 """The page at ``/``: how to call this server.
 
-Owns plain HTML without scripts or anything from elsewhere, and the headers that keep it so. Knows nothing of
-the engine: the page is there while the model loads. Runs on the event loop.
+Owns plain HTML without scripts or anything from elsewhere, and the headers that keep it so. Knows
+nothing of the engine: the page is there while the model loads. Runs on the event loop.
 """
 
 from starlette.requests import Request

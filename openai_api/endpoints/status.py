@@ -1,7 +1,8 @@
-"""What the server says of itself: ``/health``, ``/live``, ``/metrics``, the models and the capabilities.
+"""What the server says of itself: ``/health``, ``/live``, ``/metrics``, the models and the
+capabilities.
 
-Owns which of these need a loaded model. Reads plain values of the engine and never asks it to compute. Runs
-on the event loop.
+Owns which of these need a loaded model. Reads plain values of the engine and never asks it to
+compute. Runs on the event loop.
 """
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -80,7 +81,9 @@ def _model(info: ModelInfo) -> ModelCard:
 
 
 async def capabilities(_request: Request) -> Response:
-    """The table of fields as JSON: endpoint -> ``exact``, ``no_effect`` or ``refused`` -> field -> note."""
+    """The table of fields as JSON: endpoint -> ``exact``, ``no_effect`` or ``refused`` -> field ->
+    note.
+    """
     endpoints = {endpoint: _by_support(fields) for endpoint, fields in FIELDS_BY_ENDPOINT.items()}
     return json_response(CapabilitiesAnswer(object="capabilities", endpoints=endpoints))
 

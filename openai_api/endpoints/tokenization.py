@@ -1,7 +1,7 @@
 """``POST /tokenize`` and ``POST /detokenize``, in vLLM's shapes.
 
-Owns which of their fields go together. Never asks the engine to compute, so a full queue does not matter. Runs on the event
-loop; long texts are tokenised in a worker thread.
+Owns which of their fields go together. Never asks the engine to compute, so a full queue does not
+matter. Runs on the event loop; long texts are tokenised in a worker thread.
 """
 
 from typing import TypeVar

@@ -1,9 +1,10 @@
 """Every request field by name, and what this server does with it.
 
-Owns the names, the limits of bodies that are not the engine's, and the notes. ``GET /v1/capabilities`` answers with these
-tables, ``field_tables`` writes them into the documentation, and the models in ``schemas`` read from them which fields are
-refused. The numeric sampling fields are rows of ``engine.sampling_params.SETTINGS``: a setting that is added there is a
-field here. Constants, so any thread may read them.
+Owns the names, the limits of bodies that are not the engine's, and the notes. ``GET
+/v1/capabilities`` answers with these tables, ``field_tables`` writes them into the documentation,
+and the models in ``schemas`` read from them which fields are refused. The numeric sampling fields
+are rows of ``engine.sampling_params.SETTINGS``: a setting that is added there is a field here.
+Constants, so any thread may read them.
 """
 
 from collections.abc import Mapping
@@ -45,7 +46,9 @@ class Support(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RequestField:
-    """``neutral`` values of a refused field ask for nothing, so they are accepted, as ``null`` always is."""
+    """``neutral`` values of a refused field ask for nothing, so they are accepted, as ``null``
+    always is.
+    """
 
     name: str
     support: Support
@@ -187,7 +190,9 @@ FIELDS_BY_ENDPOINT: Mapping[str, tuple[RequestField, ...]] = {
 
 
 def refused_fields(fields: tuple[RequestField, ...], *, under: str = "") -> dict[str, tuple[object, ...]]:
-    """The refused fields directly inside ``under`` (as ``"messages[]."``), each with its neutral values."""
+    """The refused fields directly inside ``under`` (as ``"messages[]."``), each with its neutral
+    values.
+    """
     names = {field.name.removeprefix(under): field for field in fields if field.name.startswith(under)}
     return {
         name: (None, *field.neutral)

@@ -1,7 +1,8 @@
-"""The tables of supported fields as Markdown: ``python -m openai_api.request.field_tables docs/api.md`` writes them anew.
+"""The tables of supported fields as Markdown: ``python -m openai_api.request.field_tables
+docs/api.md`` writes them anew.
 
-Owns the form of a row; knows what is in it from ``field_support``. A program of its own, run after a field or a sampling
-setting was added; the server does not use it.
+Owns the form of a row; knows what is in it from ``field_support``. A program of its own, run after
+a field or a sampling setting was added; the server does not use it.
 """
 
 import re

@@ -1,7 +1,7 @@
 """From the text of a request to token ids.
 
-Owns what is done off the event loop, and how a long prompt is cut. Knows no endpoint; the engine and its
-tokenizer make the token ids. Runs on the event loop, with much text in a worker thread.
+Owns what is done off the event loop, and how a long prompt is cut. Knows no endpoint; the engine
+and its tokenizer make the token ids. Runs on the event loop, with much text in a worker thread.
 """
 
 import asyncio
@@ -17,7 +17,9 @@ T = TypeVar("T")
 
 
 async def run_sized(app_state: AppState, size: int, work: Callable[[], T]) -> T:
-    """``work()`` here if ``size`` (characters, tokens or log probabilities) is small, else off the event loop."""
+    """``work()`` here if ``size`` (characters, tokens or log probabilities) is small, else off the
+    event loop.
+    """
     return await asyncio.to_thread(work) if size > app_state.settings.off_loop_bytes else work()
 
 
@@ -28,7 +30,9 @@ async def render_chat(
     add_generation_prompt: bool | None,
     continue_final_message: bool | None,
 ) -> ChatPrompt:
-    """The messages as the model reads them. A continued message leaves no turn to open, hence the default.
+    """The messages as the model reads them.
+
+    A continued message leaves no turn to open, hence the default.
 
     Raises:
         RequestError: the messages, or these with the flags, cannot be a prompt.

@@ -1,7 +1,7 @@
 """From the fields that chat and text completions share to the engine's ``SamplingParams``.
 
-Owns the precedence of request, checkpoint and default; names no setting, as ``engine.sampling_params`` has them all. Runs
-on the event loop.
+Owns the precedence of request, checkpoint and default; names no setting, as
+``engine.sampling_params`` has them all. Runs on the event loop.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,9 +27,9 @@ def sampling_params(
 ) -> SamplingParams:
     """What ``body`` asks of the engine.
 
-    Each setting is the request's, else the checkpoint's where it may bring one, else the engine's default. ``stop`` and
-    ``stop_token_ids`` are those of the prompt's format, beside what the request asks for; ``ignore_eos`` is about these
-    too.
+    Each setting is the request's, else the checkpoint's where it may bring one, else the engine's
+    default. ``stop`` and ``stop_token_ids`` are those of the prompt's format, beside what the
+    request asks for; ``ignore_eos`` is about these too.
 
     Raises:
         ApiError: 400, a token id is outside of the vocabulary.

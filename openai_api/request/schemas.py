@@ -1,9 +1,9 @@
 """The request bodies: names, types and ranges, with OpenAI's names and strict types.
 
-A boolean is no integer, a string no number, an unknown name an error; ``null`` is as good as left out for an optional
-field, as with OpenAI. The numeric sampling fields are made from the engine's table of settings. ``validation`` words the
-errors; what a field *does* is in the module that serves it. Knows neither the engine nor the answer. Immutable; large
-bodies are parsed in a worker thread.
+A boolean is no integer, a string no number, an unknown name an error; ``null`` is as good as left
+out for an optional field, as with OpenAI. The numeric sampling fields are made from the engine's
+table of settings. ``validation`` words the errors; what a field *does* is in the module that serves
+it. Knows neither the engine nor the answer. Immutable; large bodies are parsed in a worker thread.
 """
 
 from collections.abc import Mapping
@@ -43,7 +43,9 @@ M = TypeVar("M", bound="StrictModel")
 
 
 class StrictModel(BaseModel):
-    """``refused``: fields that OpenAI has and this server has not; with a neutral value they are as good as absent."""
+    """``refused``: fields that OpenAI has and this server has not; with a neutral value they are as
+    good as absent.
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
     refused: ClassVar[Mapping[str, tuple[object, ...]]] = {}
@@ -157,7 +159,9 @@ class Prediction(StrictModel):
 
 
 class StreamOptions(StrictModel):
-    """``include_usage``: a last chunk with the totals in tokens; ``continuous_usage_stats``: in every chunk."""
+    """``include_usage``: a last chunk with the totals in tokens; ``continuous_usage_stats``: in
+    every chunk.
+    """
 
     refused = refused_fields(CHAT_FIELDS, under="stream_options.")
 
@@ -166,7 +170,9 @@ class StreamOptions(StrictModel):
 
 
 def in_range(setting: Setting) -> tuple[object, ...]:
-    """What pydantic checks of a setting's value; the setting itself words the error (see ``validation``)."""
+    """What pydantic checks of a setting's value; the setting itself words the error (see
+    ``validation``).
+    """
     low = Gt(setting.low) if setting.open_low else Ge(setting.low)
     return low, Le(setting.high), setting
 
@@ -185,11 +191,16 @@ def _with_settings(model: type[M]) -> type[M]:
 
 @_with_settings
 class SettingFields(StrictModel):
-    """The settings of ``engine.sampling_params.SETTINGS`` under their own names, ``None`` where nothing is asked for."""
+    """The settings of ``engine.sampling_params.SETTINGS`` under their own names, ``None`` where
+    nothing is asked for.
+    """
 
 
 class GenerationRequest(SettingFields):
-    """What the body of every endpoint that generates text has, whichever API it is of. ``None`` is left out."""
+    """What the body of every endpoint that generates text has, whichever API it is of.
+
+    ``None`` is left out.
+    """
 
     model: str
     stream: bool | None = None
@@ -198,7 +209,8 @@ class GenerationRequest(SettingFields):
 class SamplingFields(GenerationRequest):
     """What chat and text completions have in common.
 
-    ``stop`` is a list of up to 4 strings of 1 to 256 characters; ``truncate_prompt_tokens`` is in tokens.
+    ``stop`` is a list of up to 4 strings of 1 to 256 characters; ``truncate_prompt_tokens`` is in
+    tokens.
     """
 
     stream_options: StreamOptions | None = None
@@ -218,7 +230,9 @@ class SamplingFields(GenerationRequest):
 
 
 class ChatCompletionRequest(SamplingFields):
-    """Limits are in tokens; ``max_completion_tokens`` and its old name must be equal if both are given."""
+    """Limits are in tokens; ``max_completion_tokens`` and its old name must be equal if both are
+    given.
+    """
 
     refused = refused_fields(CHAT_FIELDS)
 

@@ -1,8 +1,8 @@
 """From JSON to a request model; from pydantic's findings to an ``ApiError`` in our words.
 
-Owns the words of the errors; knows nothing of what a field does. Only the first finding is told, with the field and the
-range it may have. Nothing of pydantic's text, and no value of the client's, goes into a message. Pure: the event loop
-calls it, or a worker thread for a large body.
+Owns the words of the errors; knows nothing of what a field does. Only the first finding is told,
+with the field and the range it may have. Nothing of pydantic's text, and no value of the client's,
+goes into a message. Pure: the event loop calls it, or a worker thread for a large body.
 """
 
 import re

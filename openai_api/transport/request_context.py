@@ -1,7 +1,7 @@
 """Outermost layer: an id, a clock, one log record and one metric for every request.
 
-Owns also the last net for errors; knows no endpoint. Pure ASGI on the event loop: it adds one function call
-to each chunk of a stream.
+Owns also the last net for errors; knows no endpoint. Pure ASGI on the event loop: it adds one
+function call to each chunk of a stream.
 """
 
 import logging
@@ -40,7 +40,9 @@ class _Exchange:
 
 
 class RequestContext:
-    """Raises nothing but what ends the process: errors that come this far are logged and answered with 500."""
+    """Raises nothing but what ends the process: errors that come this far are logged and answered
+    with 500.
+    """
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self.app = app
