@@ -13,14 +13,13 @@ from typing import NoReturn
 
 from engine.loading import EngineOptions
 from engine.precision import QUANTIZATIONS
+from openai_api.flag_values import parse_count, parse_port, parse_size
 from openai_api.settings import OptionError, ServerSettings
 from openai_api.sockets import is_loopback
 
 API_KEY_VARIABLE = "GEMMA3_API_KEY"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?b?", re.IGNORECASE)
 # What can stand in a header: no spaces, no control characters, nothing beyond ASCII.
 _API_KEY = re.compile(r"[!-~]{1,512}")
 
@@ -91,21 +90,21 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
 def _add_engine_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--max-model-len",
-        type=_positive,
+        type=parse_count,
         default=_ENGINE.max_model_len,
         metavar="TOKENS",
         help="Allow prompt and completion together this length (default: the model's context).",
     )
     group.add_argument(
         "--max-num-seqs",
-        type=_positive,
+        type=parse_count,
         default=_ENGINE.max_num_seqs,
         metavar="N",
         help="Run at most so many sequences at once (default: %(default)s).",
     )
     group.add_argument(
         "--max-num-batched-tokens",
-        type=_positive,
+        type=parse_count,
         default=_ENGINE.max_num_batched_tokens,
         metavar="TOKENS",
         help="Compute at most so many tokens in one step (default: %(default)s).",
@@ -119,7 +118,7 @@ def _add_engine_flags(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--threads",
-        type=_positive,
+        type=parse_count,
         default=_ENGINE.threads,
         metavar="N",
         help="Compute with so many threads (default: one for each core).",
@@ -136,7 +135,10 @@ def _add_engine_flags(group: argparse._ArgumentGroup) -> None:
 def _add_server_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--host", default=_SERVER.host, help="Listen on this address (default: %(default)s).")
     group.add_argument(
-        "--port", type=_port, default=8000, help="Listen on this port; 0 takes any free one (default: %(default)s)."
+        "--port",
+        type=parse_port,
+        default=8000,
+        help="Listen on this port; 0 takes any free one (default: %(default)s).",
     )
     group.add_argument("--uds", metavar="PATH", help="Listen on this Unix socket instead (default: on a port).")
     group.add_argument(
@@ -238,30 +240,3 @@ def _keys_in_file(path: str | None) -> list[str]:
     if not keys:
         raise OptionError(f"--api-key-file {path} has no key in it")
     return keys
-
-
-def parse_size(text: str) -> int:
-    """``1.5GiB`` in bytes.
-
-    Raises:
-        argparse.ArgumentTypeError: not a size, or 0.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 512MiB or 1.5GiB")
-    num_bytes = int(float(match[1]) * _UNITS[(match[2] or "").lower()])
-    if num_bytes <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
-    return num_bytes
-
-
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 2**31):
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 1 to {2**31 - 1}")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text) < 2**16):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
-    return int(text)

@@ -6,25 +6,18 @@ table of settings. ``validation`` words the errors; what a field *does* is in th
 it. Knows neither the engine nor the answer. Immutable; large bodies are parsed in a worker thread.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainValidator,
     WithJsonSchema,
-    create_model,
-    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from engine.sampling_params import MAX_ABS_LOGIT_BIAS, MAX_INTEGER, MAX_LOGIT_BIAS, MAX_STOP_CHARS, Setting
+from engine.sampling_params import MAX_ABS_LOGIT_BIAS, MAX_INTEGER, MAX_LOGIT_BIAS, MAX_STOP_CHARS
 from openai_api.request.field_support import (
-    BODY_SETTINGS,
     CHAT_FIELDS,
     CHAT_MAX_TOKENS,
     COMPLETION_FIELDS,
@@ -36,34 +29,8 @@ from openai_api.request.field_support import (
     MAX_TOKENS,
     refused_fields,
 )
-
-MAX_FIELDS = 256
-
-M = TypeVar("M", bound="StrictModel")
-
-
-class StrictModel(BaseModel):
-    """``refused``: fields that OpenAI has and this server has not; with a neutral value they are as
-    good as absent.
-    """
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-    refused: ClassVar[Mapping[str, tuple[object, ...]]] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_neutral(cls, data: object) -> object:
-        if not isinstance(data, dict):
-            return data
-        if len(data) > MAX_FIELDS:
-            # A million unknown names would each become an error record.
-            raise PydanticCustomError("too_many_fields", "at most {most} fields", {"most": MAX_FIELDS})
-        return {name: value for name, value in data.items() if not _is_neutral(value, cls.refused.get(name, ()))}
-
-
-def _is_neutral(value: object, neutral: tuple[object, ...]) -> bool:
-    """Equal and of the same type, as ``True == 1``."""
-    return any(type(value) is type(each) and value == each for each in neutral)
+from openai_api.request.setting_fields import SettingFields, in_range
+from openai_api.request.strict_model import StrictModel
 
 
 def _one_as_list(value: object) -> object:
@@ -167,33 +134,6 @@ class StreamOptions(StrictModel):
 
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
-
-
-def in_range(setting: Setting) -> tuple[object, ...]:
-    """What pydantic checks of a setting's value; the setting itself words the error (see
-    ``validation``).
-    """
-    low = Gt(setting.low) if setting.open_low else Ge(setting.low)
-    return low, Le(setting.high), setting
-
-
-def _with_settings(model: type[M]) -> type[M]:
-    """``model`` with a field for each of ``BODY_SETTINGS``."""
-    fields: dict[str, Any] = {
-        name: (
-            Annotated.__class_getitem__((setting.kind | None, *in_range(setting))),  # type: ignore[attr-defined]
-            Field(default=None, description=setting.does),
-        )
-        for name, setting in BODY_SETTINGS.items()
-    }
-    return create_model(model.__name__, __base__=model, __module__=model.__module__, **fields)
-
-
-@_with_settings
-class SettingFields(StrictModel):
-    """The settings of ``engine.sampling_params.SETTINGS`` under their own names, ``None`` where
-    nothing is asked for.
-    """
 
 
 class GenerationRequest(SettingFields):
