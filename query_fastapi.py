@@ -21,6 +21,7 @@ class ServerError(Exception):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status; what went wrong is one line on stderr."""
     flags = parse_flags(argv)
     headers = {"Authorization": f"Bearer {flags.api_key}"} if flags.api_key else {}
     # No limit on reading: a long answer on a slow machine takes its time.
@@ -40,20 +41,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The flags; a wrong one ends the program with exit status 2."""
     parser = argparse.ArgumentParser(description="Ask a running server one question.")
-    parser.add_argument("--prompt", default="Hello! Who are you?", help="what to ask")
-    parser.add_argument("--system", help="instructions that come before the prompt")
-    parser.add_argument("--stream", action="store_true", help="print the answer as it is written")
-    parser.add_argument("--url", default=DEFAULT_URL, help=f"where the server is (default {DEFAULT_URL})")
-    parser.add_argument("--model", help="default: the first that the server names")
-    parser.add_argument("--max-tokens", type=int, metavar="N")
-    parser.add_argument("--temperature", type=float, metavar="T")
-    parser.add_argument("--api-key", help="if the server asks for one")
-    parser.add_argument("--json", action="store_true", help="print the server's JSON as it is")
+    parser.add_argument("--prompt", default="Hello! Who are you?", help="Ask this (default: %(default)s).")
+    parser.add_argument("--system", help="Put these instructions before the prompt (default: none).")
+    parser.add_argument(
+        "--stream", action="store_true", help="Print the answer as it is written (default: when it is complete)."
+    )
+    parser.add_argument("--url", default=DEFAULT_URL, help="Find the server here (default: %(default)s).")
+    parser.add_argument("--model", help="Ask this model (default: the first that the server names).")
+    parser.add_argument(
+        "--max-tokens", type=int, metavar="N", help="End the answer after so many tokens (default: the server's)."
+    )
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="Draw at this temperature; 0 takes the likeliest token (default: the server's).",
+    )
+    parser.add_argument("--api-key", help="Send this API key (default: none).")
+    parser.add_argument(
+        "--json", action="store_true", help="Print the server's JSON as it is (default: its text alone)."
+    )
     return parser.parse_args(argv)
 
 
 def ask(client: httpx.Client, flags: argparse.Namespace) -> None:
+    """One question and its answer, then the counts of tokens on stderr.
+
+    Raises:
+        ServerError: the server refuses or breaks off.
+        httpx.HTTPError: the connection fails.
+    """
     body = request_body(flags, flags.model or first_model(client))
     usage = (
         print_stream(client, body, as_json=flags.json)
@@ -65,12 +84,14 @@ def ask(client: httpx.Client, flags: argparse.Namespace) -> None:
 
 
 def first_model(client: httpx.Client) -> str:
+    """Raises: ServerError if the server does not tell its models."""
     response = client.get("/v1/models")
     check(response)
     return str(response.json()["data"][0]["id"])
 
 
 def request_body(flags: argparse.Namespace, model: str) -> dict[str, Any]:
+    """The JSON of a chat request; flags that were not given are left to the server."""
     messages = [{"role": "system", "content": flags.system}] if flags.system else []
     messages.append({"role": "user", "content": flags.prompt})
     body = {"model": model, "messages": messages, "max_tokens": flags.max_tokens, "temperature": flags.temperature}
@@ -80,6 +101,7 @@ def request_body(flags: argparse.Namespace, model: str) -> dict[str, Any]:
 
 
 def print_answer(client: httpx.Client, body: dict[str, Any], *, as_json: bool) -> dict[str, Any]:
+    """Print the whole answer at once; its ``usage``, in tokens."""
     response = client.post("/v1/chat/completions", json=body)
     check(response)
     answer: dict[str, Any] = response.json()
@@ -88,6 +110,7 @@ def print_answer(client: httpx.Client, body: dict[str, Any], *, as_json: bool) -
 
 
 def print_stream(client: httpx.Client, body: dict[str, Any], *, as_json: bool) -> dict[str, Any] | None:
+    """Print each piece of text, or the JSON of each event, as it comes; the ``usage`` of the last event."""
     usage = None
     with client.stream("POST", "/v1/chat/completions", json=body) as response:
         if response.is_error:
@@ -102,7 +125,11 @@ def print_stream(client: httpx.Client, body: dict[str, Any], *, as_json: bool) -
 
 
 def chunks(response: httpx.Response) -> Iterator[dict[str, Any]]:
-    """The JSON of each server-sent event. Lines that begin with a colon only keep the connection alive."""
+    """The JSON of each server-sent event. Lines that begin with a colon only keep the connection alive.
+
+    Raises:
+        ServerError: an event with an error, or an end without ``[DONE]``.
+    """
     for line in response.iter_lines():
         data = line.removeprefix("data: ")
         if data == line or not data:
@@ -117,6 +144,7 @@ def chunks(response: httpx.Response) -> Iterator[dict[str, Any]]:
 
 
 def check(response: httpx.Response) -> None:
+    """Raises: ServerError with the server's own words for a status that is no success."""
     if response.is_success:
         return
     try:
@@ -127,11 +155,13 @@ def check(response: httpx.Response) -> None:
 
 
 def write(text: str) -> None:
+    """Write to stdout now, not when a line is full."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
 def fail(message: str, *, status: int) -> int:
+    """Write one line to stderr; returns ``status``."""
     sys.stderr.write(f"query_fastapi.py: {message}\n")
     return status
 

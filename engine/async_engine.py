@@ -92,7 +92,8 @@ class AsyncLLMEngine:
 
     def _ready(self) -> LoadedEngine:
         if self._loaded is None:
-            raise EngineNotReadyError("The model is still loading.")
+            self.status.check_ready()
+        assert self._loaded is not None
         return self._loaded
 
     def render_chat(
@@ -144,8 +145,7 @@ class AsyncLLMEngine:
             RequestError: the request cannot be served as it is.
             EngineNotReadyError, QueueFullError, QueueTimeoutError, DeadlineError, StepError.
         """
-        if self.status is not EngineStatus.READY:
-            raise EngineNotReadyError(f"The engine takes no requests now: it is {self.status.value}.")
+        self.status.check_ready()
         self.check_admission()
         client = self._clients[request_id] = _Client()
         self._inbox.put(_Add(request_id, tuple(prompt_token_ids), params, tuple(prediction_token_ids)))

@@ -7,12 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from engine.errors import EngineNotReadyError
+
 
 class EngineStatus(StrEnum):
     LOADING = "loading"
     READY = "ready"
     DRAINING = "draining"  # running requests finish, new ones are refused
     DEAD = "dead"  # loading failed or the engine thread died: only a restart helps
+
+    def check_ready(self) -> None:
+        """Raises: EngineNotReadyError unless READY."""
+        if self is not EngineStatus.READY:
+            raise EngineNotReadyError(f"The server takes no requests now: its model is {self.value}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

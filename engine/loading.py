@@ -17,6 +17,7 @@ from engine.errors import RequestError
 from engine.kv_cache_manager import BlockCounts, KVCacheLayout, KVCacheManager, num_blocks_for
 from engine.precision import Precision, choose_precision
 from engine.runners.model_runner import ModelRunner
+from engine.sampling_params import SETTINGS
 from engine.scheduler import Scheduler, SchedulerConfig
 from gemma3 import __version__
 from gemma3.checkpoints.checkpoint import Checkpoint, content_hash, open_checkpoint
@@ -103,7 +104,7 @@ class LoadedEngine:
                 continue_final_message=continue_final_message,
             )
         except ChatError as error:
-            raise RequestError(str(error), param="messages") from None
+            raise RequestError(str(error), param=error.param) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,5 +311,5 @@ def _info(
 
 
 def _default_sampling(generation_config: abc.Mapping[str, object]) -> dict[str, float]:
-    found = {name: generation_config.get(name) for name in ("temperature", "top_k", "top_p")}
+    found = {name: generation_config.get(name) for name, setting in SETTINGS.items() if setting.from_checkpoint}
     return {name: value for name, value in found.items() if isinstance(value, int | float) and value >= 0}

@@ -45,7 +45,11 @@ class TokenizerError(Gemma3Error):
 
 
 class ChatError(Gemma3Error):
-    """A list of chat messages cannot be rendered."""
+    """A list of chat messages cannot be rendered. ``param`` names the argument that is wrong."""
+
+    def __init__(self, message: str, *, param: str = "messages") -> None:
+        super().__init__(message)
+        self.param = param
 
 
 class DeviceError(Gemma3Error):

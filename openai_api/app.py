@@ -1,4 +1,9 @@
-"""The ASGI application: routes, error handlers, middleware and the life of the engine, put together."""
+"""The ASGI application: routes, error handlers, middleware and the life of the engine, put
+together.
+
+Owns the order of the layers and when the engine starts and ends; knows no endpoint, no flag and no
+socket. Runs on the event loop, which it shares with every request.
+"""
 
 import asyncio
 import logging
@@ -7,7 +12,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from openai_api.app_state import Services
+from openai_api.app_state import AppState
 from openai_api.engine_api import Engine
 from openai_api.errors import install_error_handlers
 from openai_api.logs import log_event, where_it_failed
@@ -21,6 +26,9 @@ API_VERSION = "1"
 
 
 def log_outcome(error: Exception | None) -> None:
+    """Log an error of loading: its type and lines of code, never its text, which may have a path in
+    it.
+    """
     if error is not None:
         log_event(logging.ERROR, "load_failed", where_it_failed(error))
 
@@ -30,8 +38,8 @@ def create_app(
 ) -> FastAPI:
     """The app that serves ``engine``, which it starts and shuts down with itself.
 
-    The engine loads in the background: the app answers at once, ``/health`` when it is ready. ``on_loaded`` is called
-    on the event loop, with the error if there was one.
+    The engine loads in the background: the app answers at once, ``/health`` when it is ready.
+    ``on_loaded`` is called on the event loop, with the error if there was one.
     """
 
     @asynccontextmanager
@@ -43,7 +51,8 @@ def create_app(
             loading.cancel()
             await engine.shutdown()
 
-    # No documentation pages: theirs load scripts from elsewhere. No redirects: they would lose a request's body.
+    # No documentation pages: theirs load scripts from elsewhere. No redirects: they would lose a
+    # request's body.
     app = FastAPI(
         title="Gemma 3 270M",
         version=API_VERSION,
@@ -53,7 +62,7 @@ def create_app(
         lifespan=lifespan,
     )
     metrics = Metrics(engine.stats)
-    app.state.services = Services(engine, settings, metrics)
+    app.state.app_state = AppState(engine, settings, metrics)
     add_routes(app)
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]
     install_error_handlers(app, retry_after_s=settings.retry_after_s)

@@ -1,11 +1,13 @@
-"""What every endpoint works with. One object per app, reached through the request."""
+"""What every endpoint works with: one object for each app, reached through the request.
+
+Owns the checks that come before a body is read. Knows nothing of bodies and answers. Immutable; its
+checks run on the event loop, its values may be read from any thread.
+"""
 
 from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from engine.engine_info import EngineStatus
-from engine.errors import EngineNotReadyError
 from openai_api.engine_api import Engine
 from openai_api.errors import ApiError
 from openai_api.metrics import Metrics
@@ -13,15 +15,19 @@ from openai_api.settings import ServerSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
+class AppState:
+    """Engine, settings and metrics of one app.
+
+    Immutable; its checks answer for the endpoints: 503, 429 and 404.
+    """
+
     engine: Engine
     settings: ServerSettings
     metrics: Metrics
 
     def check_ready(self) -> None:
         """Raises: EngineNotReadyError while loading, draining or dead."""
-        if self.engine.status is not EngineStatus.READY:
-            raise EngineNotReadyError(f"The server takes no requests now: its model is {self.engine.status.value}.")
+        self.engine.status.check_ready()
 
     def check_admission(self) -> None:
         """Raises: EngineNotReadyError or QueueFullError, before anything is read or tokenised."""
@@ -35,7 +41,8 @@ class Services:
             raise ApiError(404, message, code="model_not_found", param="model")
 
 
-def services_of(request: Request) -> Services:
-    services = request.app.state.services
-    assert isinstance(services, Services)
-    return services
+def app_state_of(request: Request) -> AppState:
+    """The state of the app that serves ``request``; ``create_app`` put it there."""
+    app_state = request.app.state.app_state
+    assert isinstance(app_state, AppState)
+    return app_state

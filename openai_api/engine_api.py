@@ -1,7 +1,9 @@
 """What this package asks of an engine: the whole of the seam between HTTP and inference.
 
-``engine.async_engine.AsyncLLMEngine`` has this shape, and so has the scripted engine of the tests. Everything is called
-on the event loop but ``tokenizer`` and ``render_chat``, which any thread may use.
+Owns no code, only the shape, which ``engine.async_engine.AsyncLLMEngine`` has, and so has the
+scripted engine of the tests. Only plain values cross: those of ``engine.outputs``,
+``SamplingParams`` and ``ChatPrompt``. Everything is called on the event loop but ``tokenizer`` and
+``render_chat``, which any thread may use.
 """
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -10,55 +12,80 @@ from typing import Protocol
 from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.outputs import RequestOutput
 from engine.sampling_params import SamplingParams
+from gemma3.text.chat import ChatPrompt
 
 
 class Tokenizer(Protocol):
-    @property
-    def bos_token_id(self) -> int: ...
-
-    def encode(self, text: str, *, add_bos: bool = ..., parse_special: bool = ...) -> list[int]: ...
-
-    def decode(self, token_ids: Iterable[int], *, skip_special: bool = ...) -> str: ...
-
-    def token_to_bytes(self, token_id: int) -> bytes: ...
-
-
-class ChatPrompt(Protocol):
-    """Messages as the model reads them; ``stop`` and ``stop_token_ids`` end a turn beside what the request asks for."""
+    """Text to token ids and back. Immutable, so any thread may use it."""
 
     @property
-    def token_ids(self) -> Sequence[int]: ...
+    def bos_token_id(self) -> int:
+        """The id of ``<bos>``, which begins every prompt."""
 
-    @property
-    def stop(self) -> Sequence[str]: ...
+    def encode(self, text: str, *, add_bos: bool = ..., parse_special: bool = ...) -> list[int]:
+        """Token ids of ``text``; names of control tokens become those tokens only with
+        ``parse_special``.
 
-    @property
-    def stop_token_ids(self) -> Sequence[int]: ...
+        Raises:
+            ValueError: a lone surrogate.
+        """
+
+    def decode(self, token_ids: Iterable[int], *, skip_special: bool = ...) -> str:
+        """The text of token ids, with a replacement character for bytes that are no UTF-8."""
+
+    def token_to_bytes(self, token_id: int) -> bytes:
+        """The bytes of one token, which may be a part of a UTF-8 character."""
 
 
 class Engine(Protocol):
+    """One model that serves many requests at once.
+
+    On the event loop but for ``tokenizer`` and ``render_chat``.
+    """
+
     @property
-    def status(self) -> EngineStatus: ...
+    def status(self) -> EngineStatus:
+        """LOADING, READY, DRAINING or DEAD; never goes back."""
 
     @property
     def info(self) -> ModelInfo:
-        """Known once the status is READY, as is ``tokenizer``."""
+        """The served model.
+
+        Raises:
+            EngineNotReadyError: before the model is loaded.
+        """
 
     @property
-    def tokenizer(self) -> Tokenizer: ...
+    def tokenizer(self) -> Tokenizer:
+        """Raises: EngineNotReadyError before the model is loaded."""
 
-    def stats(self) -> EngineStats: ...
+    def stats(self) -> EngineStats:
+        """A snapshot, at most one step old; counts of requests and tokens, also while loading."""
 
     async def start(self) -> None:
-        """Load and become READY. Returns or raises when that is done; the event loop stays free meanwhile."""
+        """Load and become READY; returns when that is done. The event loop stays free meanwhile.
+
+        Raises:
+            ValueError: weights or options cannot be used, and the text says what to do.
+            Exception: anything else that loading raises; the status is then DEAD.
+        """
 
     def check_admission(self) -> None:
-        """Raise QueueFullError if a request would be refused now. Cheap: it is asked before anything is tokenised."""
+        """Cheap: it is asked before anything is read or tokenised.
+
+        Raises:
+            QueueFullError: a request would be refused now.
+        """
 
     def render_chat(
         self, messages: Sequence[tuple[str, str]], *, add_generation_prompt: bool, continue_final_message: bool
     ) -> ChatPrompt:
-        """Pairs of role and content as token ids. RequestError with ``param="messages"`` if they cannot be a prompt."""
+        """Pairs of role and content as token ids, with what ends the answer.
+
+        Raises:
+            RequestError: they cannot be a prompt; ``param`` is ``messages``, or the flag that is
+                wrong.
+        """
 
     def generate(
         self,
@@ -68,14 +95,24 @@ class Engine(Protocol):
         *,
         prediction_token_ids: Sequence[int] = ...,
     ) -> AsyncGenerator[RequestOutput, None]:
-        """Outputs until the request has finished; EngineErrors are raised from it. Closing it early aborts the request.
+        """Outputs until the request has finished. Closing it early aborts the request.
 
-        Where the output is as predicted it comes faster; what it is does not depend on the prediction.
-        The first output comes when the request leaves the queue (it may have no deltas yet): that ends its queue time.
+        Where the output is as predicted it comes faster; what it is does not depend on the
+        prediction. The first output comes when the request leaves the queue (it may have no deltas
+        yet): that ends its queue time.
+
+        Raises:
+            EngineError: from the generator, before or between outputs.
         """
 
     async def drain(self, timeout_s: float) -> None:
-        """DRAINING at once; returns when no request is left. At the deadline the rest get EngineNotReadyError."""
+        """DRAINING at once; returns when no request is left.
+
+        At the deadline the rest get EngineNotReadyError.
+        """
 
     async def shutdown(self) -> None:
-        """Stop the engine thread and free everything. Also called while loading, and after ``drain``."""
+        """Stop the engine thread and free everything.
+
+        Also called while loading, and after ``drain``.
+        """

@@ -1,7 +1,8 @@
-"""Which exception becomes which HTTP status and OpenAI error body: the only place where error bodies are made.
+"""Which exception becomes which HTTP status and OpenAI error body.
 
-A body never quotes a prompt, a path, a traceback or the text of a library: messages are written here, in ``validation``
-or in the engine's own exceptions.
+Owns the only place where error bodies are made; knows no endpoint. A body never quotes a prompt, a
+path, a traceback or the text of a library: messages are written here, in ``request`` or in the
+engine's own exceptions. Pure, so any thread may call it.
 """
 
 import json
@@ -59,10 +60,14 @@ class ApiError(Exception):
 
     @property
     def type(self) -> str:
+        """OpenAI's word for the kind of the error, from the status: 4xx is the client's doing, 5xx
+        the server's.
+        """
         return TYPE_BY_STATUS.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
 
 
 def invalid_value(param: str | None, message: str) -> ApiError:
+    """A 400 for a field that is wrong; ``param`` names it, ``None`` for the whole body."""
     return ApiError(400, message, code="invalid_value", param=param)
 
 
@@ -72,17 +77,21 @@ def retry_after(seconds: int) -> dict[str, str]:
 
 
 def error_body(error: ApiError) -> bytes:
+    """OpenAI's error object as JSON in UTF-8, below 4,096 bytes whatever is in ``error``."""
     param = None if error.param is None else error.param[:MAX_PARAM_CHARS]
     body = {"message": error.message[:MAX_MESSAGE_CHARS], "type": error.type, "param": param, "code": error.code}
     return json.dumps({"error": body}, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def error_response(error: ApiError) -> Response:
+    """The response to ``error``, with its status and headers."""
     return Response(error_body(error), error.status, headers=error.headers, media_type="application/json")
 
 
 def to_api_error(error: Exception, *, retry_after_s: int) -> ApiError:
-    """The answer to any exception; what is not known to be the client's doing is a 500 that says nothing more."""
+    """The answer to any exception; what is not known to be the client's doing is a 500 that says
+    nothing more.
+    """
     match error:
         case ApiError():
             return error
@@ -110,7 +119,10 @@ def _routing_error(error: HTTPException) -> ApiError:
 
 
 def install_error_handlers(app: FastAPI, *, retry_after_s: int) -> None:
-    """Our own answers in place of FastAPI's. Exceptions not listed here end in ``middleware.RequestContext``."""
+    """Our own answers in place of FastAPI's.
+
+    Exceptions not listed here end in ``middleware.RequestContext``.
+    """
 
     async def answer(request: Request, error: Exception) -> Response:
         return error_response(to_api_error(error, retry_after_s=retry_after_s))

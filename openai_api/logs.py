@@ -1,6 +1,7 @@
-"""Log records: one JSON object a line, or a readable line when a person watches. Never a prompt, an answer or a key.
+"""Log records: one JSON object a line, or a readable line when a person watches.
 
-A record is an event name with a few plain fields. Records of libraries (uvicorn's warnings) go the same way.
+Owns the form of a record, which is an event name with a few plain fields; records of libraries
+(uvicorn's warnings) go the same way. Never a prompt, an answer or a key. Any thread.
 """
 
 import json
@@ -14,6 +15,10 @@ LOGGER_NAME = "openai_api"
 
 
 def log_event(level: int, event: str, fields: Mapping[str, object]) -> None:
+    """One record: ``level`` is one of ``logging``'s, ``fields`` become members of the JSON line.
+
+    Any thread.
+    """
     logging.getLogger(LOGGER_NAME).log(level, event, extra={"fields": dict(fields)})
 
 
@@ -24,11 +29,17 @@ def where_it_failed(error: BaseException) -> dict[str, object]:
 
 
 class EventFormatter(logging.Formatter):
+    """One line a record: JSON for machines, else words for a person.
+
+    Times are UTC, in milliseconds.
+    """
+
     def __init__(self, *, as_json: bool) -> None:
         super().__init__()
         self.as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
+        """The line, without a line break; an exception is told by its type and lines of code only."""
         fields: dict[str, object] = getattr(record, "fields", {})
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
@@ -42,7 +53,10 @@ class EventFormatter(logging.Formatter):
 
 
 def configure_logging(level: str) -> None:
-    """Send all records of this process to stderr. Called once, by the program, never on import."""
+    """Send all records of this process to stderr, from ``level`` (``debug`` to ``error``) on.
+
+    Called once, by the program, never on import.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(EventFormatter(as_json=not sys.stderr.isatty()))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

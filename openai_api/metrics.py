@@ -1,7 +1,7 @@
 """Prometheus metrics, named as vLLM names them, with the prefix ``gemma3:``.
 
-Every app has its own registry. Counters and gauges of the engine are read when they are scraped; histograms are filled
-by ``generation`` on the event loop.
+Owns one registry for each app. Counters and gauges of the engine are read when they are scraped;
+histograms are filled by ``answer.generation``. Knows no endpoint. Runs on the event loop.
 """
 
 import time
@@ -14,13 +14,16 @@ from prometheus_client.registry import Collector
 from engine.engine_info import EngineStats
 
 PREFIX = "gemma3:"
-# A 270M model writes a token in 1 to 50 ms and answers at once or after a queue: finer at the bottom than vLLM's.
+# A 270M model writes a token in 1 to 50 ms and answers at once or after a queue: finer at the
+# bottom than vLLM's.
 TOKEN_BUCKETS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 LENGTH_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 
 
 class Metrics:
+    """The registry of one app. Counts are of requests, choices and tokens; times are in seconds."""
+
     def __init__(self, engine_stats: Callable[[], EngineStats]) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
         self.registry.register(_EngineCollector(engine_stats))
@@ -47,6 +50,7 @@ class Metrics:
         )
 
     def render(self) -> bytes:
+        """All metrics in Prometheus' text form, as UTF-8 bytes."""
         return generate_latest(self.registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -65,6 +69,7 @@ class _EngineCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
+        """The engine's own figures, asked for at each scrape: counts of requests and tokens."""
         stats = self.engine_stats()
         yield GaugeMetricFamily(PREFIX + "num_requests_running", "Requests in the batch.", stats.num_running)
         yield GaugeMetricFamily(PREFIX + "num_requests_waiting", "Requests in the queue.", stats.num_waiting)
@@ -97,7 +102,9 @@ class RequestTimer:
         self.last_output_s = 0.0
 
     def output(self, num_tokens: int) -> None:
-        """An output of the engine has come; the first one, with tokens or without, ends the time in the queue."""
+        """An output of the engine has come; the first one, with tokens or without, ends the time in
+        the queue.
+        """
         now_s = time.perf_counter()
         if not self.is_admitted:
             self.is_admitted = True

@@ -1,4 +1,9 @@
-"""Which function serves which path, and what the OpenAPI document says of it."""
+"""Which function serves which path, and what the OpenAPI document says of it.
+
+Owns the table of endpoints with their bodies, answers and errors. Knows nothing of how they are
+served. Runs once, when the app is made; the document is made anew for each request of it, on the
+event loop.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +22,7 @@ from openai_api.answer.models import (
     Completion,
     DetokenizeAnswer,
     ErrorAnswer,
-    Model,
+    ModelCard,
     ModelList,
     StatusAnswer,
     TokenizeAnswer,
@@ -25,7 +30,7 @@ from openai_api.answer.models import (
 from openai_api.endpoints import status
 from openai_api.endpoints.chat import create_chat_completion
 from openai_api.endpoints.completions import create_completion
-from openai_api.endpoints.home_page import playground
+from openai_api.endpoints.home_page import home_page
 from openai_api.endpoints.tokenization import detokenize, tokenize
 from openai_api.request.schemas import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 
@@ -51,7 +56,10 @@ GENERATION = (429, 504, *BODY)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """``streams``: the answer may also be server-sent events. ``text``: the media type of one that is not JSON."""
+    """``streams``: the answer may also be server-sent events.
+
+    ``text``: the media type of one that is not JSON.
+    """
 
     path: str
     serve: Callable[[Request], Awaitable[Response]]
@@ -64,6 +72,7 @@ class Route:
 
     @property
     def method(self) -> str:
+        """``POST`` for an endpoint with a body, else ``GET``."""
         return "GET" if self.body is None else "POST"
 
 
@@ -91,7 +100,7 @@ ROUTES = (
     Route(
         path="/v1/models/{model:path}",
         serve=status.retrieve_model,
-        answer=Model,
+        answer=ModelCard,
         errors=(404, *MODEL),
         parameters=("model",),
     ),
@@ -99,11 +108,14 @@ ROUTES = (
     Route(path="/health", serve=status.health, answer=StatusAnswer),
     Route(path="/live", serve=status.live, answer=StatusAnswer),
     Route(path="/metrics", serve=status.metrics, text="text/plain", errors=MODEL),
-    Route(path="/", serve=playground, text="text/html"),
+    Route(path="/", serve=home_page, text="text/html"),
 )
 
 
 def add_routes(app: FastAPI) -> None:
+    """Make ``app`` serve all of ``ROUTES``; FastAPI only documents them, the functions read and
+    answer by themselves.
+    """
     for route in ROUTES:
         app.add_api_route(
             route.path,
@@ -117,7 +129,9 @@ def add_routes(app: FastAPI) -> None:
 
 
 def openapi_document(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document with the schemas of our bodies, which FastAPI does not see: this server reads them itself."""
+    """FastAPI's document with the schemas of our bodies, which FastAPI does not see: this server
+    reads them itself.
+    """
     document = get_openapi(title=app.title, version=app.version, routes=app.routes)
     bodies = [(route.body, "validation") for route in ROUTES if route.body is not None]
     answers = [(route.answer, "serialization") for route in ROUTES if route.answer is not None]

@@ -1,7 +1,9 @@
 """``python -m openai_api.run``: the server as a program.
 
-The socket is bound first and answers at once; the model loads behind it. The first SIGTERM or SIGINT drains: new requests
-get 503, running ones finish or are ended at the deadline. A second signal ends the process at once.
+Owns the order of start and end, signals and the exit status; knows no route and no request. The
+socket is bound first and answers at once; the model loads behind it. The first SIGTERM or SIGINT
+drains: new requests get 503, running ones finish or are ended at the deadline. A second signal ends
+the process at once. Main thread, and from ``ServerProcess.run`` on its event loop.
 """
 
 import argparse
@@ -19,10 +21,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from openai_api.app import create_app
-from openai_api.command_line import ENGINE_FLAGS, listen, parse_flags, settings_from
+from openai_api.command_line import engine_options, parse_flags, settings_from
 from openai_api.engine_api import Engine
 from openai_api.logs import configure_logging, log_event, where_it_failed
 from openai_api.settings import ServerSettings
+from openai_api.sockets import listen_on_path, listen_on_port, url_of
 from openai_api.transport.http_limits import guarded_protocol
 
 # After the drain the last bytes still have to reach the clients.
@@ -31,22 +34,25 @@ SPARE_FILES = 256
 
 
 def build_engine(flags: argparse.Namespace) -> Engine:
-    """Raises: ValueError for options that cannot be. The weights are not looked for before ``start``."""
-    from engine.async_engine import AsyncLLMEngine
-    from engine.loading import EngineOptions
+    """The engine that the flags ask for.
 
-    given = {name: getattr(flags, name) for name in ENGINE_FLAGS if getattr(flags, name) is not None}
-    return AsyncLLMEngine.from_options(EngineOptions(**given))
+    Whether weights and options fit is found by its ``start``, as a ValueError.
+    """
+    from engine.async_engine import AsyncLLMEngine
+
+    return AsyncLLMEngine.from_options(engine_options(flags))
 
 
 def main(
     argv: Sequence[str] | None = None, *, engine_builder: Callable[[argparse.Namespace], Engine] = build_engine
 ) -> int:
-    """The exit status: 0 after a drain, 2 if the options or the model cannot be used, 1 if anything else failed."""
+    """The exit status: 0 after a drain, 2 if the options or the model cannot be used, 1 if anything
+    else failed.
+    """
     flags = parse_flags(argv)
     try:
         settings = settings_from(flags, os.environ)
-        listener = listen(flags)
+        listener = listen_on_path(flags.uds) if flags.uds else listen_on_port(flags.host, flags.port)
         configure_logging(flags.log_level)
         engine = engine_builder(flags)
     except ValueError as error:
@@ -91,10 +97,13 @@ def server_config(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn would stop listening at the first signal, and end with the signal instead of an exit status."""
+    """uvicorn would stop listening at the first signal, and end with the signal instead of an exit
+    status.
+    """
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """Nothing: ``ServerProcess`` has handlers of its own."""
         yield
 
 
@@ -110,6 +119,7 @@ class ServerProcess:
         self.server = _Server(server_config(create_app(engine, settings, on_loaded=self._on_loaded), settings))
 
     def run(self) -> int:
+        """Serve until a signal or a failed load; the exit status: 0, 1 or 2."""
         with asyncio.Runner(loop_factory=self.server.config.get_loop_factory()) as runner:
             runner.run(self._serve())
         return self.exit_status
@@ -118,7 +128,7 @@ class ServerProcess:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
-        log_event(logging.INFO, "listening", {"address": self._address()})
+        log_event(logging.INFO, "listening", {"address": url_of(self.listener)})
         await self.server.serve(sockets=[self.listener])
         log_event(logging.INFO, "stopped", {"exit_status": self.exit_status})
 
@@ -137,7 +147,7 @@ class ServerProcess:
     def _on_loaded(self, error: Exception | None) -> None:
         if error is None:
             if self.draining is None:
-                sys.stdout.write(f"Ready: {self.engine.info.model_id} at {self._address()}\n")
+                sys.stdout.write(f"Ready: {self.engine.info.model_id} at {url_of(self.listener)}\n")
                 sys.stdout.flush()
             return
         if isinstance(error, ValueError):  # what a caller can put right, and it says how
@@ -146,12 +156,6 @@ class ServerProcess:
             self.exit_status = 1
             log_event(logging.ERROR, "load_failed", where_it_failed(error))
         self.server.should_exit = True
-
-    def _address(self) -> str:
-        if self.listener.family == socket.AF_UNIX:
-            return f"unix:{self.listener.getsockname()}"
-        host, port, *_ = self.listener.getsockname()
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Every limit of the HTTP layer, in one frozen object.
 
-What a request body may say (ranges of fields) is in ``schemas``; how many requests may run or wait is the engine's.
+Owns who may call, and how much and how long anything may take. What a request body may say (ranges
+of fields) is in ``request``; how many requests may run or wait, and how long, is the engine's.
+Immutable, so any thread may read it.
 """
 
 from dataclasses import dataclass
@@ -8,19 +10,32 @@ from dataclasses import dataclass
 MIB = 1024 * 1024
 
 
+class OptionError(ValueError):
+    """A flag, a file or the environment asks for something that cannot be.
+
+    The text is one line for a person.
+    """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
-    """Who may call, and how much and how long anything may take. Deadlines are on the monotonic clock.
+    """Who may call, and how much and how long anything may take.
+
+    Deadlines are on the monotonic clock.
 
     Attributes:
-        host: the bound address; it and the loopback names may stand in a Host header, with any port.
+        host: the bound address; it and the loopback names may stand in a Host header, with any
+            port.
         allowed_hosts: further names for the Host header.
         allowed_origins: exact origins of web pages that may call; they alone get CORS headers.
         api_keys: any one of these opens the server; empty: no key is asked for.
-        off_loop_bytes: bodies and texts larger than this are parsed and tokenised in a worker thread. 4 KiB of text
-            take about 2 ms to tokenise, the hop to a thread 0.1 ms.
+        off_loop_bytes: bodies and texts larger than this are parsed and tokenised in a worker
+            thread. 4 KiB of text take about 2 ms to tokenise, the hop to a thread 0.1 ms.
         keep_alive_interval_s: a stream that is silent this long gets a comment line.
-        idle_timeout_s: a connection without a request is closed; longer than clients keep theirs, so that theirs wins.
+        write_timeout_s: a client must take what it is sent within this time of its last progress.
+        request_timeout_s: from a request's body to its last token.
+        idle_timeout_s: a connection without a request is closed; longer than clients keep theirs,
+            so that theirs wins.
         retry_after_s: what a 503 tells the client to wait.
     """
 

@@ -92,7 +92,8 @@ def _check(messages: Sequence[Message], *, add_generation_prompt: bool, continue
         if message.role not in _ROLES:
             raise ChatError(f"messages[{i}].role is {message.role[:40]!a}; allowed are {', '.join(_ROLES)}.")
     if continue_final_message and add_generation_prompt:
-        raise ChatError("continue_final_message and add_generation_prompt are both true; only one of them can be.")
+        text = "continue_final_message and add_generation_prompt are both true; only one of them can be."
+        raise ChatError(text, param="continue_final_message")
     if continue_final_message and messages[-1].role != "assistant":
         at = f"messages[{len(messages) - 1}].role"
         raise ChatError(f"{at} is {messages[-1].role!a}; continue_final_message needs 'assistant'.")

@@ -1,22 +1,21 @@
 """One request's run through the engine, as one async generator of chunks.
 
-A streaming answer sends the chunks as they come; a non-streaming answer folds the very same generator. Knows nothing of
-JSON. Closing the generator (or cancelling the task that iterates it) aborts the request in the engine.
+Owns the order of choices, the counts of tokens and the timing metrics; knows nothing of JSON. A
+streaming answer sends the chunks as they come; a non-streaming answer folds the very same
+generator. Closing the generator (or cancelling the task that iterates it) aborts the request in the
+engine. Event loop.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TypeVar
 
 from engine.errors import EngineNotReadyError
 from engine.outputs import FinishReason, RequestOutput, TokenLogprob
 from engine.sampling_params import SamplingParams
 from openai_api.engine_api import Engine
 from openai_api.metrics import Metrics, RequestTimer
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,15 +36,22 @@ class Job:
 
     @property
     def num_choices(self) -> int:
+        """Choices of all prompts."""
         return len(self.prompts) * self.params.n
+
+    @property
+    def request_ids(self) -> list[str]:
+        """The engine's id for each prompt: ``ID``, or ``ID-0``, ``ID-1`` and so on for several."""
+        several = len(self.prompts) > 1
+        return [f"{self.request_id}-{i}" if several else self.request_id for i in range(len(self.prompts))]
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """What one choice gained at once.
 
-    ``choice`` counts through all prompts. ``logprobs`` is as long as ``token_ids`` if it is there; the first token of a
-    prompt has none.
+    ``choice`` counts through all prompts. ``logprobs`` is as long as ``token_ids`` if it is there;
+    the first token of a prompt has none.
     """
 
     choice: int
@@ -57,7 +63,7 @@ class Chunk:
 
 @dataclass(slots=True)
 class Usage:
-    """Mutable: grows while the request runs."""
+    """Counts of tokens. Mutable: grows while the request runs."""
 
     prompt_tokens: int
     completion_tokens: int = 0
@@ -67,26 +73,36 @@ class Usage:
 
 
 class Generation:
-    """Mutable, for one use: iterate ``chunks`` once, or await ``fold`` once. ``usage`` counts what has come so far."""
+    """Mutable, for one use: iterate ``chunks`` once, or await ``fold`` once.
+
+    ``usage`` counts what has come so far.
+    """
 
     def __init__(self, job: Job, *, engine: Engine, metrics: Metrics) -> None:
         self.job = job
-        self.engine = engine
-        self.metrics = metrics
         self.usage = Usage(prompt_tokens=sum(map(len, job.prompts)))
+        self._engine = engine
+        self._metrics = metrics
+        self._prompt_indices = {request_id: index for index, request_id in enumerate(job.request_ids)}
         self._finish_reasons: list[str] = []
         self._begun: set[int] = set()
 
     async def chunks(self) -> AsyncGenerator[list[Chunk], None]:
-        """The news of each engine output, never empty."""
-        timer = RequestTimer(self.metrics)
+        """The news of each engine output as a list, never empty.
+
+        Closing the generator aborts the request.
+
+        Raises:
+            EngineError: what the engine raises, or a stop from its side.
+        """
+        timer = RequestTimer(self._metrics)
         outcome = "abort"
         try:
-            async with aclosing(_merge(self._engine_streams())) as outputs:
-                async for prompt_index, output in outputs:
+            async with aclosing(self._outputs()) as outputs:
+                async for output in outputs:
                     timer.output(sum(len(delta.token_ids) for delta in output.deltas))
                     if output.deltas:
-                        yield self._take(prompt_index, output)
+                        yield self._take(output)
         except Exception:
             outcome = "error"
             raise
@@ -99,7 +115,11 @@ class Generation:
             )
 
     async def fold(self) -> list[Chunk]:
-        """The whole answer: one chunk per choice, equal to all of its chunks joined."""
+        """The whole answer: one chunk for each choice, equal to all of its chunks joined.
+
+        Raises:
+            EngineError: as ``chunks``.
+        """
         parts: list[list[Chunk]] = [[] for _ in range(self.job.num_choices)]
         async with aclosing(self.chunks()) as steps:
             async for chunks in steps:
@@ -107,15 +127,19 @@ class Generation:
                     parts[chunk.choice].append(chunk)
         return [_joined(chunks) for chunks in parts]
 
-    def _engine_streams(self) -> list[AsyncGenerator[RequestOutput, None]]:
-        job = self.job
-        ids = [f"{job.request_id}-{i}" if len(job.prompts) > 1 else job.request_id for i in range(len(job.prompts))]
-        return [
-            self.engine.generate(request_id, token_ids, job.params, prediction_token_ids=job.prediction)
-            for request_id, token_ids in zip(ids, job.prompts, strict=True)
-        ]
+    def _outputs(self) -> AsyncGenerator[RequestOutput, None]:
+        """The engine's outputs for all prompts.
 
-    def _take(self, prompt_index: int, output: RequestOutput) -> list[Chunk]:
+        Each token passes as few generators as can be: one prompt needs no merge.
+        """
+        streams = [
+            self._engine.generate(request_id, token_ids, self.job.params, prediction_token_ids=self.job.prediction)
+            for request_id, token_ids in zip(self._prompt_indices, self.job.prompts, strict=True)
+        ]
+        return streams[0] if len(streams) == 1 else _merge(streams)
+
+    def _take(self, output: RequestOutput) -> list[Chunk]:
+        prompt_index = self._prompt_indices[output.request_id]
         first_choice = prompt_index * self.job.params.n
         chunks = self._begin(prompt_index, output)
         for delta in output.deltas:
@@ -154,22 +178,17 @@ def _joined(chunks: list[Chunk]) -> Chunk:
     )
 
 
-async def _merge(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[tuple[int, T], None]:
-    """The items of all streams as they come, each with the index of its stream. Closes all streams in the end."""
-    if len(streams) == 1:  # every chat: no tasks, as each would cost more than the rest of a chunk's way
-        async with aclosing(streams[0]) as only:
-            async for item in only:
-                yield 0, item
-        return
-    waiting = {asyncio.ensure_future(anext(stream, None)): index for index, stream in enumerate(streams)}
+async def _merge(streams: Sequence[AsyncGenerator[RequestOutput, None]]) -> AsyncGenerator[RequestOutput, None]:
+    """The outputs of all streams as they come. Closes all streams in the end."""
+    waiting = {asyncio.ensure_future(anext(stream, None)): stream for stream in streams}
     try:
         while waiting:
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                index, news = waiting.pop(task), task.result()
-                if news is not None:  # else this stream has ended
-                    waiting[asyncio.ensure_future(anext(streams[index], None))] = index
-                    yield index, news
+                stream, output = waiting.pop(task), task.result()
+                if output is not None:  # else this stream has ended
+                    waiting[asyncio.ensure_future(anext(stream, None))] = stream
+                    yield output
     finally:
         for task in waiting:
             task.cancel()

@@ -1,7 +1,8 @@
 """Log probabilities in OpenAI's two shapes: that of chat and the older one of text completions.
 
-A token that is not whole characters has no text of its own: chat gives its bytes beside a replacement character, the
-older shape writes it as ``bytes:\\xe2\\x80``, as OpenAI did.
+Owns the text of a token that is not whole characters: chat gives its bytes beside a replacement
+character, the older shape writes it as ``bytes:\\xe2\\x80``, as OpenAI did. Knows nothing of
+requests. Runs on the event loop, for a whole answer with many of them in a worker thread.
 """
 
 from codecs import getincrementaldecoder
@@ -14,11 +15,14 @@ from openai_api.engine_api import Tokenizer
 
 
 def num_logprobs(chunks: Sequence[Chunk]) -> int:
-    """How many log probabilities there are to write, each a microsecond or two."""
+    """How many log probabilities there are to write, each taking 1 to 2 microseconds."""
     return sum(1 + len(entry.top) for chunk in chunks for entry in chunk.logprobs or () if entry is not None)
 
 
 def chat_logprobs(chunk: Chunk, tokenizer: Tokenizer) -> ChatLogprobs | None:
+    """One entry for each token of ``chunk``, ``None`` if none were asked for; logarithms are
+    natural.
+    """
     if chunk.logprobs is None:
         return None
     return ChatLogprobs(content=[_chat_entry(entry, tokenizer) for entry in chunk.logprobs if entry is not None])
@@ -41,6 +45,7 @@ def _chat_token(token_id: int, tokenizer: Tokenizer) -> tuple[str, list[int]]:
 
 
 def legacy_token(token_id: int, tokenizer: Tokenizer) -> str:
+    """The text of a token, or ``bytes:\\xe2\\x80`` for one that is not whole UTF-8 characters."""
     as_bytes = tokenizer.token_to_bytes(token_id)
     try:
         return as_bytes.decode("utf-8")
@@ -49,9 +54,11 @@ def legacy_token(token_id: int, tokenizer: Tokenizer) -> str:
 
 
 class LegacyLogprobsWriter:
-    """Writes one choice's log probabilities, chunk by chunk or all at once, with offsets into its text. Mutable.
+    """Writes one choice's log probabilities, chunk by chunk or all at once, with offsets into its
+    text. Mutable.
 
-    ``skip_first``: the first token (a ``<bos>`` that the server put there) has no place in the text.
+    ``skip_first``: the first token (a ``<bos>`` that the server put there) has no place in the
+    text.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, num_alternatives: int, skip_first: bool) -> None:
@@ -62,6 +69,11 @@ class LegacyLogprobsWriter:
         self._offset = 0
 
     def write(self, chunk: Chunk) -> LegacyLogprobs | None:
+        """Lists as long as the tokens of ``chunk``; ``text_offset`` counts characters of the
+        choice's text.
+
+        ``None`` if no log probabilities were asked for.
+        """
         if chunk.logprobs is None:
             return None
         return LegacyLogprobs(

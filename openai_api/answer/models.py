@@ -1,7 +1,10 @@
-"""The bodies of answers, with OpenAI's names: what the OpenAPI document says and non-streaming answers are made of.
+"""The bodies of answers, with OpenAI's names: the OpenAPI document and whole answers are made of
+them.
 
-Chunks of streams are written by ``streaming`` without these models, which would cost more than everything else a chunk
-costs; tests hold every chunk to the models here. Fields that are not set are not sent.
+Owns names and types; knows nothing of how an answer comes about. Chunks of streams are written
+without these models, which would cost more than everything else a chunk costs; tests hold every
+chunk to the models here. Fields that are not set are not sent. Runs on the event loop, or in a
+worker thread for a large answer.
 """
 
 from typing import Literal
@@ -11,10 +14,18 @@ from starlette.responses import Response
 
 
 class Answer(BaseModel):
+    """Base of every body: strict types, no further members; members that were never set are not
+    sent.
+    """
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class ErrorDetail(Answer):
+    """``code`` is a stable word for programs; ``param`` names the field, as
+    ``messages[0].content``.
+    """
+
     message: str
     type: str
     param: str | None
@@ -22,19 +33,31 @@ class ErrorDetail(Answer):
 
 
 class ErrorAnswer(Answer):
+    """The JSON body of every status from 400 on."""
+
     error: ErrorDetail
 
 
 class PromptTokensDetails(Answer):
+    """Tokens of the prompt that were found in the prefix cache."""
+
     cached_tokens: int
 
 
 class CompletionTokensDetails(Answer):
+    """Tokens of the request's ``prediction`` that were tried: those in the answer, and those that
+    are not.
+    """
+
     accepted_prediction_tokens: int
     rejected_prediction_tokens: int
 
 
 class UsageAnswer(Answer):
+    """All counts are tokens, over all prompts and choices; rejected predictions are not in
+    ``completion_tokens``.
+    """
+
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
@@ -43,16 +66,22 @@ class UsageAnswer(Answer):
 
 
 class TopLogprob(Answer):
+    """A token that might have been; ``bytes`` is exact where ``token`` has a replacement character."""
+
     token: str
     logprob: float
     bytes: list[int]
 
 
 class TokenLogprobAnswer(TopLogprob):
+    """The chosen token and its alternatives; natural logarithms, from before temperature."""
+
     top_logprobs: list[TopLogprob]
 
 
 class ChatLogprobs(Answer):
+    """One entry of ``content`` for each token of the text."""
+
     content: list[TokenLogprobAnswer]
     refusal: None = None
 
@@ -64,6 +93,8 @@ class AssistantMessage(Answer):
 
 
 class ChatChoice(Answer):
+    """``token_ids`` are those of the text, only sent if the request has ``return_token_ids``."""
+
     index: int
     message: AssistantMessage
     logprobs: ChatLogprobs | None
@@ -82,6 +113,8 @@ class Envelope(Answer):
 
 
 class ChatCompletion(Envelope):
+    """The JSON body of a whole chat answer."""
+
     object: Literal["chat.completion"]
     choices: list[ChatChoice]
     usage: UsageAnswer
@@ -89,11 +122,15 @@ class ChatCompletion(Envelope):
 
 
 class ChatDelta(Answer):
+    """What a choice gained: its role first, then text, at the end nothing, ``{}``."""
+
     role: Literal["assistant"] = "assistant"
     content: str = ""
 
 
 class ChatChunkChoice(Answer):
+    """One choice's gain; ``token_ids`` are the tokens it came from, which text may lag behind."""
+
     index: int
     delta: ChatDelta
     logprobs: ChatLogprobs | None
@@ -102,6 +139,8 @@ class ChatChunkChoice(Answer):
 
 
 class ChatCompletionChunk(Envelope):
+    """The JSON of one event: a choice's gain, or no choice and the totals in ``usage``."""
+
     object: Literal["chat.completion.chunk"]
     choices: list[ChatChunkChoice]
     usage: UsageAnswer | None = None
@@ -109,6 +148,11 @@ class ChatCompletionChunk(Envelope):
 
 
 class LegacyLogprobs(Answer):
+    """Four lists of equal length; ``text_offset`` is in characters of ``text``.
+
+    The first token of a prompt has ``null``.
+    """
+
     tokens: list[str]
     token_logprobs: list[float | None]
     top_logprobs: list[dict[str, float] | None] | None
@@ -116,6 +160,8 @@ class LegacyLogprobs(Answer):
 
 
 class CompletionChoice(Answer):
+    """Choice ``index`` belongs to prompt ``index // n``; the token ids are only sent if asked for."""
+
     index: int
     text: str
     logprobs: LegacyLogprobs | None
@@ -132,7 +178,11 @@ class Completion(Envelope):
     usage: UsageAnswer | None = None
 
 
-class Model(Answer):
+class ModelCard(Answer):
+    """OpenAI's four members, then ours: ``created`` is in unix seconds, ``max_model_len`` in
+    tokens.
+    """
+
     id: str
     object: Literal["model"]
     created: int
@@ -144,11 +194,15 @@ class Model(Answer):
 
 
 class ModelList(Answer):
+    """The list with the one model this server has."""
+
     object: Literal["list"]
-    data: list[Model]
+    data: list[ModelCard]
 
 
 class TokenizeAnswer(Answer):
+    """``count`` and ``max_model_len`` are in tokens; ``token_strs`` is ``null`` unless asked for."""
+
     count: int
     max_model_len: int
     tokens: list[int]
@@ -156,10 +210,14 @@ class TokenizeAnswer(Answer):
 
 
 class DetokenizeAnswer(Answer):
+    """The text of the tokens, with a replacement character for bytes that are no UTF-8."""
+
     prompt: str
 
 
 class StatusAnswer(Answer):
+    """The engine's status: ``loading``, ``ready``, ``draining`` or ``dead``."""
+
     status: str
 
 
@@ -171,4 +229,5 @@ class CapabilitiesAnswer(Answer):
 
 
 def json_response(answer: Answer) -> Response:
+    """Status 200 with ``answer`` as JSON in UTF-8, without the members that were never set."""
     return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")

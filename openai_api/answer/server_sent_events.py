@@ -1,12 +1,13 @@
-"""Server-sent events: how they are framed, how a response of them is sent, and what ends it early.
+"""Server-sent events: how a response of them is sent, and what ends it early.
 
-Event loop. The way of a token is ``ChunkWriter.event`` and ``_EventSender.send``: string formatting, one ASGI message.
+Owns keep-alives, the deadline and the disconnect; knows nothing of what is in an event, which a
+``Writer`` writes. Runs on the event loop. The way of a token here is ``Writer.events`` and
+``_EventSender.send``: string formatting, one ASGI message.
 """
 
 import asyncio
-import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
@@ -15,13 +16,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from engine.errors import DeadlineError, EngineError
-from openai_api.answer.generation import Usage
+from openai_api.answer.generation import Generation
+from openai_api.answer.writer import Writer
 from openai_api.errors import ApiError, error_body, to_api_error
 from openai_api.logs import log_event, where_it_failed
 from openai_api.settings import ServerSettings
 
 KEEP_ALIVE = b": keep-alive\n\n"
-DONE = b"data: [DONE]\n\n"
 HEADERS = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache"),
@@ -31,54 +32,15 @@ HEADERS = [
 T = TypeVar("T")
 
 
-def usage_dict(usage: Usage) -> dict[str, Any]:
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
-        "completion_tokens_details": {
-            "accepted_prediction_tokens": usage.accepted_prediction_tokens,
-            "rejected_prediction_tokens": usage.rejected_prediction_tokens,
-        },
-    }
-
-
-def _compact(value: Mapping[str, object]) -> str:
-    return json.dumps(value, separators=(",", ":"))
-
-
-class ChunkWriter:
-    """Writes the events of one stream. What all of them share is encoded once, here.
-
-    ``include_usage`` adds ``usage: null`` to every chunk and a last chunk with the totals; with ``continuous_usage``
-    every chunk has the usage so far.
-    """
-
-    def __init__(self, envelope: Mapping[str, object], *, include_usage: bool, continuous_usage: bool) -> None:
-        self._head = "data: " + _compact(envelope).removesuffix("}") + ',"choices":['
-        self._tail = ',"usage":null}\n\n' if include_usage else "}\n\n"
-        self.include_usage = include_usage
-        self.continuous_usage = include_usage and continuous_usage
-
-    def event(self, choice: str, usage: Usage, *, extra: str = "") -> str:
-        """One chunk around the JSON of one choice; ``extra`` is more members of the chunk, each after a comma."""
-        tail = self._usage_tail(usage) if self.continuous_usage else self._tail
-        return f"{self._head}{choice}]{extra}{tail}"
-
-    def end(self, usage: Usage) -> bytes:
-        totals = f"{self._head}]{self._usage_tail(usage)}" if self.include_usage else ""
-        return totals.encode() + DONE
-
-    def _usage_tail(self, usage: Usage) -> str:
-        return f',"usage":{_compact(usage_dict(usage))}}}\n\n'
-
-
 @asynccontextmanager
-async def request_deadline(deadline: float) -> AsyncIterator[None]:
-    """DeadlineError when the event loop's clock passes ``deadline``."""
+async def request_deadline(deadline_s: float) -> AsyncIterator[None]:
+    """Bound what is done inside; ``deadline_s`` is on the event loop's clock.
+
+    Raises:
+        DeadlineError: it was not done in time.
+    """
     try:
-        async with asyncio.timeout_at(deadline):
+        async with asyncio.timeout_at(deadline_s):
             yield
     except TimeoutError:
         raise DeadlineError("The request ran longer than this server allows.") from None
@@ -109,35 +71,46 @@ async def _disconnected(receive: Receive) -> None:
 
 
 class EventStream(Response):
-    """Sends ``events`` until they end, the client goes away, or the deadline passes.
+    """Sends a generation as events until it ends, the client goes away, or the deadline passes.
 
-    The response starts with the first event, so that an error before it still gets its own status; or with the first
-    keep-alive comment, when the request has waited that long.
+    The response starts with the first event, so that an error before it still gets its own status;
+    or with the first keep-alive comment, when the request has waited that long. After the start an
+    error is the last event.
     """
 
-    def __init__(self, events: AsyncGenerator[bytes, None], *, deadline: float, settings: ServerSettings) -> None:
+    def __init__(self, generation: Generation, writer: Writer, *, deadline_s: float, settings: ServerSettings) -> None:
         super().__init__()
-        self.events = events
-        self.deadline = deadline
-        self.settings = settings
+        self._generation = generation
+        self._writer = writer
+        self._deadline_s = deadline_s
+        self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sender = _EventSender(send)
         await unless_disconnected(receive, self._send_all(sender))
 
     async def _send_all(self, sender: "_EventSender") -> None:
-        keep_alive = asyncio.ensure_future(sender.keep_alive(self.settings.keep_alive_interval_s))
+        keep_alive = asyncio.ensure_future(sender.keep_alive(self._settings.keep_alive_interval_s))
         try:
-            async with request_deadline(self.deadline), aclosing(self.events) as events:
-                async for event in events:
-                    await sender.send(event)
+            async with request_deadline(self._deadline_s):
+                await self._send_events(sender)
         except Exception as error:
             if not sender.is_started:
                 raise
-            await sender.send(_error_event(error, self.settings))
+            await sender.send(_error_event(error, self._settings))
         finally:
             keep_alive.cancel()
         await sender.end()
+
+    async def _send_events(self, sender: "_EventSender") -> None:
+        """One piece of bytes for each output of the engine, then the end."""
+        writer, usage = self._writer, self._generation.usage
+        opening = writer.opening(usage)
+        async with aclosing(self._generation.chunks()) as steps:
+            async for chunks in steps:
+                await sender.send((opening + writer.events(chunks, usage)).encode())
+                opening = ""
+        await sender.send(writer.end(usage).encode())
 
 
 def _error_event(error: Exception, settings: ServerSettings) -> bytes:
@@ -147,7 +120,10 @@ def _error_event(error: Exception, settings: ServerSettings) -> bytes:
 
 
 class _EventSender:
-    """The sending side of one response. Mutable. The lock keeps a keep-alive out from between start and first event."""
+    """The sending side of one response.
+
+    Mutable. The lock keeps a keep-alive out from between start and first event.
+    """
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -157,6 +133,9 @@ class _EventSender:
         self.is_started = False
 
     async def send(self, event: bytes) -> None:
+        """Send the bytes of one or more events, behind the head of the response if these are the
+        first.
+        """
         async with self._lock:
             if not self.is_started:
                 self.is_started = True
@@ -168,6 +147,7 @@ class _EventSender:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def keep_alive(self, interval_s: float) -> None:
+        """A comment line after each ``interval_s`` seconds of silence, until cancelled."""
         while True:
             silent_s = self._clock() - self._last_sent_s
             if silent_s >= interval_s:

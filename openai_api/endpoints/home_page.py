@@ -1,4 +1,8 @@
-"""The page at ``/``: how to call this server, in plain HTML without scripts or anything from elsewhere."""
+"""The page at ``/``: how to call this server.
+
+Owns plain HTML without scripts or anything from elsewhere, and the headers that keep it so. Knows
+nothing of the engine: the page is there while the model loads. Runs on the event loop.
+"""
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -40,5 +44,6 @@ SECURITY_HEADERS = {
 }
 
 
-async def playground(_request: Request) -> Response:
+async def home_page(_request: Request) -> Response:
+    """200 with a static page in UTF-8; its headers forbid scripts and frames."""
     return HTMLResponse(PAGE, headers=SECURITY_HEADERS)

@@ -1,49 +1,74 @@
-"""What the server says of itself: ``/health``, ``/live``, ``/metrics``, the models and the capabilities."""
+"""What the server says of itself: ``/health``, ``/live``, ``/metrics``, the models and the
+capabilities.
+
+Owns which of these need a loaded model. Reads plain values of the engine and never asks it to
+compute. Runs on the event loop.
+"""
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
 from engine.engine_info import EngineStatus, ModelInfo
-from openai_api.answer.models import CapabilitiesAnswer, Model, ModelList, StatusAnswer, json_response
-from openai_api.app_state import services_of
+from openai_api.answer.models import CapabilitiesAnswer, ModelCard, ModelList, StatusAnswer, json_response
+from openai_api.app_state import app_state_of
 from openai_api.request.field_support import FIELDS_BY_ENDPOINT, RequestField, Support
 
 
 async def health(request: Request) -> Response:
-    """200 if a request would be served now."""
-    services = services_of(request)
-    services.check_ready()
-    return json_response(StatusAnswer(status=services.engine.status.value))
+    """200 if a request would be served now.
+
+    Raises:
+        EngineNotReadyError: it would not be: 503.
+    """
+    app_state = app_state_of(request)
+    app_state.check_ready()
+    return json_response(StatusAnswer(status=app_state.engine.status.value))
 
 
 async def live(request: Request) -> Response:
-    """200 unless only a restart helps."""
-    services = services_of(request)
-    if services.engine.status is EngineStatus.DEAD:
-        services.check_ready()
-    return json_response(StatusAnswer(status=services.engine.status.value))
+    """200 unless only a restart helps.
+
+    Raises:
+        EngineNotReadyError: the engine is dead: 503.
+    """
+    app_state = app_state_of(request)
+    if app_state.engine.status is EngineStatus.DEAD:
+        app_state.check_ready()
+    return json_response(StatusAnswer(status=app_state.engine.status.value))
 
 
 async def metrics(request: Request) -> Response:
-    return Response(services_of(request).metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    """All metrics in Prometheus' text form, also while the model loads."""
+    return Response(app_state_of(request).metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 async def list_models(request: Request) -> Response:
-    services = services_of(request)
-    services.check_ready()
-    return json_response(ModelList(object="list", data=[_model(services.engine.info)]))
+    """The one model, as a list.
+
+    Raises:
+        EngineNotReadyError: its name is not known before it is loaded.
+    """
+    app_state = app_state_of(request)
+    app_state.check_ready()
+    return json_response(ModelList(object="list", data=[_model(app_state.engine.info)]))
 
 
 async def retrieve_model(request: Request) -> Response:
-    services = services_of(request)
-    services.check_ready()
-    services.check_model(request.path_params["model"])
-    return json_response(_model(services.engine.info))
+    """The one model, if that is its name; a name may hold slashes, as OWNER/NAME.
+
+    Raises:
+        EngineNotReadyError: its name is not known before it is loaded.
+        ApiError: 404, another name.
+    """
+    app_state = app_state_of(request)
+    app_state.check_ready()
+    app_state.check_model(request.path_params["model"])
+    return json_response(_model(app_state.engine.info))
 
 
-def _model(info: ModelInfo) -> Model:
-    return Model(
+def _model(info: ModelInfo) -> ModelCard:
+    return ModelCard(
         id=info.model_id,
         object="model",
         created=info.created,
@@ -56,6 +81,9 @@ def _model(info: ModelInfo) -> Model:
 
 
 async def capabilities(_request: Request) -> Response:
+    """The table of fields as JSON: endpoint -> ``exact``, ``no_effect`` or ``refused`` -> field ->
+    note.
+    """
     endpoints = {endpoint: _by_support(fields) for endpoint, fields in FIELDS_BY_ENDPOINT.items()}
     return json_response(CapabilitiesAnswer(object="capabilities", endpoints=endpoints))
 

@@ -1,6 +1,7 @@
 """How a request body is read: every rule about bodies, in the order they are checked.
 
-Content type, size, time, JSON, schema. Event loop; large bodies are parsed in a worker thread.
+Owns content type, size, time and the way to JSON and schema; knows no field. Runs on the event
+loop; bodies above ``off_loop_bytes`` are parsed in a worker thread.
 """
 
 import asyncio

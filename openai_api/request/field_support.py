@@ -1,15 +1,44 @@
 """Every request field by name, and what this server does with it.
 
-``GET /v1/capabilities`` answers with this table and the tables of ``docs/api.md`` are written from it; the models in
-``schemas`` read from it which fields are refused. Tests hold all of them, and OpenAI's own list of fields, equal to it.
+Owns the names, the limits of bodies that are not the engine's, and the notes. ``GET
+/v1/capabilities`` answers with these tables, ``field_tables`` writes them into the documentation,
+and the models in ``schemas`` read from them which fields are refused. The numeric sampling fields
+are rows of ``engine.sampling_params.SETTINGS``: a setting that is added there is a field here.
+Constants, so any thread may read them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from engine.sampling_params import (
+    MAX_ABS_LOGIT_BIAS,
+    MAX_LOGIT_BIAS,
+    MAX_STOP_CHARS,
+    SETTINGS,
+    Setting,
+)
+
+MAX_MESSAGES = 4096
+MAX_PROMPTS = 128
+MAX_REQUEST_STOP_STRINGS = 4
+MAX_STOP_TOKEN_IDS = 256
+
+# What chat and text completions ask for under names, types or bounds of their own.
+_SETTINGS_IN_OTHER_WORDS = ("max_tokens", "logprobs", "prompt_logprobs")
+BODY_SETTINGS: Mapping[str, Setting] = {
+    name: setting for name, setting in SETTINGS.items() if name not in _SETTINGS_IN_OTHER_WORDS
+}
+"""The settings that a request body has under their own names."""
+CHAT_MAX_TOKENS = replace(SETTINGS["max_tokens"], low=1)
+MAX_TOKENS = SETTINGS["max_tokens"]
+DEFAULT_MAX_TOKENS = int(MAX_TOKENS.default or 0)
+LOGPROBS = SETTINGS["logprobs"]
 
 
 class Support(StrEnum):
+    """What becomes of a field: it is obeyed, it cannot matter, or it is a 400."""
+
     EXACT = "exact"  # does what its description says
     NO_EFFECT = "no_effect"  # accepted; could not change the answer
     REFUSED = "refused"  # 400 unsupported_parameter
@@ -17,7 +46,9 @@ class Support(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RequestField:
-    """``neutral`` values of a refused field ask for nothing, so they are accepted, as ``null`` always is."""
+    """``neutral`` values of a refused field ask for nothing, so they are accepted, as ``null``
+    always is.
+    """
 
     name: str
     support: Support
@@ -37,6 +68,13 @@ def _refused(name: str, note: str, *, neutral: tuple[object, ...] = ()) -> Reque
     return RequestField(name, Support.REFUSED, note, neutral)
 
 
+def _setting(name: str, setting: Setting) -> RequestField:
+    """The row of a setting: its range, its default and what it does."""
+    default = "" if setting.default is None else f", default {setting.default:g}"
+    checkpoints = " or the checkpoint's" if setting.from_checkpoint else ""
+    return _exact(name, f"{setting.allowed}{default}{checkpoints}: {setting.does}")
+
+
 _SAMPLING = (
     _exact("model", "required; another name than the served one is a 404 `model_not_found`"),
     _exact("stream", "boolean, default false"),
@@ -46,27 +84,27 @@ _SAMPLING = (
     ),
     _exact("stream_options.continuous_usage_stats", "boolean, with `include_usage`: every chunk has the usage so far"),
     _refused("stream_options.include_obfuscation", "no padding is ever sent", neutral=(False,)),
-    _exact("temperature", "0 to 2, default 1 or the checkpoint's; 0 is exact argmax, the lowest id on a tie"),
-    _exact("top_p", "above 0 to 1, default 1 or the checkpoint's"),
-    _exact("top_k", "integer from 0, default 0 (all tokens) or the checkpoint's"),
-    _exact("min_p", "0 to 1, default 0"),
-    _exact("frequency_penalty", "-2 to 2, default 0"),
-    _exact("presence_penalty", "-2 to 2, default 0"),
-    _exact("repetition_penalty", "above 0 to 10, default 1"),
-    _exact("logit_bias", "up to 1,024 entries: token id inside the vocabulary -> -100 to 100"),
-    _exact("seed", "64-bit integer; the same seed gives the same text whatever else runs"),
-    _exact("stop", "a string or up to 4, each of 1 to 256 characters; may span tokens, is never sent"),
-    _exact("stop_token_ids", "up to 256 token ids that end the answer"),
-    _exact("n", "1 to 8 choices, default 1"),
-    _exact("min_tokens", "integer from 0, at most the token limit: no end before so many tokens"),
+    *(_setting(name, setting) for name, setting in BODY_SETTINGS.items()),
+    _exact(
+        "logit_bias",
+        f"up to {MAX_LOGIT_BIAS:,} entries: token id inside the vocabulary -> a number from "
+        f"{-MAX_ABS_LOGIT_BIAS:g} to {MAX_ABS_LOGIT_BIAS:g}",
+    ),
+    _exact(
+        "stop",
+        f"a string or up to {MAX_REQUEST_STOP_STRINGS}, each of 1 to {MAX_STOP_CHARS} characters; may span tokens, is never sent",
+    ),
+    _exact("stop_token_ids", f"up to {MAX_STOP_TOKEN_IDS} token ids that end the answer"),
     _exact("ignore_eos", "boolean: the model's end tokens do not end the answer"),
-    _exact("truncate_prompt_tokens", "integer from 1: keep only the last so many prompt tokens (and `<bos>` in front)"),
+    _exact(
+        "truncate_prompt_tokens", "an integer from 1: keep only the last so many prompt tokens (and `<bos>` in front)"
+    ),
     _exact("return_token_ids", "boolean: adds `prompt_token_ids` and `token_ids`"),
     _no_effect("user", "string"),
 )
 
 CHAT_FIELDS = (
-    _exact("messages", "required, 1 to 4,096"),
+    _exact("messages", f"required, 1 to {MAX_MESSAGES:,}"),
     _exact("messages[].role", "`system`, `developer`, `user`, `assistant` or `tool`"),
     _exact("messages[].content", "a string, or parts of type `text`, which are joined"),
     _exact("messages[].content[].type", "`text`; other types are 400 `unsupported_parameter`"),
@@ -79,10 +117,10 @@ CHAT_FIELDS = (
     _refused("messages[].audio", "text only"),
     _refused("messages[].refusal", "text only"),
     *_SAMPLING,
-    _exact("max_completion_tokens", "integer from 1; default: as many as the context has room for"),
+    _exact("max_completion_tokens", f"{CHAT_MAX_TOKENS.allowed}; default: as many as the context has room for"),
     _exact("max_tokens", "the old name of `max_completion_tokens`; if both are given they must be equal"),
     _exact("logprobs", "boolean: log probabilities before temperature"),
-    _exact("top_logprobs", "0 to 20, only with `logprobs: true`"),
+    _exact("top_logprobs", f"{LOGPROBS.allowed}, only with `logprobs: true`: {LOGPROBS.does}"),
     _exact("prediction", "what the answer is believed to be: where it is right, the very same answer comes faster"),
     _exact("prediction.type", "`content`"),
     _exact("prediction.content", "a string, or parts of type `text`, which are joined"),
@@ -113,10 +151,13 @@ CHAT_FIELDS = (
 )
 
 COMPLETION_FIELDS = (
-    _exact("prompt", "required: a string, token ids, or a list of up to 128 of either; text gets `<bos>` in front"),
+    _exact(
+        "prompt",
+        f"required: a string, token ids, or a list of up to {MAX_PROMPTS} of either; text gets `<bos>` in front",
+    ),
     *_SAMPLING,
-    _exact("max_tokens", "integer from 0, default 16"),
-    _exact("logprobs", "0 to 20 alternatives beside the chosen token, default none"),
+    _exact("max_tokens", f"{MAX_TOKENS.allowed}, default {DEFAULT_MAX_TOKENS}"),
+    _exact("logprobs", f"{LOGPROBS.allowed}, default none: {LOGPROBS.does}"),
     _exact("echo", "boolean: the prompt in front of the text, with `logprobs` its own log probabilities too"),
     _refused("best_of", "one answer per choice", neutral=(1,)),
     _refused("suffix", "the model cannot fill in the middle"),
@@ -149,7 +190,9 @@ FIELDS_BY_ENDPOINT: Mapping[str, tuple[RequestField, ...]] = {
 
 
 def refused_fields(fields: tuple[RequestField, ...], *, under: str = "") -> dict[str, tuple[object, ...]]:
-    """The refused fields directly inside ``under`` (as ``"messages[]."``), each with its neutral values."""
+    """The refused fields directly inside ``under`` (as ``"messages[]."``), each with its neutral
+    values.
+    """
     names = {field.name.removeprefix(under): field for field in fields if field.name.startswith(under)}
     return {
         name: (None, *field.neutral)

@@ -1,46 +1,56 @@
-"""From the text of a request to token ids, in a worker thread if there is much of it."""
+"""From the text of a request to token ids.
+
+Owns what is done off the event loop, and how a long prompt is cut. Knows no endpoint; the engine
+and its tokenizer make the token ids. Runs on the event loop, with much text in a worker thread.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from openai_api.app_state import Services
-from openai_api.engine_api import ChatPrompt
+from gemma3.text.chat import ChatPrompt
+from openai_api.app_state import AppState
 from openai_api.errors import invalid_value
-from openai_api.request.schemas import Message
+from openai_api.request.schemas import ChatMessage
 
 T = TypeVar("T")
 
 
-async def run_sized(services: Services, size: int, work: Callable[[], T]) -> T:
-    """``work()`` here if ``size`` (characters, tokens or log probabilities) is small, else off the event loop."""
-    return await asyncio.to_thread(work) if size > services.settings.off_loop_bytes else work()
+async def run_sized(app_state: AppState, size: int, work: Callable[[], T]) -> T:
+    """``work()`` here if ``size`` (characters, tokens or log probabilities) is small, else off the
+    event loop.
+    """
+    return await asyncio.to_thread(work) if size > app_state.settings.off_loop_bytes else work()
 
 
 async def render_chat(
-    services: Services,
-    messages: Sequence[Message],
+    app_state: AppState,
+    messages: Sequence[ChatMessage],
     *,
     add_generation_prompt: bool | None,
     continue_final_message: bool | None,
 ) -> ChatPrompt:
-    """The messages as the model reads them. A continued message leaves no turn to open, hence the default."""
-    if add_generation_prompt and continue_final_message:
-        text = "'continue_final_message' and 'add_generation_prompt' cannot both be true."
-        raise invalid_value("continue_final_message", text)
+    """The messages as the model reads them.
+
+    A continued message leaves no turn to open, hence the default.
+
+    Raises:
+        RequestError: the messages, or these with the flags, cannot be a prompt.
+    """
     pairs = [(message.role, message.text) for message in messages]
     open_turn = not continue_final_message if add_generation_prompt is None else add_generation_prompt
     return await run_sized(
-        services,
+        app_state,
         sum(len(text) for _, text in pairs),
-        lambda: services.engine.render_chat(
+        lambda: app_state.engine.render_chat(
             pairs, add_generation_prompt=open_turn, continue_final_message=bool(continue_final_message)
         ),
     )
 
 
-def check_token_ids(services: Services, token_ids: Sequence[int], *, param: str) -> None:
-    vocab_size = services.engine.info.vocab_size
+def check_token_ids(app_state: AppState, token_ids: Sequence[int], *, param: str) -> None:
+    """Raises: ApiError 400 naming ``param`` for an id outside of [0, vocabulary size)."""
+    vocab_size = app_state.engine.info.vocab_size
     if token_ids and not (min(token_ids) >= 0 and max(token_ids) < vocab_size):
         raise invalid_value(param, f"Invalid value for '{param}': token ids are from 0 to {vocab_size - 1}.")
 

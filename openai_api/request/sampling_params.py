@@ -1,21 +1,23 @@
-"""From the fields that chat and text completions share to the engine's ``SamplingParams``."""
+"""From the fields that chat and text completions share to the engine's ``SamplingParams``.
 
-from collections.abc import Sequence
+Owns the precedence of request, checkpoint and default; names no setting, as
+``engine.sampling_params`` has them all. Runs on the event loop.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from engine.sampling_params import SamplingParams
-from openai_api.app_state import Services
+from openai_api.app_state import AppState
 from openai_api.errors import invalid_value
+from openai_api.request.field_support import BODY_SETTINGS
 from openai_api.request.prompts import check_token_ids
 from openai_api.request.schemas import SamplingFields
-
-DEFAULT_TEMPERATURE = 1.0
-DEFAULT_TOP_P = 1.0
-DEFAULT_TOP_K = 0
 
 
 def sampling_params(
     body: SamplingFields,
-    services: Services,
+    app_state: AppState,
     *,
     max_tokens: int | None,
     logprobs: int | None,
@@ -23,26 +25,21 @@ def sampling_params(
     stop: Sequence[str] = (),
     stop_token_ids: Sequence[int] = (),
 ) -> SamplingParams:
-    """``stop`` and ``stop_token_ids`` are those of the prompt's format, beside what the request asks for; ``ignore_eos`` is
-    about these too.
+    """What ``body`` asks of the engine.
 
-    What the request leaves out comes from the checkpoint's generation_config.json, then from OpenAI's defaults.
+    Each setting is the request's, else the checkpoint's where it may bring one, else the engine's
+    default. ``stop`` and ``stop_token_ids`` are those of the prompt's format, beside what the
+    request asks for; ``ignore_eos`` is about these too.
+
+    Raises:
+        ApiError: 400, a token id is outside of the vocabulary.
+        SamplingParamsError: two settings do not go together.
     """
-    defaults = services.engine.info.default_sampling
-    check_token_ids(services, body.stop_token_ids or (), param="stop_token_ids")
+    check_token_ids(app_state, body.stop_token_ids or (), param="stop_token_ids")
     return SamplingParams(
-        temperature=_first(body.temperature, defaults.get("temperature"), DEFAULT_TEMPERATURE),
-        top_p=_first(body.top_p, defaults.get("top_p"), DEFAULT_TOP_P),
-        top_k=int(_first(body.top_k, defaults.get("top_k"), DEFAULT_TOP_K)),
-        min_p=_first(body.min_p, 0.0),
-        frequency_penalty=_first(body.frequency_penalty, 0.0),
-        presence_penalty=_first(body.presence_penalty, 0.0),
-        repetition_penalty=_first(body.repetition_penalty, 1.0),
-        logit_bias=_logit_bias(body, services),
-        seed=body.seed,
-        n=body.n or 1,
+        **_settings(body, app_state.engine.info.default_sampling),
+        logit_bias=_logit_bias(body, app_state),
         max_tokens=max_tokens,
-        min_tokens=body.min_tokens or 0,
         stop=(*(body.stop or ()), *(() if body.ignore_eos else stop)),
         stop_token_ids=(*(body.stop_token_ids or ()), *(() if body.ignore_eos else stop_token_ids)),
         ignore_eos=bool(body.ignore_eos),
@@ -51,15 +48,29 @@ def sampling_params(
     )
 
 
-def _first(*values: float | None) -> float:
-    return next(value for value in values if value is not None)
+def _settings(body: SamplingFields, of_checkpoint: Mapping[str, float]) -> dict[str, Any]:
+    """The settings that the request or the checkpoint chooses, by name."""
+    chosen = {}
+    for name, setting in BODY_SETTINGS.items():
+        value = getattr(body, name)
+        if value is None and setting.from_checkpoint:
+            value = of_checkpoint.get(name)
+        if value is not None:
+            chosen[name] = setting.kind(value)
+    return chosen
 
 
-def _logit_bias(body: SamplingFields, services: Services) -> dict[int, float]:
+def _logit_bias(body: SamplingFields, app_state: AppState) -> dict[int, float]:
     bias = body.logit_bias or {}
     # isdecimal() also takes other scripts' digits, and int() takes signs, spaces and underscores.
     if not all(name.isascii() and name.isdecimal() and len(name) < 10 for name in bias):
         raise invalid_value("logit_bias", "Invalid value for 'logit_bias': its names must be token ids.")
     by_token_id = {int(name): value for name, value in bias.items()}
-    check_token_ids(services, tuple(by_token_id), param="logit_bias")
+    check_token_ids(app_state, tuple(by_token_id), param="logit_bias")
     return by_token_id
+
+
+def check_stream_options(body: SamplingFields) -> None:
+    """Raises: ApiError 400 for options of a stream that is not asked for."""
+    if body.stream_options is not None and not body.stream:
+        raise invalid_value("stream_options", "'stream_options' is only allowed with 'stream': true.")

@@ -1,54 +1,36 @@
 """The request bodies: names, types and ranges, with OpenAI's names and strict types.
 
-A boolean is no integer, a string no number, an unknown name an error; ``null`` is as good as left out for an optional
-field, as with OpenAI. ``validation`` words the errors; what a field *does* is in the module that serves it.
+A boolean is no integer, a string no number, an unknown name an error; ``null`` is as good as left
+out for an optional field, as with OpenAI. The numeric sampling fields are made from the engine's
+table of settings. ``validation`` words the errors; what a field *does* is in the module that serves
+it. Knows neither the engine nor the answer. Immutable; large bodies are parsed in a worker thread.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainValidator,
     WithJsonSchema,
-    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from engine.sampling_params import MAX_LOGIT_BIAS, MAX_LOGPROBS, MAX_SEED, MAX_STOP_CHARS, SETTINGS
-from openai_api.request.field_support import CHAT_FIELDS, COMPLETION_FIELDS, refused_fields
-
-MAX_FIELDS = 256
-MAX_MESSAGES = 4096
-MAX_PROMPTS = 128
-MAX_REQUEST_STOP_STRINGS = 4
-MAX_STOP_TOKEN_IDS = 256
-MAX_TOKENS = 2**31 - 1
-
-
-class StrictModel(BaseModel):
-    """``refused``: fields that OpenAI has and this server has not; with a neutral value they are as good as absent."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-    refused: ClassVar[Mapping[str, tuple[object, ...]]] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_neutral(cls, data: object) -> object:
-        if not isinstance(data, dict):
-            return data
-        if len(data) > MAX_FIELDS:
-            # A million unknown names would each become an error record.
-            raise PydanticCustomError("too_many_fields", "at most {most} fields", {"most": MAX_FIELDS})
-        return {name: value for name, value in data.items() if not _is_neutral(value, cls.refused.get(name, ()))}
-
-
-def _is_neutral(value: object, neutral: tuple[object, ...]) -> bool:
-    """Equal and of the same type, as ``True == 1``."""
-    return any(type(value) is type(each) and value == each for each in neutral)
+from engine.sampling_params import MAX_ABS_LOGIT_BIAS, MAX_INTEGER, MAX_LOGIT_BIAS, MAX_STOP_CHARS
+from openai_api.request.field_support import (
+    CHAT_FIELDS,
+    CHAT_MAX_TOKENS,
+    COMPLETION_FIELDS,
+    LOGPROBS,
+    MAX_MESSAGES,
+    MAX_PROMPTS,
+    MAX_REQUEST_STOP_STRINGS,
+    MAX_STOP_TOKEN_IDS,
+    MAX_TOKENS,
+    refused_fields,
+)
+from openai_api.request.setting_fields import SettingFields, in_range
+from openai_api.request.strict_model import StrictModel
 
 
 def _one_as_list(value: object) -> object:
@@ -94,6 +76,8 @@ Prompts = Annotated[list[str | list[int]], PlainValidator(_as_prompts), WithJson
 
 
 class TextPart(StrictModel):
+    """A part of a message; other types than ``text`` are a 400 ``unsupported_parameter``."""
+
     refused = refused_fields(CHAT_FIELDS, under="messages[].content[].")
 
     type: Literal["text"]
@@ -111,7 +95,9 @@ def _joined(parts: list[TextPart]) -> str:
     return "".join(part.text for part in parts)
 
 
-class Message(StrictModel):
+class ChatMessage(StrictModel):
+    """One turn. ``content`` is a list of text parts, also where the client sent a string."""
+
     refused = refused_fields(CHAT_FIELDS, under="messages[].")
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -120,63 +106,81 @@ class Message(StrictModel):
 
     @property
     def text(self) -> str:
+        """The parts joined, without anything between them, in characters as the client sent them."""
         return _joined(self.content)
 
 
-Messages = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
 
 
 class Prediction(StrictModel):
+    """What the client believes the answer to be; only ``content`` is a type of it."""
+
     type: Literal["content"]
     content: Content
 
     @property
     def text(self) -> str:
+        """The parts joined, without anything between them."""
         return _joined(self.content)
 
 
 class StreamOptions(StrictModel):
+    """``include_usage``: a last chunk with the totals in tokens; ``continuous_usage_stats``: in
+    every chunk.
+    """
+
     refused = refused_fields(CHAT_FIELDS, under="stream_options.")
 
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
 
 
-class SamplingFields(StrictModel):
-    """What chat and text completions have in common."""
+class GenerationRequest(SettingFields):
+    """What the body of every endpoint that generates text has, whichever API it is of.
+
+    ``None`` is left out.
+    """
 
     model: str
     stream: bool | None = None
+
+
+class SamplingFields(GenerationRequest):
+    """What chat and text completions have in common.
+
+    ``stop`` is a list of up to 4 strings of 1 to 256 characters; ``truncate_prompt_tokens`` is in
+    tokens.
+    """
+
     stream_options: StreamOptions | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     logit_bias: (
-        Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MAX_LOGIT_BIAS)] | None
+        Annotated[
+            dict[str, Annotated[float, Field(ge=-MAX_ABS_LOGIT_BIAS, le=MAX_ABS_LOGIT_BIAS)]],
+            Field(max_length=MAX_LOGIT_BIAS),
+        ]
+        | None
     ) = None
-    seed: Annotated[int, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
     stop: StopStrings | None = None
     stop_token_ids: Annotated[TokenIds, Field(max_length=MAX_STOP_TOKEN_IDS)] | None = None
-    n: Annotated[int, Field(ge=1, le=SETTINGS["n"].high)] | None = None
-    min_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
     ignore_eos: bool | None = None
-    truncate_prompt_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    truncate_prompt_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
     return_token_ids: bool | None = None
     user: str | None = None
 
 
 class ChatCompletionRequest(SamplingFields):
+    """Limits are in tokens; ``max_completion_tokens`` and its old name must be equal if both are
+    given.
+    """
+
     refused = refused_fields(CHAT_FIELDS)
 
     messages: Messages
-    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    max_completion_tokens: Annotated[int | None, *in_range(CHAT_MAX_TOKENS)] = None
+    max_tokens: Annotated[int | None, *in_range(CHAT_MAX_TOKENS)] = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    top_logprobs: Annotated[int | None, *in_range(LOGPROBS)] = None
     prediction: Prediction | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
@@ -189,15 +193,19 @@ class ChatCompletionRequest(SamplingFields):
 
 
 class CompletionRequest(SamplingFields):
+    """``prompt`` is a list of texts and lists of token ids, also where the client sent only one."""
+
     refused = refused_fields(COMPLETION_FIELDS)
 
     prompt: Prompts
-    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
-    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    max_tokens: Annotated[int | None, *in_range(MAX_TOKENS)] = None
+    logprobs: Annotated[int | None, *in_range(LOGPROBS)] = None
     echo: bool | None = None
 
 
 class TokenizeRequest(StrictModel):
+    """Either ``prompt`` or ``messages``; the endpoint refuses both and neither."""
+
     model: str | None = None
     prompt: str | None = None
     messages: Messages | None = None
@@ -209,5 +217,7 @@ class TokenizeRequest(StrictModel):
 
 
 class DetokenizeRequest(StrictModel):
+    """``tokens`` are token ids; those outside of the vocabulary are refused by the endpoint."""
+
     model: str | None = None
     tokens: TokenIds

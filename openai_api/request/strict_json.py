@@ -1,7 +1,8 @@
-"""JSON from strangers: only what RFC 8259 calls interoperable, within a depth, as plain Python values.
+"""JSON from strangers: only what RFC 8259 calls interoperable, as plain Python values.
 
-Refused beyond what ``json.loads`` refuses: other encodings than UTF-8, NaN and infinities also in the form 1e400, names
-that occur twice in one object, lone surrogates, nesting below ``max_depth``. Pure; any thread may call it.
+Owns what is refused beyond what ``json.loads`` refuses: other encodings than UTF-8, NaN and
+infinities also in the form 1e400, names that occur twice in one object, lone surrogates, nesting
+below ``max_depth``. Knows no field. Pure; any thread may call it.
 """
 
 import json
@@ -74,7 +75,9 @@ def _check_depth(depth_left: int, max_depth: int) -> None:
 
 
 def _check_text(text: str) -> None:
-    """A lone surrogate can come from a \\u escape; no text with one can be tokenised, hashed or sent back."""
+    """A lone surrogate can come from a \\u escape; no text with one can be tokenised, hashed or
+    sent back.
+    """
     if not text.isascii():
         try:
             text.encode()

@@ -1,6 +1,8 @@
 """From JSON to a request model; from pydantic's findings to an ``ApiError`` in our words.
 
-Only the first finding is told. Nothing of pydantic's text, and no value of the client's, goes into a message.
+Owns the words of the errors; knows nothing of what a field does. Only the first finding is told,
+with the field and the range it may have. Nothing of pydantic's text, and no value of the client's,
+goes into a message. Pure: the event loop calls it, or a worker thread for a large body.
 """
 
 import re
@@ -10,6 +12,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from engine.sampling_params import Setting
 from openai_api.errors import MAX_PARAM_CHARS, ApiError, invalid_value
 from openai_api.request.field_support import RequestField, Support
 
@@ -45,15 +48,19 @@ EXPECTED_LIST: Mapping[str, str] = {
 
 
 def validate(value: object, model: type[M], fields: tuple[RequestField, ...]) -> M:
-    """Raises: ApiError 400, naming the field as ``messages[0].content``."""
+    """``value`` as a ``model``; ``fields`` tell a field that is refused from one that nobody has.
+
+    Raises:
+        ApiError: 400, naming the field as ``messages[0].content``.
+    """
     try:
         return model.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-    raise _to_api_error(first, fields)
+    raise _to_api_error(first, model, fields)
 
 
-def _to_api_error(finding: ErrorDetails, fields: tuple[RequestField, ...]) -> ApiError:
+def _to_api_error(finding: ErrorDetails, model: type[BaseModel], fields: tuple[RequestField, ...]) -> ApiError:
     param = _path(finding["loc"])
     match finding["type"]:
         case "extra_forbidden":
@@ -67,7 +74,14 @@ def _to_api_error(finding: ErrorDetails, fields: tuple[RequestField, ...]) -> Ap
             )
     if not param:
         return invalid_value(None, f"Invalid request body: expected {_expected(finding)}.")
-    return invalid_value(param, f"Invalid value for '{param}': expected {_expected(finding)}.")
+    setting = _setting(param, model)
+    expected = _expected(finding) if setting is None else setting.allowed
+    return invalid_value(param, f"Invalid value for '{param}': expected {expected}.")
+
+
+def _setting(name: str, model: type[BaseModel]) -> Setting | None:
+    field = model.model_fields.get(name)
+    return next((each for each in field.metadata if isinstance(each, Setting)), None) if field else None
 
 
 def _not_a_field(param: str, fields: tuple[RequestField, ...]) -> ApiError:

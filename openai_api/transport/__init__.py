@@ -1,1 +1,4 @@
-"""Before a request is read: the limits of the wire, the context of a request, who may come in."""
+"""Before a request is read: limits of connections, who may call, ids, clocks and logs.
+
+Owns what holds for every request alike; knows no endpoint and no body. Runs on the event loop.
+"""

@@ -1,7 +1,8 @@
-"""Who may call: the checks made on every request before it is routed, and the CORS headers of the few who may.
+"""Who may call: the checks made on every request before it is routed, and the CORS headers.
 
-The Host allow-list stops web pages that point a name of theirs at this machine; the Origin check stops web pages that
-simply send a request; the key check stops everybody else. Pure ASGI, on the event loop.
+Owns the Host allow-list, which stops web pages that point a name of theirs at this machine; the Origin
+check, which stops web pages that simply send a request; the key check, which stops everybody else. Knows no
+endpoint and no body. Pure ASGI, on the event loop.
 """
 
 import hmac

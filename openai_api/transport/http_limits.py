@@ -1,7 +1,7 @@
-"""The limits that no ASGI application can see: connections, request heads, slow readers and slow writers.
+"""The limits that no ASGI application can see: connections, heads, slow readers and slow writers.
 
-uvicorn's HTTP protocol with timers and counts around it, and error bodies like everywhere else. One object a connection,
-on the event loop.
+Owns timers and counts around uvicorn's HTTP protocol, and error bodies like everywhere else. Knows
+no path and no body. One object for each connection, on the event loop.
 """
 
 import asyncio
@@ -20,7 +20,10 @@ BODY_GRACE_S = 1.0
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """A *head* is the request line and the headers. Its size is counted as the parser hands its parts out."""
+    """A *head* is the request line and the headers.
+
+    Its size is counted as the parser hands its parts out.
+    """
 
     settings: ClassVar[ServerSettings]
 
@@ -42,6 +45,10 @@ class GuardedProtocol(HttpToolsProtocol):
     # Heads: how large, how slow, and on how many connections.
 
     def data_received(self, data: bytes) -> None:
+        """Bytes from the client.
+
+        A head that stays open counts against ``max_header_bytes``, parsed or not.
+        """
         was_in_head, num_heads = self._is_in_head, self._num_heads
         if was_in_head and self._read_timer is None:
             self._expect_head()
@@ -57,14 +64,20 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
 
     def on_url(self, url: bytes) -> None:
+        """A part of the path; its bytes count."""
         self._count_head(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """One header; its bytes count, with the colon and the line break."""
         self._count_head(len(name) + len(value) + len(": \r\n"))
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        """The body may take ``body_timeout_s`` seconds from here.
+
+        One connection too many is answered 503.
+        """
         self._is_in_head = False
         self._num_heads += 1
         self._stop_read_timer()
@@ -89,6 +102,7 @@ class GuardedProtocol(HttpToolsProtocol):
     # A client that does not take its answer.
 
     def pause_writing(self) -> None:
+        """The client takes nothing: it has ``write_timeout_s`` seconds to go on."""
         super().pause_writing()
         self._write_timer = self.loop.call_later(self.settings.write_timeout_s, self.transport.abort)
 
@@ -105,7 +119,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._read_timer = self.loop.call_later(self.settings.header_timeout_s, self._head_too_slow)
 
     def _head_too_slow(self) -> None:
-        """A connection on which nothing ever came is closed without a word: browsers open some in advance."""
+        """A connection on which nothing ever came is closed without a word: browsers open some in
+        advance.
+        """
         if self._is_answering():
             return  # some clients send an empty line after their request
         if self._unparsed_bytes == 0:
@@ -114,7 +130,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(ApiError(408, "The request headers did not arrive in time.", code="request_timeout"))
 
     def _refuse(self, error: ApiError) -> None:
-        """Answer outside of the application and hang up; into a running answer nothing can be written."""
+        """Answer outside of the application and hang up; into a running answer nothing can be
+        written.
+        """
         if not self._is_answering():
             response = _closing(error)
             lines = [name + b": " + value + b"\r\n" for name, value in response.raw_headers]
@@ -136,7 +154,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 def guarded_protocol(settings: ServerSettings) -> type[GuardedProtocol]:
-    """uvicorn wants a class and makes the objects itself, so the settings come in through a class of their own."""
+    """A protocol class with ``settings``: uvicorn makes the objects itself, one for each
+    connection.
+    """
 
     class WithSettings(GuardedProtocol):
         pass

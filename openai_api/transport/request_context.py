@@ -1,6 +1,7 @@
-"""Outermost layer: an id, a clock, one log record and one metric for every request, and the last net for errors.
+"""Outermost layer: an id, a clock, one log record and one metric for every request.
 
-Pure ASGI on the event loop: what it adds to a stream is one function call per chunk.
+Owns also the last net for errors; knows no endpoint. Pure ASGI on the event loop: it adds one
+function call to each chunk of a stream.
 """
 
 import logging
@@ -34,10 +35,15 @@ class _Exchange:
 
     @property
     def elapsed_ms(self) -> float:
+        """Milliseconds since the request came."""
         return (time.perf_counter() - self.started_s) * 1000
 
 
 class RequestContext:
+    """Raises nothing but what ends the process: errors that come this far are logged and answered
+    with 500.
+    """
+
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self.app = app
         self.metrics = metrics

@@ -242,8 +242,9 @@ def test_refusals(style: ChatStyle) -> None:
         with pytest.raises(ChatError, match=r"messages\[1\]\.role is .*; allowed are system, ") as caught:
             render_chat([user, Message(role, "x")], tokenizer, style)
         assert str(caught.value).isprintable()
-    with pytest.raises(ChatError, match="are both true"):
+    with pytest.raises(ChatError, match="are both true") as contradiction:
         render_chat([user, assistant], tokenizer, style, continue_final_message=True)
+    assert contradiction.value.param == "continue_final_message"
     with pytest.raises(ChatError, match=r"messages\[1\]\.role is 'user'"):
         render_chat([assistant, user], tokenizer, style, add_generation_prompt=False, continue_final_message=True)
     with pytest.raises(TokenizerError, match="lone surrogate"):

@@ -13,6 +13,7 @@ from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.errors import EngineNotReadyError, QueueFullError, RequestError
 from engine.outputs import FinishReason, RequestOutput, SequenceDelta, TokenLogprob
 from engine.sampling_params import SamplingParams
+from gemma3.text.chat import ChatPrompt
 from gemma3.text.tokenizer import Gemma3Tokenizer
 
 EOS_ID = 1
@@ -43,13 +44,6 @@ class Call:
     prompt_token_ids: tuple[int, ...]
     params: SamplingParams
     prediction_token_ids: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class FakeChatPrompt:
-    token_ids: tuple[int, ...]
-    stop: tuple[str, ...] = ()
-    stop_token_ids: tuple[int, ...] = ()
 
 
 @dataclass
@@ -112,14 +106,16 @@ class FakeEngine:
 
     def render_chat(
         self, messages: Sequence[tuple[str, str]], *, add_generation_prompt: bool, continue_final_message: bool
-    ) -> FakeChatPrompt:
+    ) -> ChatPrompt:
         self.rendered.append(list(messages))
+        if add_generation_prompt and continue_final_message:
+            raise RequestError("Both flags are true.", param="continue_final_message")
         if any("unrenderable" in text for _, text in messages):
             raise RequestError("The messages cannot be a prompt.", param="messages")
         text = "".join(f"{role}: {content}\n" for role, content in messages)
         text = text.rstrip("\n") if continue_final_message else text + ("model: " if add_generation_prompt else "")
         token_ids = self.tokenizer.encode(text, add_bos=True)
-        return FakeChatPrompt(tuple(token_ids), self.implicit_stop, (END_OF_TURN_ID,))
+        return ChatPrompt(tuple(token_ids), self.implicit_stop, (END_OF_TURN_ID,))
 
     async def generate(
         self,

@@ -1,8 +1,10 @@
 """``python -m openai_api.run`` as a process: flags, loading, the ready line, draining, logs."""
 
 import argparse
+import dataclasses
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,8 +20,11 @@ from typing import Any, NoReturn
 import httpx
 import pytest
 
-from openai_api.command_line import OptionError, parse_flags, parse_size, settings_from
+from engine.loading import EngineOptions
+from openai_api.command_line import engine_options, parse_flags, settings_from
+from openai_api.flag_values import parse_size
 from openai_api.run import main
+from openai_api.settings import OptionError
 from tests.openai_api.fake_engine import TEXT
 from tests.openai_api.harness import chat_body, events_of, wait_until
 
@@ -287,12 +292,39 @@ def test_settings_from_flags() -> None:
         settings_from(parse_flags([]), {"GEMMA3_API_KEY": ""})
 
 
-def test_engine_flags_are_only_set_if_given() -> None:
-    flags = parse_flags(["--kv-cache-memory", "1.5GiB", "--no-prefix-caching", "--threads", "2"])
-    assert parse_flags(["--quantization", "int4"]).quantization == "int4"
-    assert (flags.kv_cache_memory, flags.prefix_caching, flags.threads) == (3 * 2**29, False, 2)
-    assert (flags.model, flags.quantization, flags.dtype, flags.max_num_seqs) == (None, None, None, None)
-    assert parse_flags([]).prefix_caching is None
+def test_the_defaults_of_the_engine_are_its_own() -> None:
+    assert engine_options(parse_flags([])) == EngineOptions()
+
+
+def test_every_engine_flag_reaches_the_engine() -> None:
+    given = {
+        "model": "m",
+        "served_model_name": "name",
+        "max_model_len": 100,
+        "max_num_seqs": 2,
+        "max_num_batched_tokens": 64,
+        "kv_cache_memory": 3 * 2**29,
+        "quantization": "int4",
+        "dtype": "float32",
+        "device": "cuda",
+        "threads": 2,
+        "generation_config": "none",
+    }
+    argv = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    options = engine_options(parse_flags([*argv, "--no-prefix-caching"]))
+    assert options == EngineOptions(**given, prefix_caching=False)  # type: ignore[arg-type]
+    named = {*given, "prefix_caching", "max_num_waiting"}
+    assert {each.name for each in dataclasses.fields(EngineOptions)} == named
+
+
+def test_every_help_text_is_a_sentence_with_the_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_flags(["--help"])
+    text = " ".join(capsys.readouterr().out.split("options:")[1].split())
+    entries = re.split(r" (?=--[a-z-]+ (?:[A-Z{]))", text)[1:]
+    assert len(entries) >= 18
+    for entry in entries:
+        assert re.search(r" [A-Z].*default.*\.", entry), entry
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,22 @@ def test_ranges(asgi: Asgi, path: str, body: dict[str, Any], field: str, good: l
         assert param.split("[")[0].split(".")[0] == field
 
 
+def test_an_error_names_the_whole_range(asgi: Asgi) -> None:
+    for path, field, expected in (
+        (CHAT, "temperature", "a number from 0 to 2"),
+        (CHAT, "top_p", "a number above 0 to 1"),
+        (CHAT, "top_k", "an integer from 0"),
+        (CHAT, "max_completion_tokens", "an integer from 1"),
+        (CHAT, "top_logprobs", "an integer from 0 to 20"),
+        (TEXT, "max_tokens", "an integer from 0"),
+        (TEXT, "logprobs", "an integer from 0 to 20"),
+    ):
+        body = chat_body() if path == CHAT else completion_body()
+        for value in (-1, "x", True):
+            answer = asgi.post(path, {**body, field: value})
+            assert answer.error["message"] == f"Invalid value for '{field}': expected {expected}."
+
+
 def test_logit_bias_has_at_most_1024_entries(asgi: Asgi) -> None:
     """The fake vocabulary is too small for 1,024 ids: the count is what is refused first."""
     for count, message in ((1024, "token ids are from 0"), (1025, "at most 1024 entries")):

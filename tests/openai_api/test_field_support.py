@@ -1,6 +1,8 @@
 """One table of request fields: the schemas, OpenAI's own list, the capabilities and the documentation all agree with it."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
@@ -9,12 +11,14 @@ from openai.types import completion_create_params as text_params
 from openai.types.chat import completion_create_params as chat_params
 from pydantic import BaseModel
 
+from engine.sampling_params import SETTINGS
 from openai_api.request.field_support import FIELDS_BY_ENDPOINT, RequestField, Support
+from openai_api.request.field_tables import with_tables
 from openai_api.request.schemas import (
     ChatCompletionRequest,
+    ChatMessage,
     CompletionRequest,
     DetokenizeRequest,
-    Message,
     Prediction,
     StreamOptions,
     TextPart,
@@ -31,7 +35,7 @@ MODELS: dict[str, type[BaseModel]] = {
 }
 PARTS: dict[str, type[BaseModel]] = {
     "messages[].content[].": TextPart,
-    "messages[].": Message,
+    "messages[].": ChatMessage,
     "prediction.content[].": TextPart,
     "prediction.": Prediction,
     "stream_options.": StreamOptions,
@@ -103,3 +107,61 @@ def test_the_documentation_has_the_table(endpoint: str) -> None:
 
 def word(field: RequestField) -> str:
     return {Support.EXACT: "exact", Support.NO_EFFECT: "no effect", Support.REFUSED: "refused"}[field.support]
+
+
+def test_the_tables_of_the_documentation_are_written_by_a_program() -> None:
+    document = DOCS.read_text()
+    assert with_tables(document) == document
+    damaged = document.replace("| `top_k` | exact | an integer", "| `top_k` | exact | a word").replace(
+        "| `echo` |", "| x |"
+    )
+    assert damaged != document
+    assert with_tables(damaged) == document
+    with pytest.raises(ValueError, match="### Fields of `/tokenize`"):
+        with_tables(document.replace("### Fields of `/tokenize`", ""))
+
+
+@pytest.mark.parametrize("model", [ChatCompletionRequest, CompletionRequest])
+def test_a_setting_is_a_field_with_the_range_of_the_table(model: type[BaseModel]) -> None:
+    shared = set(SETTINGS) - {"max_tokens", "logprobs", "prompt_logprobs"}
+    assert shared <= set(model.model_fields)
+    for name in shared:
+        setting, field = SETTINGS[name], model.model_json_schema()["properties"][name]
+        number = next(each for each in field["anyOf"] if each["type"] != "null")
+        low = "exclusiveMinimum" if setting.open_low else "minimum"
+        kind = "integer" if setting.kind is int else "number"
+        assert number == {"type": kind, low: setting.low, "maximum": setting.high}
+        assert field["description"] == setting.does
+
+
+NEW_SETTING = """
+import types
+import engine.sampling_params as table
+new = table.Setting(kind=float, default=0.0, low=0.0, high=9.0, does="a test", from_checkpoint=True)
+table.SETTINGS = types.MappingProxyType({**table.SETTINGS, "top_n_sigma": new})
+from openai_api.errors import ApiError
+from openai_api.request.field_support import CHAT_FIELDS
+from openai_api.request.sampling_params import _settings
+from openai_api.request.schemas import ChatCompletionRequest
+from openai_api.request.validation import validate
+body = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+def settings(**fields):
+    return _settings(validate({**body, **fields}, ChatCompletionRequest, CHAT_FIELDS), {"top_n_sigma": 2})
+print(settings(), settings(top_n_sigma=1), settings(top_n_sigma=None))
+try:
+    settings(top_n_sigma=10)
+except ApiError as error:
+    print(error.message)
+print(next(field.note for field in CHAT_FIELDS if field.name == "top_n_sigma"))
+"""
+
+
+def test_a_new_setting_in_the_engine_is_a_new_field_here() -> None:
+    """Range, error, documentation and the way to the engine: no file of this package names a setting."""
+    run = [sys.executable, "-c", NEW_SETTING]
+    done = subprocess.run(run, cwd=DOCS.parents[1], check=True, timeout=60, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [
+        "{'top_n_sigma': 2.0} {'top_n_sigma': 1.0} {'top_n_sigma': 2.0}",
+        "Invalid value for 'top_n_sigma': expected a number from 0 to 9.",
+        "a number from 0 to 9, default 0 or the checkpoint's: a test",
+    ]

@@ -1,0 +1,103 @@
+"""The answer of ``/v1/chat/completions``, whole or as events.
+
+Owns OpenAI's shape of a chat answer: the role of each choice, its text, its end. Knows neither the
+request nor the engine. Runs on the event loop; a whole answer with many log probabilities is
+written in a worker thread.
+"""
+
+import json
+from collections.abc import Sequence
+
+from openai_api.answer.generation import Chunk, Job, Usage
+from openai_api.answer.logprobs import chat_logprobs
+from openai_api.answer.models import AssistantMessage, ChatChoice, ChatCompletion
+from openai_api.answer.writer import ChunkWriter, Head, finish_word, usage_answer
+from openai_api.engine_api import Tokenizer
+from openai_api.request.schemas import ChatCompletionRequest
+
+_ROLE = '{"role":"assistant","content":""}'
+
+
+class ChatWriter:
+    """A ``Writer``. Each choice of a stream begins with its role and ends with an empty delta."""
+
+    def __init__(self, body: ChatCompletionRequest, job: Job, head: Head, tokenizer: Tokenizer) -> None:
+        self._head = head
+        self._tokenizer = tokenizer
+        self._num_choices = job.num_choices
+        self._prompt_token_ids = job.prompts[0] if body.return_token_ids else None
+        self._chunk_writer = ChunkWriter(head.envelope("chat.completion.chunk"), body.stream_options)
+
+    def whole(self, chunks: Sequence[Chunk], usage: Usage) -> ChatCompletion:
+        """The body, with the prompt's token ids beside the choices if they are asked for."""
+        answer = ChatCompletion(
+            **self._head.envelope("chat.completion"),
+            choices=[self._choice(chunk) for chunk in chunks],
+            usage=usage_answer(usage),
+        )
+        if self._prompt_token_ids is not None:
+            answer.prompt_token_ids = list(self._prompt_token_ids)
+        return answer
+
+    def _choice(self, chunk: Chunk) -> ChatChoice:
+        choice = ChatChoice(
+            index=chunk.choice,
+            message=AssistantMessage(role="assistant", content=chunk.text, refusal=None),
+            logprobs=chat_logprobs(chunk, self._tokenizer),
+            finish_reason=finish_word(chunk.finish_reason),
+        )
+        if self._prompt_token_ids is not None:
+            choice.token_ids = list(chunk.token_ids)
+        return choice
+
+    def opening(self, usage: Usage) -> str:
+        """One event a choice with its role; the first has the prompt's token ids if they are asked
+        for.
+        """
+        prompt_ids = self._prompt_token_ids
+        extra = "" if prompt_ids is None else f',"prompt_token_ids":{list(prompt_ids)}'
+        others = (self._event(choice, _ROLE, usage) for choice in range(1, self._num_choices))
+        return self._event(0, _ROLE, usage, extra=extra) + "".join(others)
+
+    def events(self, chunks: Sequence[Chunk], usage: Usage) -> str:
+        """Text of server-sent events: the gain of a choice is one, its end another, whose delta is
+        empty, ``{}``.
+        """
+        return "".join([self._events(chunk, usage) for chunk in chunks])
+
+    def end(self, usage: Usage) -> str:
+        """The totals, if they are asked for, and ``[DONE]``."""
+        return self._chunk_writer.end(usage)
+
+    def _events(self, chunk: Chunk, usage: Usage) -> str:
+        shows_ids = self._prompt_token_ids is not None
+        events = ""
+        if chunk.finish_reason is None or chunk.text or chunk.logprobs or (shows_ids and chunk.token_ids):
+            logprobs = chat_logprobs(chunk, self._tokenizer)
+            events = self._event(
+                chunk.choice,
+                f'{{"content":{json.dumps(chunk.text)}}}',
+                usage,
+                logprobs="null" if logprobs is None else logprobs.model_dump_json(),
+                token_ids=f',"token_ids":{list(chunk.token_ids)}' if shows_ids else "",
+            )
+        if chunk.finish_reason is not None:
+            events += self._event(chunk.choice, "{}", usage, finish_reason=f'"{chunk.finish_reason}"')
+        return events
+
+    def _event(
+        self,
+        choice: int,
+        delta: str,
+        usage: Usage,
+        *,
+        logprobs: str = "null",
+        finish_reason: str = "null",
+        token_ids: str = "",
+        extra: str = "",
+    ) -> str:
+        """All strings are JSON; ``token_ids`` and ``extra`` are further members, of the choice and
+        of the chunk.
+        """
+        body = f'{{"index":{choice},"delta":{delta},"logprobs":{logprobs},"finish_reason":{finish_reason}{token_ids}}}'
+        return self._chunk_writer.event(body, usage, extra=extra)

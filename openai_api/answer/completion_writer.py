@@ -1,0 +1,93 @@
+"""The answer of ``/v1/completions``, whole or as events.
+
+Owns OpenAI's older shape: text beside log probabilities that count through a choice's text. Knows
+neither the request's fields nor the engine. Runs on the event loop; a whole answer with many log
+probabilities is written in a worker thread.
+"""
+
+import json
+from collections.abc import Sequence
+
+from openai_api.answer.generation import Chunk, Job, Usage
+from openai_api.answer.logprobs import LegacyLogprobsWriter
+from openai_api.answer.models import Completion, CompletionChoice
+from openai_api.answer.writer import ChunkWriter, Head, finish_word, usage_answer
+from openai_api.engine_api import Tokenizer
+from openai_api.request.schemas import CompletionRequest
+
+
+class CompletionWriter:
+    """A ``Writer``: one event for each gain of a choice, the last with its ``finish_reason``.
+
+    Mutable.
+    """
+
+    def __init__(self, body: CompletionRequest, job: Job, head: Head, tokenizer: Tokenizer) -> None:
+        self._head = head
+        self._job = job
+        self._returns_token_ids = bool(body.return_token_ids)
+        self._begun: set[int] = set()
+        self._chunk_writer = ChunkWriter(head.envelope("text_completion"), body.stream_options)
+        self._logprobs = [
+            LegacyLogprobsWriter(
+                tokenizer,
+                num_alternatives=body.logprobs or 0,
+                # Text has a <bos> in front, which is a token of the echo and no character of it.
+                skip_first=bool(body.echo) and isinstance(given, str),
+            )
+            for given in body.prompt
+            for _ in range(job.params.n)
+        ]
+
+    def whole(self, chunks: Sequence[Chunk], usage: Usage) -> Completion:
+        """The body: the choices of the first prompt, then those of the next."""
+        return Completion(
+            **self._head.envelope("text_completion"),
+            choices=[self._choice(chunk) for chunk in chunks],
+            usage=usage_answer(usage),
+        )
+
+    def _choice(self, chunk: Chunk) -> CompletionChoice:
+        choice = CompletionChoice(
+            index=chunk.choice,
+            text=chunk.text,
+            logprobs=self._logprobs[chunk.choice].write(chunk),
+            finish_reason=finish_word(chunk.finish_reason),
+        )
+        if self._returns_token_ids:
+            choice.token_ids = list(chunk.token_ids)
+            choice.prompt_token_ids = list(self._prompt_token_ids(chunk.choice))
+        return choice
+
+    def opening(self, usage: Usage) -> str:
+        """Nothing, ``""``: the first event is the first text."""
+        return ""
+
+    def events(self, chunks: Sequence[Chunk], usage: Usage) -> str:
+        """One event for each chunk."""
+        return "".join([self._event(chunk, usage) for chunk in chunks])
+
+    def end(self, usage: Usage) -> str:
+        """The totals, if they are asked for, and ``[DONE]``."""
+        return self._chunk_writer.end(usage)
+
+    def _event(self, chunk: Chunk, usage: Usage) -> str:
+        logprobs = self._logprobs[chunk.choice].write(chunk)
+        finish = "null" if chunk.finish_reason is None else f'"{chunk.finish_reason}"'
+        choice = (
+            f'{{"index":{chunk.choice},"text":{json.dumps(chunk.text)}'
+            f',"logprobs":{"null" if logprobs is None else logprobs.model_dump_json()},"finish_reason":{finish}'
+            f"{self._token_ids(chunk) if self._returns_token_ids else ''}}}"
+        )
+        return self._chunk_writer.event(choice, usage)
+
+    def _token_ids(self, chunk: Chunk) -> str:
+        """The prompt's with the first chunk of a choice, then the chunk's own."""
+        own = f',"token_ids":{list(chunk.token_ids)}'
+        if chunk.choice in self._begun:
+            return own
+        self._begun.add(chunk.choice)
+        return f'{own},"prompt_token_ids":{list(self._prompt_token_ids(chunk.choice))}'
+
+    def _prompt_token_ids(self, choice: int) -> Sequence[int]:
+        return self._job.prompts[choice // self._job.params.n]

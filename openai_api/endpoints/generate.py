@@ -1,0 +1,83 @@
+"""The one handler of every endpoint that generates text: from the HTTP request to the response.
+
+Owns the order of the steps and the request's deadline. Knows no field of a body and no shape of an
+answer: an ``Endpoint`` brings a renderer of the request and a writer of the answer, and a new API
+is another ``Endpoint``. Runs on the event loop.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from openai_api.answer.generation import Chunk, Generation, Job
+from openai_api.answer.logprobs import num_logprobs
+from openai_api.answer.models import json_response
+from openai_api.answer.server_sent_events import EventStream, request_deadline, unless_disconnected
+from openai_api.answer.writer import Head, Writer, new_head
+from openai_api.app_state import AppState, app_state_of
+from openai_api.engine_api import Tokenizer
+from openai_api.request.body import read_body
+from openai_api.request.field_support import RequestField
+from openai_api.request.prompts import run_sized
+from openai_api.request.schemas import GenerationRequest
+
+B = TypeVar("B", bound=GenerationRequest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint(Generic[B]):
+    """What tells one endpoint from another.
+
+    Attributes:
+        body: the model of the request body.
+        fields: every field of it, for the errors about those that it has not.
+        id_prefix: what the id of an answer begins with.
+        render: body and request id to what the engine is asked; raises ``ApiError`` 400 for what
+            cannot be.
+        writer: makes the writer of one answer.
+    """
+
+    body: type[B]
+    fields: tuple[RequestField, ...]
+    id_prefix: str
+    render: Callable[[B, str, AppState], Awaitable[Job]]
+    writer: Callable[[B, Job, Head, Tokenizer], Writer]
+
+
+async def answer(request: Request, endpoint: Endpoint[B]) -> Response:
+    """The response to ``request``, whole or as events.
+
+    Raises:
+        ApiError: the body or the model is not what this server takes.
+        EngineError: the engine refuses the request, or fails on one that is not streamed.
+        ClientDisconnect: the client went away before the response.
+    """
+    app_state = app_state_of(request)
+    app_state.check_admission()
+    body = await read_body(request, endpoint.body, fields=endpoint.fields, settings=app_state.settings)
+    app_state.check_model(body.model)
+    deadline_s = asyncio.get_running_loop().time() + app_state.settings.request_timeout_s
+    head = new_head(endpoint.id_prefix, app_state.engine.info)
+    job = await endpoint.render(body, head.id, app_state)
+    writer = endpoint.writer(body, job, head, app_state.engine.tokenizer)
+    generation = Generation(job, engine=app_state.engine, metrics=app_state.metrics)
+    if body.stream:
+        return EventStream(generation, writer, deadline_s=deadline_s, settings=app_state.settings)
+    chunks = await _fold(request, generation, deadline_s)
+    return await run_sized(
+        app_state, num_logprobs(chunks), lambda: json_response(writer.whole(chunks, generation.usage))
+    )
+
+
+async def _fold(request: Request, generation: Generation, deadline_s: float) -> Sequence[Chunk]:
+    """The whole answer at once; aborted when the client goes away."""
+
+    async def work() -> Sequence[Chunk]:
+        async with request_deadline(deadline_s):
+            return await generation.fold()
+
+    return await unless_disconnected(request.receive, work())

@@ -1,0 +1,48 @@
+"""The values of flags: sizes, counts and ports from the words of a command line.
+
+Owns their forms and the words of what is wrong with them. Knows no flag. Pure; called in the main thread,
+before the event loop runs.
+"""
+
+import argparse
+import re
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?b?", re.IGNORECASE)
+
+
+def parse_size(text: str) -> int:
+    """``1.5GiB`` in bytes.
+
+    Raises:
+        argparse.ArgumentTypeError: not a size, or 0.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 512MiB or 1.5GiB")
+    num_bytes = int(float(match[1]) * _UNITS[(match[2] or "").lower()])
+    if num_bytes <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
+    return num_bytes
+
+
+def parse_count(text: str) -> int:
+    """An integer from 1 that fits 32 bits.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not.
+    """
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 2**31):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 1 to {2**31 - 1}")
+    return int(text)
+
+
+def parse_port(text: str) -> int:
+    """A TCP port; 0 stands for any.
+
+    Raises:
+        argparse.ArgumentTypeError: not an integer from 0 to 65535.
+    """
+    if not (text.isascii() and text.isdecimal() and int(text) < 2**16):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
+    return int(text)
