@@ -52,9 +52,8 @@ GEMMA3_INLINE Floats exp_lanes(Floats x) {
     p = p * f + 1.6666665459e-1f;
     p = p * f + 5.0000001201e-1f;
     p = p * f * f + f + 1.0f;
-    const Ints exponent = (reinterpret_cast<Ints>(shifted) - reinterpret_cast<Ints>(magic)) << 23;
-    const Floats value = reinterpret_cast<Floats>(reinterpret_cast<Ints>(p) + exponent);
-    return x < -87.0f ? Floats{} : value;
+    const Words exponent = (reinterpret_cast<Words>(shifted) - reinterpret_cast<Words>(magic)) << 23;
+    return x < -87.0f ? Floats{} : as_floats(reinterpret_cast<Words>(p) + exponent);
 }
 
 GEMMA3_INLINE float inverse_rms(const float* x, float eps, int size) {
@@ -65,12 +64,12 @@ GEMMA3_INLINE float inverse_rms(const float* x, float eps, int size) {
 
 template <int kStride>
 GEMMA3_INLINE Floats butterfly(Floats v) {
-    const Ints partner = {0 ^ kStride, 1 ^ kStride, 2 ^ kStride,  3 ^ kStride,  4 ^ kStride,  5 ^ kStride,
-                          6 ^ kStride, 7 ^ kStride, 8 ^ kStride,  9 ^ kStride,  10 ^ kStride, 11 ^ kStride,
-                          12 ^ kStride, 13 ^ kStride, 14 ^ kStride, 15 ^ kStride};
+    const Floats partner = __builtin_shufflevector(
+        v, v, 0 ^ kStride, 1 ^ kStride, 2 ^ kStride, 3 ^ kStride, 4 ^ kStride, 5 ^ kStride, 6 ^ kStride, 7 ^ kStride,
+        8 ^ kStride, 9 ^ kStride, 10 ^ kStride, 11 ^ kStride, 12 ^ kStride, 13 ^ kStride, 14 ^ kStride, 15 ^ kStride);
     Floats sign;
     for (int i = 0; i < 16; ++i) sign[i] = (i & kStride) ? -1.0f : 1.0f;
-    return __builtin_shuffle(v, partner) + v * sign;
+    return partner + v * sign;
 }
 
 // Without the factor 1 / sqrt(rotation).
