@@ -2,7 +2,8 @@
 //
 // Two rules make a row's result independent of what else is in the batch, bit for bit:
 //   * products of weights and activations are sums of integers, exact in any order;
-//   * every floating-point operation of a row is done by the same code in the same order, however many rows there are.
+//   * every floating-point operation of a row is done in the same order, however many rows there are. Which products and
+//     sums are rounded once is written in the source (`madd`): all files are compiled with -ffp-contract=off.
 #pragma once
 
 #include <cstdint>

@@ -4,12 +4,14 @@
 
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "kernels.h"
 
 namespace gemma3 {
 namespace {
 
+#include "lanes.inl"
 #include "rows.inl"
 #include "unpack.inl"
 #include "vnni.inl"

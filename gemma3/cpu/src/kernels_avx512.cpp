@@ -3,12 +3,14 @@
 
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "kernels.h"
 
 namespace gemma3 {
 namespace {
 
+#include "lanes.inl"
 #include "rows.inl"
 #include "attend.inl"
 #include "unpack.inl"

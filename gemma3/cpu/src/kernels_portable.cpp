@@ -1,12 +1,14 @@
 // Plain C++: every processor, and the twin that the other kernels are tested against.
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "kernels.h"
 
 namespace gemma3 {
 namespace {
 
+#include "lanes.inl"
 #include "rows.inl"
 #include "attend.inl"
 #include "unpack.inl"

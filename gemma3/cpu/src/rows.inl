@@ -1,75 +1,9 @@
-// The floating-point work on one row, included by each instruction set's file into its own namespace: vectors of 16 floats,
-// which the compiler maps to whatever registers that file may use. Sums are taken in 16 lanes, then folded in halves.
-
-typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t Ints __attribute__((vector_size(64), aligned(4), may_alias));
-typedef uint32_t Words __attribute__((vector_size(64), aligned(2), may_alias));
-
-typedef int8_t Bytes __attribute__((vector_size(16)));
-
-#define GEMMA3_INLINE inline __attribute__((always_inline))
-
-GEMMA3_INLINE Floats load(const float* p) { return *reinterpret_cast<const Floats*>(p); }
-GEMMA3_INLINE void store(float* p, Floats v) { *reinterpret_cast<Floats*>(p) = v; }
-GEMMA3_INLINE Floats splat(float x) { return Floats{} + x; }
-GEMMA3_INLINE Floats as_floats(Words w) { return reinterpret_cast<Floats>(w); }
-GEMMA3_INLINE Floats larger(Floats a, Floats b) { return a > b ? a : b; }
-GEMMA3_INLINE Floats smaller(Floats a, Floats b) { return a < b ? a : b; }
-
-GEMMA3_INLINE float sum_lanes(Floats v) {
-    float x[16];
-    store(x, v);
-    for (int half = 8; half > 0; half /= 2)
-        for (int i = 0; i < half; ++i) x[i] += x[i + half];
-    return x[0];
-}
-
-GEMMA3_INLINE int32_t sum_lanes(Ints v) {
-    int32_t sum = 0;
-    for (int i = 0; i < 16; ++i) sum += v[i];
-    return sum;
-}
-
-GEMMA3_INLINE float max_lanes(Floats v) {
-    float x[16];
-    store(x, v);
-    for (int half = 8; half > 0; half /= 2)
-        for (int i = 0; i < half; ++i) x[i] = x[i] > x[i + half] ? x[i] : x[i + half];
-    return x[0];
-}
-
-// e^x within 2 ulp for -87 < x < 88; 0 below, the largest of the range above. Cephes' expf polynomial.
-GEMMA3_INLINE Floats exp_lanes(Floats x) {
-    const Floats bounded = larger(smaller(x, splat(88.0f)), splat(-87.0f));
-    const Floats magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-    const Floats shifted = bounded * 1.44269504088896341f + magic;
-    const Floats n = shifted - magic;
-    const Floats f = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;
-    Floats p = splat(1.9875691500e-4f);
-    p = p * f + 1.3981999507e-3f;
-    p = p * f + 8.3334519073e-3f;
-    p = p * f + 4.1665795894e-2f;
-    p = p * f + 1.6666665459e-1f;
-    p = p * f + 5.0000001201e-1f;
-    p = p * f * f + f + 1.0f;
-    const Words exponent = (reinterpret_cast<Words>(shifted) - reinterpret_cast<Words>(magic)) << 23;
-    return x < -87.0f ? Floats{} : as_floats(reinterpret_cast<Words>(p) + exponent);
-}
+// The floating-point work on one row; after lanes.inl. Sums are taken in 16 lanes, then folded in halves.
 
 GEMMA3_INLINE float inverse_rms(const float* x, float eps, int size) {
     Floats squares{};
-    for (int i = 0; i < size; i += 16) squares += load(x + i) * load(x + i);
+    for (int i = 0; i < size; i += 16) squares = madd(load(x + i), load(x + i), squares);
     return 1.0f / std::sqrt(sum_lanes(squares) / static_cast<float>(size) + eps);
-}
-
-template <int kStride>
-GEMMA3_INLINE Floats butterfly(Floats v) {
-    const Floats partner = __builtin_shufflevector(
-        v, v, 0 ^ kStride, 1 ^ kStride, 2 ^ kStride, 3 ^ kStride, 4 ^ kStride, 5 ^ kStride, 6 ^ kStride, 7 ^ kStride,
-        8 ^ kStride, 9 ^ kStride, 10 ^ kStride, 11 ^ kStride, 12 ^ kStride, 13 ^ kStride, 14 ^ kStride, 15 ^ kStride);
-    Floats sign;
-    for (int i = 0; i < 16; ++i) sign[i] = (i & kStride) ? -1.0f : 1.0f;
-    return partner + v * sign;
 }
 
 // Without the factor 1 / sqrt(rotation).
@@ -104,8 +38,8 @@ void quantize(float* x, int size, int rotation, const Activations& out, int row)
     transform(x, size, rotation);
     Floats peaks{}, spoiled{};
     for (int i = 0; i < size; i += 16) {
-        peaks = larger(peaks, larger(load(x + i), -load(x + i)));
-        spoiled += load(x + i) * 0.0f;  // NaN if any value is NaN or infinite: it must show in the result
+        peaks = larger(peaks, larger(load(x + i), Floats(-0.0f) - load(x + i)));
+        spoiled = spoiled + load(x + i) * 0.0f;  // NaN if any value is NaN or infinite: it must show in the result
     }
     const float peak = max_lanes(peaks) + sum_lanes(spoiled);
     const float inverse = peak > 0 ? 127.0f / peak : 0.0f;
@@ -117,14 +51,13 @@ void quantize(float* x, int size, int rotation, const Activations& out, int row)
         Ints group{};
         for (int i = start; i < start + kGroup; i += 16) {
             // Adding 1.5 * 2^23 rounds to an integer, which then stands in the low bits.
-            const Floats shifted = (i < size ? load(x + i) : Floats{}) * inverse + 12582912.0f;
-            const Ints rounded = reinterpret_cast<Ints>(shifted) - 0x4b400000;
-            const Bytes narrow = __builtin_convertvector(rounded, Bytes);
-            memcpy(values + i, &narrow, sizeof(narrow));
-            group += rounded;
+            const Floats shifted = madd(i < size ? load(x + i) : Floats{}, inverse, 12582912.0f);
+            const Ints rounded = bits_as<Ints>(shifted) - 0x4b400000;
+            store_bytes(values + i, rounded);
+            group = group + rounded;
         }
         group_sums[start / kGroup] = sum_lanes(group);
-        total += group;
+        total = total + group;
     }
     out.sums[row] = sum_lanes(total);
 }
@@ -137,14 +70,14 @@ void norm(const float* x, const float* weight, float eps, int size, float* out) 
 void add_norm(float* residual, const float* x, const float* weight, float eps, int size) {
     const float factor = inverse_rms(x, eps, size);
     for (int i = 0; i < size; i += 16)
-        store(residual + i, load(residual + i) + load(x + i) * factor * (load(weight + i) + 1.0f));
+        store(residual + i, madd(load(x + i) * factor, load(weight + i) + 1.0f, load(residual + i)));
 }
 
 // gelu_tanh(x) = x / (1 + exp(-2 u)), u = sqrt(2 / pi) (x + 0.044715 x^3)
 void gelu_gate(const float* gate_up, float* out, int size) {
     for (int i = 0; i < size; i += 16) {
         const Floats gate = load(gate_up + 2 * i), up = load(gate_up + 2 * i + 16);
-        const Floats u = (gate + gate * gate * gate * 0.044715f) * 0.7978845608028654f;
+        const Floats u = madd(gate * gate * gate, 0.044715f, gate) * 0.7978845608028654f;
         store(out + i, gate / (exp_lanes(u * -2.0f) + 1.0f) * up);
     }
 }
@@ -154,19 +87,19 @@ void norm_rope(const float* head, const float* weight, float eps, const float* c
                float scale, uint16_t* out) {
     const int half = size / 2;
     float squares[16] = {};
-    for (int i = 0; i < size; ++i) squares[i & 15] += head[i] * head[i];
+    for (int i = 0; i < size; ++i) squares[i & 15] = madd(head[i], head[i], squares[i & 15]);
     const float factor = 1.0f / std::sqrt(sum_lanes(load(squares)) / static_cast<float>(size) + eps);
     for (int i = 0; i < half; ++i) {
         const float low = head[i] * factor * (1.0f + weight[i]);
         const float high = head[i + half] * factor * (1.0f + weight[i + half]);
-        out[i] = bfloat16_of((low * cos[i] - high * sin[i]) * scale);
-        out[i + half] = bfloat16_of((high * cos[i] + low * sin[i]) * scale);
+        out[i] = bfloat16_of(madd(low, cos[i], -(high * sin[i])) * scale);
+        out[i + half] = bfloat16_of(madd(high, cos[i], low * sin[i]) * scale);
     }
 }
 
 void bound_logits(const int32_t* sums, const float* scales, int num_panels, float activation_scale, float rest, float* upper) {
     for (int panel = 0; panel < num_panels; ++panel) {
-        const Floats bound = __builtin_convertvector(*reinterpret_cast<const Ints*>(sums + 16 * panel), Floats) * 16.0f + rest;
+        const Floats bound = to_floats(load_as<Ints>(sums + 16 * panel)) * 16.0f + rest;
         upper[panel] = max_lanes(bound * load(scales + 16 * panel)) * activation_scale;
     }
 }
@@ -174,14 +107,14 @@ void bound_logits(const int32_t* sums, const float* scales, int num_panels, floa
 // Scores of a chunk to exp(score - peak), in place; 0 for keys out of range.
 GEMMA3_INLINE void soften(float* scores, const KeyRange& range, const QueryRows& rows, int row) {
     for (int i = 0; i < kKeyChunk; ++i) scores[i] = i >= range.first && i < range.last ? scores[i] : -INFINITY;
-    Floats peaks = splat(-INFINITY);
+    Floats peaks = -INFINITY;
     for (int i = 0; i < kKeyChunk; i += 16) peaks = larger(peaks, load(scores + i));
     const float peak = max_lanes(peaks);
     const float shift = peak == -INFINITY ? 0.0f : peak;
     Floats total{};
     for (int i = 0; i < kKeyChunk; i += 16) {
         const Floats p = exp_lanes(load(scores + i) - shift);
-        total += p;
+        total = total + p;
         store(scores + i, p);
     }
     rows.peaks[row] = peak;
@@ -191,8 +124,8 @@ GEMMA3_INLINE void soften(float* scores, const KeyRange& range, const QueryRows&
 void merge(float* out, float& peak, float& total, const float* more, float more_peak, float more_total, int head_dim) {
     if (more_peak == -INFINITY) return;
     const float highest = peak > more_peak ? peak : more_peak;
-    const Floats old_factor = exp_lanes(splat(peak - highest)), new_factor = exp_lanes(splat(more_peak - highest));
-    for (int i = 0; i < head_dim; i += 16) store(out + i, load(out + i) * old_factor + load(more + i) * new_factor);
-    total = total * old_factor[0] + more_total * new_factor[0];
+    const Floats old_factor = exp_lanes(peak - highest), new_factor = exp_lanes(more_peak - highest);
+    for (int i = 0; i < head_dim; i += 16) store(out + i, madd(load(out + i), old_factor, load(more + i) * new_factor));
+    total = madd(total, old_factor.parts[0][0], more_total * new_factor.parts[0][0]);
     peak = highest;
 }

@@ -1,7 +1,7 @@
 // The vocabulary is never sorted: it is read in blocks, whose maxima and sums tell where to look closer, and top_k,
 // top_p and min_p gather the few logits that are still in the running into a shorter row.
 //
-// Compile for instruction sets without FMA, or with -ffp-contract=off: a * b + c must be rounded alike everywhere.
+// Compiled with -ffp-contract=off: a * b + c is rounded alike everywhere.
 #include "sampling.h"
 
 #include <algorithm>
