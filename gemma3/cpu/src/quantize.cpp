@@ -101,7 +101,7 @@ PackedRows quantize_int8(const Kernels& kernels, const float* rows, int num_rows
     RotatedRows rotated(kernels, rows, num_inputs);
     for (int row = 0; row < num_rows; ++row) {
         const float* x = rotated[row];
-        const float peak = largest(x, num_inputs), inverse = peak > 0 ? 127.0f / peak : 0.0f;
+        const float peak = largest(x, num_inputs), inverse = peak > kNothing ? 127.0f / peak : 0.0f;
         packed.scales[size_t(row)] = peak / 127.0f;
         for (int i = 0; i < num_inputs; ++i)
             packed.panels[size_t(byte_offset(row, i, padded))] = static_cast<uint8_t>(static_cast<int>(rounded(x[i] * inverse)) + 128);
@@ -126,7 +126,7 @@ PackedRows quantize_int4(const Kernels& kernels, const float* rows, int num_rows
     for (int row = 0; row < num_rows; ++row) {
         const float* x = rotated[row];
         const float peak = largest(x, num_inputs), scale = peak / (kHighest4 * kMaxMultiplier);
-        const float inverse = peak > 0 ? 1.0f / scale : 0.0f;
+        const float inverse = peak > kNothing ? 1.0f / scale : 0.0f;
         packed.scales[size_t(row)] = scale;
         for (int g = 0; g < groups; ++g) {
             const int multiplier = best_multiplier(x + g * kGroup, inverse);
