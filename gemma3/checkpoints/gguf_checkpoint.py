@@ -195,20 +195,20 @@ def _config(file: GGUFFile) -> Gemma3TextConfig:
     if embedding is None:
         raise CheckpointError("token_embd.weight is missing.")
     num_layers = file.get_int("gemma3.block_count", minimum=1, maximum=256)
-    head_dim = file.get_int("gemma3.torch_model.attention.key_length", minimum=2, maximum=1_024)
+    head_dim = file.get_int("gemma3.attention.key_length", minimum=2, maximum=1_024)
     return Gemma3TextConfig(
         vocab_size=embedding.shape[0],
         hidden_size=file.get_int("gemma3.embedding_length", minimum=1, maximum=32_768),
         intermediate_size=file.get_int("gemma3.feed_forward_length", minimum=1, maximum=131_072),
         num_hidden_layers=num_layers,
-        num_attention_heads=file.get_int("gemma3.torch_model.attention.head_count", minimum=1, maximum=256),
-        num_key_value_heads=file.get_int("gemma3.torch_model.attention.head_count_kv", minimum=1, maximum=256),
+        num_attention_heads=file.get_int("gemma3.attention.head_count", minimum=1, maximum=256),
+        num_key_value_heads=file.get_int("gemma3.attention.head_count_kv", minimum=1, maximum=256),
         head_dim=head_dim,
-        rms_norm_eps=file.get_float("gemma3.torch_model.attention.layer_norm_rms_epsilon"),
+        rms_norm_eps=file.get_float("gemma3.attention.layer_norm_rms_epsilon"),
         # llama.cpp scales Gemma 3's queries by 1 / sqrt(head size) in every size but 27B (llama-model.cpp).
         query_pre_attn_scalar=float(head_dim),
         context_length=file.get_int("gemma3.context_length", minimum=1, maximum=1_048_576),
-        sliding_window=file.get_int("gemma3.torch_model.attention.sliding_window", minimum=1, maximum=1_048_576),
+        sliding_window=file.get_int("gemma3.attention.sliding_window", minimum=1, maximum=1_048_576),
         rope_theta=file.get_float("gemma3.rope.freq_base"),
         layer_types=layer_types_from_pattern(num_layers, 6),
     )

@@ -5,9 +5,13 @@ describes them. Every function and ``Model.step`` release the GIL while they com
 """
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
+
+kernels: ModuleType
+"""The floating-point kernels one by one, for tests: ``src/kernel_binding.cpp``."""
 
 def supported_isas() -> list[str]:
     """What runs on this processor, the best last: of "portable", "avx2", "avx512", "amx"."""

@@ -15,6 +15,9 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace gemma3 {
+
+void bind_kernels(nb::module_& parent);  // kernel_binding.cpp
+
 namespace {
 
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
@@ -192,6 +195,7 @@ NB_MODULE(_native, m) {
     m.def("quantize_embedding", &quantize_embedding_rows, "rows"_a);
     bind_requests(m);
     bind_model(m);
+    bind_kernels(m);
     m.def("multiply", &multiply_rows, "isa"_a, "kind"_a, "panels"_a, "multipliers"_a, "scales"_a, "values"_a);
     m.def("sample", [](nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu> logits, const RowRequest& row) {
         row.validate(int(logits.shape(0)));

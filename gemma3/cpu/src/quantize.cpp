@@ -90,7 +90,7 @@ PackedRows quantize_int8(const Kernels& kernels, const float* rows, int num_rows
     packed.panels.assign(size_t(padded_rows) * size_t(padded), kByteOffset);
     packed.scales.assign(size_t(padded_rows), 0.0f);
     for_each_rotated(kernels, rows, num_rows, num_inputs, [&](int row, const float* x, float peak) {
-        const float inverse = peak > 0 ? 127.0f / peak : 0.0f;
+        const float inverse = peak > kNothing ? 127.0f / peak : 0.0f;
         packed.scales[size_t(row)] = peak / 127.0f;
         for (int i = 0; i < num_inputs; ++i)
             packed.panels[offset_of(row, i, padded)] = uint8_t(int(rounded(x[i] * inverse)) + kByteOffset);
@@ -112,7 +112,7 @@ PackedRows quantize_int4(const Kernels& kernels, const float* rows, int num_rows
     packed.multipliers.assign(size_t(padded_rows) * size_t(groups), 1);
     packed.scales.assign(size_t(padded_rows), 0.0f);
     for_each_rotated(kernels, rows, num_rows, num_inputs, [&](int row, const float* x, float peak) {
-        const float scale = peak / (kHighest4 * kMaxMultiplier), inverse = peak > 0 ? 1.0f / scale : 0.0f;
+        const float scale = peak / (kHighest4 * kMaxMultiplier), inverse = peak > kNothing ? 1.0f / scale : 0.0f;
         packed.scales[size_t(row)] = scale;
         for (int group = 0; group < groups; ++group) {
             const int multiplier = best_multiplier(x + group * kGroup, inverse);

@@ -16,6 +16,7 @@ namespace gemma3 {
 constexpr int kBlockSize = 16;  // tokens in a block of the KV cache
 constexpr int kKeyChunk = 128;  // keys whose softmax is taken at a time, counted from position 0
 constexpr int kMaxRows = 32;    // query rows (token x head) that attend together
+constexpr float kNothing = 1e-35f;  // a row whose largest value is not above it is quantised to zeros: 127 / peak is finite above
 
 enum class Format { kInt8, kInt4, kNibbles };  // see docs/architecture.md for the layouts
 

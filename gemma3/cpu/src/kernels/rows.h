@@ -52,7 +52,7 @@ void quantize(float* x, int size, int rotation, const Activations& out, int row)
         spoiled = spoiled + load(x + i) * 0.0f;  // NaN if any value is NaN or infinite: it must show in the result
     }
     const float peak = max_lanes(peaks) + sum_lanes(spoiled);
-    const float inverse = peak > 0 ? 127.0f / peak : 0.0f;
+    const float inverse = peak > kNothing ? 127.0f / peak : 0.0f;
     out.scales[row] = peak / (127.0f * __builtin_sqrtf(static_cast<float>(rotation)));
     int8_t* values = out.values + int64_t{row} * out.num_inputs;
     int32_t* group_sums = out.group_sums + int64_t{row} * (out.num_inputs / kGroup);
