@@ -44,7 +44,7 @@ void rotate(float* x, int size, int rotation) {
     for (int i = 0; i < size; ++i) x[i] *= factor;
 }
 
-void quantize(float* x, int size, int rotation, const Activations& out, int row) {
+void quantize(float* x, int size, int rotation, Activations& out, int row) {
     transform(x, size, rotation);
     Floats peaks{}, spoiled{};
     for (int i = 0; i < size; i += 16) {
