@@ -6,7 +6,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include "isa.h"
+#include "kernels/isa.h"
 #include "model.h"
 #include "quantize.h"
 #include "sampling.h"

@@ -7,7 +7,7 @@
 #include <memory>
 #include <new>
 
-#include "kernels.h"
+#include "kernels/kernels.h"
 
 namespace gemma3 {
 

@@ -8,7 +8,7 @@
 
 #include <stdexcept>
 
-#include "isa.h"
+#include "kernels/isa.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;

@@ -343,15 +343,12 @@ void Model::forward(int thread) {
 void Model::embed(int row) {
     const int token_id = (*token_ids_)[size_t(row)];
     const int64_t panel = int64_t{token_id / kPanel} * embedding_.high.panel_bytes();
+    const uint8_t *high = embedding_.high.panels + panel, *low = embedding_.low.panels + panel;
+    const int output = token_id % kPanel;
     float* x = residual_.data() + int64_t{row} * hidden_;
     const float scale = embedding_.scales[token_id];
-    for (int i = 0; i < config_.hidden_size; ++i) {
-        const int line = i / 4;
-        const int64_t at = panel + line / 2 * 64 + token_id % kPanel * 4 + i % 4;
-        const int shift = line % 2 * 4;
-        const int byte = (embedding_.high.panels[at] >> shift & 15) * 16 + (embedding_.low.panels[at] >> shift & 15);
-        x[i] = scale * static_cast<float>(byte - 128);
-    }
+    for (int i = 0; i < config_.hidden_size; ++i)
+        x[i] = scale * static_cast<float>(16 * nibble_at(high, output, i) + nibble_at(low, output, i) - kByteOffset);
     kernels_.rotate(x, config_.hidden_size, hidden_rotation_);
     for (int i = 0; i < config_.hidden_size; ++i) x[i] *= embedding_factors_[i];
 }

@@ -9,7 +9,7 @@
 #include "attention.h"
 #include "buffers.h"
 #include "head.h"
-#include "isa.h"
+#include "kernels/isa.h"
 #include "kv_cache.h"
 #include "thread_team.h"
 

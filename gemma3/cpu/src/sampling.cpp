@@ -14,6 +14,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "kernels/numbers.h"
+
 namespace gemma3 {
 namespace {
 
@@ -44,7 +46,6 @@ inline float float_of(uint32_t bits) {
 
 // 2^x for x <= 0, within 1.3 ulp; 0 for NaN and below -126, where floats are no longer normal.
 inline float exp2_of_negative(float x) {
-    constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23: adding it leaves an integer in the low bits
     const float shifted = x + kRounder;
     const float r = x - (shifted - kRounder);  // exact, from -1/2 to 1/2
     float p = 1.5353362e-4f;                   // 1 + r p(r) is 2^r within 2^-25: a minimax fit

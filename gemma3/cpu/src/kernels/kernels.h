@@ -7,25 +7,16 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
+
+#include "numbers.h"
+#include "panels.h"
 
 namespace gemma3 {
 
-constexpr int kPanel = 16;      // outputs that share a panel of packed weights
-constexpr int kGroup = 64;      // inputs that share a 4-bit multiplier; inputs are padded to a multiple of it
 constexpr int kBlockSize = 16;  // tokens in a block of the KV cache
 constexpr int kKeyChunk = 128;  // keys whose softmax is taken at a time, counted from position 0
 constexpr int kMaxRows = 32;    // query rows (token x head) that attend together
 constexpr float kNothing = 1e-35f;  // a row whose largest value is not above it is quantised to zeros: 127 / peak is finite above
-
-inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
-
-// Rounded to nearest, ties to even.
-inline uint16_t bfloat16_of(float x) {
-    uint32_t bits;
-    std::memcpy(&bits, &x, sizeof(bits));
-    return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
 
 enum class Format { kInt8, kInt4, kNibbles };  // see docs/architecture.md for the layouts
 

@@ -1,4 +1,14 @@
-// Attention in float32 over bfloat16 keys and values, for instruction sets without bfloat16 products; after rows.inl.
+// Attention in float32 over bfloat16 keys and values, for instruction sets without bfloat16 products.
+#pragma once
+
+#include <cstring>
+
+#include "kernels.h"
+#include "lanes.h"
+#include "rows.h"
+
+namespace gemma3::GEMMA3_ISA {
+namespace {
 
 // Even and odd bfloat16 of 16 pairs.
 GEMMA3_INLINE Floats even(Words w) { return bits_as<Floats>(w << 16); }
@@ -28,7 +38,7 @@ void attend_rows(const QueryRows& rows, const KeyBlocks& blocks, const KeyRange*
         }
         for (int r = 0; r < kRows; ++r) store(scores[r] + b * kBlockSize, sums[r]);
     }
-    for (int r = 0; r < kRows; ++r) soften(scores[r], ranges[row + r], rows, row + r);
+    for (int r = 0; r < kRows; ++r) softmax_numerators(scores[r], ranges[row + r], rows, row + r);
     for (int d = 0; d < dim; d += 16) {
         Floats sums[kRows] = {};
         for (int b = 0; b < blocks.num_blocks; ++b)
@@ -49,3 +59,6 @@ void attend(const QueryRows& rows, const KeyBlocks& blocks, const KeyRange* rang
     for (; row + 4 <= rows.num_rows; row += 4) attend_rows<4>(rows, blocks, ranges, row);
     for (; row < rows.num_rows; ++row) attend_rows<1>(rows, blocks, ranges, row);
 }
+
+}  // namespace
+}  // namespace gemma3::GEMMA3_ISA

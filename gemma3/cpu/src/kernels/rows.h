@@ -1,9 +1,19 @@
-// The floating-point work on one row; after lanes.inl. Sums are taken in 16 lanes, then folded in halves.
+// The floating-point work on one row. Sums are taken in 16 lanes, then folded in halves.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+
+#include "kernels.h"
+#include "lanes.h"
+
+namespace gemma3::GEMMA3_ISA {
+namespace {
 
 GEMMA3_INLINE float inverse_rms(const float* x, float eps, int size) {
     Floats squares{};
     for (int i = 0; i < size; i += 16) squares = madd(load(x + i), load(x + i), squares);
-    return 1.0f / std::sqrt(sum_lanes(squares) / static_cast<float>(size) + eps);
+    return 1.0f / __builtin_sqrtf(sum_lanes(squares) / static_cast<float>(size) + eps);
 }
 
 // Without the factor 1 / sqrt(rotation).
@@ -30,7 +40,7 @@ void transform(float* x, int size, int rotation) {
 
 void rotate(float* x, int size, int rotation) {
     transform(x, size, rotation);
-    const float factor = 1.0f / std::sqrt(static_cast<float>(rotation));
+    const float factor = 1.0f / __builtin_sqrtf(static_cast<float>(rotation));
     for (int i = 0; i < size; ++i) x[i] *= factor;
 }
 
@@ -43,16 +53,15 @@ void quantize(float* x, int size, int rotation, const Activations& out, int row)
     }
     const float peak = max_lanes(peaks) + sum_lanes(spoiled);
     const float inverse = peak > kNothing ? 127.0f / peak : 0.0f;
-    out.scales[row] = peak / (127.0f * std::sqrt(static_cast<float>(rotation)));
+    out.scales[row] = peak / (127.0f * __builtin_sqrtf(static_cast<float>(rotation)));
     int8_t* values = out.values + int64_t{row} * out.num_inputs;
     int32_t* group_sums = out.group_sums + int64_t{row} * (out.num_inputs / kGroup);
     Ints total{};
     for (int start = 0; start < out.num_inputs; start += kGroup) {
         Ints group{};
         for (int i = start; i < start + kGroup; i += 16) {
-            // Adding 1.5 * 2^23 rounds to an integer, which then stands in the low bits.
-            const Floats shifted = madd(i < size ? load(x + i) : Floats{}, inverse, 12582912.0f);
-            const Ints rounded = bits_as<Ints>(shifted) - 0x4b400000;
+            const Floats shifted = madd(i < size ? load(x + i) : Floats{}, inverse, kRounder);
+            const Ints rounded = bits_as<Ints>(shifted) - kRounderBits;
             store_bytes(values + i, rounded);
             group = group + rounded;
         }
@@ -88,7 +97,7 @@ void norm_rope(const float* head, const float* weight, float eps, const float* c
     const int half = size / 2;
     float squares[16] = {};
     for (int i = 0; i < size; ++i) squares[i & 15] = madd(head[i], head[i], squares[i & 15]);
-    const float factor = 1.0f / std::sqrt(sum_lanes(load(squares)) / static_cast<float>(size) + eps);
+    const float factor = 1.0f / __builtin_sqrtf(sum_lanes(load(squares)) / static_cast<float>(size) + eps);
     for (int i = 0; i < half; ++i) {
         const float low = head[i] * factor * (1.0f + weight[i]);
         const float high = head[i + half] * factor * (1.0f + weight[i + half]);
@@ -105,7 +114,7 @@ void bound_logits(const int32_t* sums, const float* scales, int num_panels, floa
 }
 
 // Scores of a chunk to exp(score - peak), in place; 0 for keys out of range.
-GEMMA3_INLINE void soften(float* scores, const KeyRange& range, const QueryRows& rows, int row) {
+GEMMA3_INLINE void softmax_numerators(float* scores, const KeyRange& range, const QueryRows& rows, int row) {
     for (int i = 0; i < kKeyChunk; ++i) scores[i] = i >= range.first && i < range.last ? scores[i] : -INFINITY;
     Floats peaks = -INFINITY;
     for (int i = 0; i < kKeyChunk; i += 16) peaks = larger(peaks, load(scores + i));
@@ -129,3 +138,6 @@ void merge(float* out, float& peak, float& total, const float* more, float more_
     total = madd(total, old_factor.parts[0][0], more_total * new_factor.parts[0][0]);
     peak = highest;
 }
+
+}  // namespace
+}  // namespace gemma3::GEMMA3_ISA

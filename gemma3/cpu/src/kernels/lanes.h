@@ -1,7 +1,14 @@
 // Vectors of 16 lanes, in parts as wide as the instruction set's registers: GCC keeps wider ones in memory.
-// Included by each instruction set's file into its own namespace.
+#pragma once
 
-#define GEMMA3_INLINE inline __attribute__((always_inline))
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#include "target.h"
+
+namespace gemma3::GEMMA3_ISA {
+namespace {
 
 #if defined(__AVX512F__)
 constexpr int kWidth = 16;
@@ -165,9 +172,8 @@ GEMMA3_INLINE int32_t sum_lanes(Ints v) {
 // e^x within 2 ulp for -87 < x < 88; 0 below, the largest of the range above. Cephes' expf polynomial.
 GEMMA3_INLINE Floats exp_lanes(Floats x) {
     const Floats bounded = larger(smaller(x, 88.0f), -87.0f);
-    const Floats magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-    const Floats shifted = madd(bounded, 1.44269504088896341f, magic);
-    const Floats n = shifted - magic;
+    const Floats shifted = madd(bounded, 1.44269504088896341f, kRounder);
+    const Floats n = shifted - kRounder;
     const Floats f = madd(n, 2.12194440e-4f, madd(n, -0.693359375f, bounded));
     Floats p = 1.9875691500e-4f;
     p = madd(p, f, 1.3981999507e-3f);
@@ -176,6 +182,9 @@ GEMMA3_INLINE Floats exp_lanes(Floats x) {
     p = madd(p, f, 1.6666665459e-1f);
     p = madd(p, f, 5.0000001201e-1f);
     p = madd(p * f, f, f) + 1.0f;
-    const Words exponent = (bits_as<Words>(shifted) - bits_as<Words>(magic)) << 23;
+    const Words exponent = (bits_as<Words>(shifted) - kRounderBits) << 23;
     return zero_below(x, -87.0f, bits_as<Floats>(bits_as<Words>(p) + exponent));
 }
+
+}  // namespace
+}  // namespace gemma3::GEMMA3_ISA
