@@ -163,6 +163,7 @@ def test_merge(isa: str, gap: float) -> None:
             old, new = rng.standard_normal((2, size)).astype(np.float32) * 100
             low = np.float32(peak - gap * (1 + jitter * (gap < 80)))
             check_merge(isa, (old, float(low), 3.25), (new, peak, 90.0))
+            check_merge(isa, (old, float(low), 3.25), (0 * new, peak, 0.0))  # shows how exact the lower part is
             if np.isfinite(gap):
                 check_merge(isa, (new, peak, 90.0), (old, float(low), 3.25))
 
@@ -171,7 +172,8 @@ def check_merge(
     isa: str, old: tuple[NDArray[np.float32], float, float], new: tuple[NDArray[np.float32], float, float]
 ) -> None:
     highest = max(old[1], new[1])
-    factors = [np.exp(np.float64(peak) - highest) if peak - highest >= -87 else 0.0 for peak in (old[1], new[1])]
+    gaps = [np.float64(np.float32(peak) - np.float32(highest)) for peak in (old[1], new[1])]
+    factors = [np.exp(gap) if gap >= -87 else 0.0 for gap in gaps]
     parts = [factor * values.astype(np.float64) for factor, values in zip(factors, (old[0], new[0]), strict=True)]
     totals = [factor * total for factor, total in zip(factors, (old[2], new[2]), strict=True)]
     expected = Answer(np.sum(parts, 0)[None], np.array([highest]), np.array([sum(totals)]))
