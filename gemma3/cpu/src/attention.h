@@ -59,10 +59,13 @@ private:
         float peaks[kMaxRows], totals[kMaxRows], merged_peaks[kMaxRows], merged_totals[kMaxRows];
     };
 
+    // Of all segments, for the sliding or the global layers.
     Plan make_plan(const std::vector<Segment>& segments, bool sliding) const;
     // The first position that a token of this position sees.
     int first_key(bool sliding, int position) const;
+    // An item's rows with one chunk of keys, into what `QueryRows` points at.
     void attend_chunk(const KvCache&, int layer, bool sliding, const Item&, int chunk, const QueryRows&) const;
+    // sums / total, the output (head_dim) of one query head.
     void store_head(float* out, const float* sums, float total) const;
 
     const Kernels& kernels_;

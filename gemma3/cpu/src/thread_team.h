@@ -56,8 +56,11 @@ public:
     }
 
 private:
+    // What a thread does all its life: runs every `body`.
     void work(int thread);
+    // Returns when `word` is no longer `value`: looks for a moment, then sleeps.
     void wait_while(std::atomic<uint32_t>& word, uint32_t value);
+    // Sets `word` to value + 1 and wakes those that sleep.
     void advance(std::atomic<uint32_t>& word, uint32_t value);
 
     const int num_threads_;
