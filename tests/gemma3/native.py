@@ -5,3 +5,11 @@ import pytest
 from gemma3 import cpu
 
 needs_native = pytest.mark.skipif(cpu.why_unavailable() is not None, reason=str(cpu.why_unavailable()))
+
+
+def needs_isa(isa: str) -> None:
+    """Skip the running test where the processor lacks ``isa``."""
+    from gemma3.cpu import _native
+
+    if isa not in _native.supported_isas():
+        pytest.skip(f"this processor has no {isa}")

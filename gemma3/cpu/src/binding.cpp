@@ -6,7 +6,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include "isa.h"
+#include "kernels/isa.h"
 #include "model.h"
 #include "quantize.h"
 #include "sampling.h"
@@ -15,6 +15,9 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace gemma3 {
+
+void bind_kernels(nb::module_& parent);  // kernel_binding.cpp
+
 namespace {
 
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
@@ -146,7 +149,7 @@ void bind_model(nb::module_& m) {
         }, nb::kw_only(), "vocab_size"_a, "hidden_size"_a, "intermediate_size"_a, "num_layers"_a, "num_heads"_a,
            "num_kv_heads"_a, "head_dim"_a, "rms_norm_eps"_a, "query_scale"_a, "rope_theta"_a, "rope_local_theta"_a,
            "sliding_window"_a, "is_sliding"_a, "tensors"_a, "num_threads"_a, "isa"_a = "auto")
-        .def_prop_ro("isa", [](const OwnedModel& self) { return self.model.isa; })
+        .def_prop_ro("isa", [](const OwnedModel& self) { return self.model.isa(); })
         .def_prop_ro("num_threads", [](const OwnedModel& self) { return self.model.num_threads(); })
         .def("allocate_kv", [](OwnedModel& self, int num_global_blocks, int num_sliding_blocks) {
             self.model.allocate_kv(num_global_blocks, num_sliding_blocks);
@@ -183,6 +186,7 @@ NB_MODULE(_native, m) {
     m.def("quantize_embedding", &quantize_embedding_rows, "rows"_a);
     bind_requests(m);
     bind_model(m);
+    bind_kernels(m);
     m.def("multiply", &multiply_rows, "isa"_a, "kind"_a, "panels"_a, "multipliers"_a, "scales"_a, "values"_a);
     m.def("sample", [](nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu> logits, const RowRequest& row) {
         row.validate(int(logits.shape(0)));

@@ -8,26 +8,7 @@
 namespace gemma3 {
 namespace {
 
-constexpr int kLowest4 = -8, kHighest4 = 7, kMaxMultiplier = 15;
-
-// One rotated row at a time, padded with zeros.
-class RotatedRows {
-public:
-    RotatedRows(const Kernels& kernels, const float* rows, int num_inputs)
-        : kernels_(kernels), rows_(rows), num_inputs_(num_inputs), row_(round_up(num_inputs, kGroup)) {}
-
-    const float* operator[](int64_t index) {
-        std::copy_n(rows_ + index * num_inputs_, num_inputs_, row_.data());
-        kernels_.rotate(row_.data(), num_inputs_, rotation_of(num_inputs_));
-        return row_.data();
-    }
-
-private:
-    const Kernels& kernels_;
-    const float* rows_;
-    const int num_inputs_;
-    Buffer<float> row_;
-};
+constexpr int kLowest4 = -8, kHighest4 = 7;
 
 float largest(const float* row, int size) {
     float peak = 0;
@@ -35,20 +16,19 @@ float largest(const float* row, int size) {
     return peak;
 }
 
-// Adding 1.5 * 2^23 rounds to an integer; unlike a call of nearbyint, compilers make vectors of it.
-inline float rounded(float x) { return x + 12582912.0f - 12582912.0f; }
+inline float rounded(float x) { return x + kRounder - kRounder; }
 
-// Where input `i` of output `row` lies in int8 panels.
-int64_t byte_offset(int row, int i, int num_inputs) {
-    return int64_t{row / kPanel} * kPanel * num_inputs + int64_t{i / 4} * 64 + row % kPanel * 4 + i % 4;
+// Where a weight of row `row` lies in int8 panels of `num_inputs` (padded) inputs.
+size_t offset_of(int row, int input, int num_inputs) {
+    return size_t(row / kPanel) * size_t(kPanel * num_inputs) + size_t(byte_offset(row % kPanel, input));
 }
 
-// Bytes as int8 panels have them to nibble panels: line 2j to the low nibbles of line j, line 2j + 1 to the high ones.
+// Bytes as int8 panels have them to nibble panels: of each the 4 bits from `shift` on.
 std::vector<uint8_t> pack_nibbles(const std::vector<uint8_t>& bytes, int shift) {
     std::vector<uint8_t> packed(bytes.size() / 2);
     for (size_t i = 0; i < packed.size(); ++i) {
-        const size_t at = i / 64 * 128 + i % 64;
-        packed[i] = static_cast<uint8_t>((bytes[at] >> shift & 15) | (bytes[at + 64] >> shift & 15) << 4);
+        const size_t low = i / kLine * (2 * kLine) + i % kLine, high = low + kLine;
+        packed[i] = static_cast<uint8_t>((bytes[low] >> shift & 15) | (bytes[high] >> shift & 15) << 4);
     }
     return packed;
 }
@@ -85,6 +65,17 @@ int best_multiplier(const float* group, float inverse) {
     return best;
 }
 
+// Calls pack(row, x, peak) for each row: x is the row rotated and padded with zeros, peak its largest magnitude.
+template <typename Pack>
+void for_each_rotated(const Kernels& kernels, const float* rows, int num_rows, int num_inputs, const Pack& pack) {
+    Buffer<float> x(round_up(num_inputs, kGroup));
+    for (int row = 0; row < num_rows; ++row) {
+        std::copy_n(rows + int64_t{row} * num_inputs, num_inputs, x.data());
+        kernels.rotate(x.data(), num_inputs, rotation_of(num_inputs));
+        pack(row, x.data(), largest(x.data(), num_inputs));
+    }
+}
+
 }  // namespace
 
 int rotation_of(int num_inputs) {
@@ -96,16 +87,14 @@ int rotation_of(int num_inputs) {
 PackedRows quantize_int8(const Kernels& kernels, const float* rows, int num_rows, int num_inputs) {
     const int padded_rows = round_up(num_rows, kPanel), padded = round_up(num_inputs, kGroup);
     PackedRows packed;
-    packed.panels.assign(size_t(padded_rows) * size_t(padded), 128);
+    packed.panels.assign(size_t(padded_rows) * size_t(padded), kByteOffset);
     packed.scales.assign(size_t(padded_rows), 0.0f);
-    RotatedRows rotated(kernels, rows, num_inputs);
-    for (int row = 0; row < num_rows; ++row) {
-        const float* x = rotated[row];
-        const float peak = largest(x, num_inputs), inverse = peak > 0 ? 127.0f / peak : 0.0f;
+    for_each_rotated(kernels, rows, num_rows, num_inputs, [&](int row, const float* x, float peak) {
+        const float inverse = peak > kNothing ? 127.0f / peak : 0.0f;
         packed.scales[size_t(row)] = peak / 127.0f;
         for (int i = 0; i < num_inputs; ++i)
-            packed.panels[size_t(byte_offset(row, i, padded))] = static_cast<uint8_t>(static_cast<int>(rounded(x[i] * inverse)) + 128);
-    }
+            packed.panels[offset_of(row, i, padded)] = uint8_t(int(rounded(x[i] * inverse)) + kByteOffset);
+    });
     return packed;
 }
 
@@ -118,25 +107,21 @@ PackedRows quantize_embedding(const Kernels& kernels, const float* rows, int num
 
 PackedRows quantize_int4(const Kernels& kernels, const float* rows, int num_rows, int num_inputs) {
     const int padded_rows = round_up(num_rows, kPanel), padded = round_up(num_inputs, kGroup), groups = padded / kGroup;
-    std::vector<uint8_t> nibbles(size_t(padded_rows) * size_t(padded), 8);
+    std::vector<uint8_t> nibbles(size_t(padded_rows) * size_t(padded), kNibbleOffset);
     PackedRows packed;
     packed.multipliers.assign(size_t(padded_rows) * size_t(groups), 1);
     packed.scales.assign(size_t(padded_rows), 0.0f);
-    RotatedRows rotated(kernels, rows, num_inputs);
-    for (int row = 0; row < num_rows; ++row) {
-        const float* x = rotated[row];
-        const float peak = largest(x, num_inputs), scale = peak / (kHighest4 * kMaxMultiplier);
-        const float inverse = peak > 0 ? 1.0f / scale : 0.0f;
+    for_each_rotated(kernels, rows, num_rows, num_inputs, [&](int row, const float* x, float peak) {
+        const float scale = peak / (kHighest4 * kMaxMultiplier), inverse = peak > kNothing ? 1.0f / scale : 0.0f;
         packed.scales[size_t(row)] = scale;
-        for (int g = 0; g < groups; ++g) {
-            const int multiplier = best_multiplier(x + g * kGroup, inverse);
-            packed.multipliers[size_t((row / kPanel * groups + g) * kPanel + row % kPanel)] = uint8_t(multiplier);
+        for (int group = 0; group < groups; ++group) {
+            const int multiplier = best_multiplier(x + group * kGroup, inverse);
+            packed.multipliers[size_t((row / kPanel * groups + group) * kPanel + row % kPanel)] = uint8_t(multiplier);
             const float per_step = inverse / static_cast<float>(multiplier);
-            for (int i = g * kGroup; i < (g + 1) * kGroup; ++i)
-                nibbles[size_t(byte_offset(row, i, padded))] =
-                    static_cast<uint8_t>(static_cast<int>(nibble_of(x[i] * per_step)) + 8);
+            for (int i = group * kGroup; i < (group + 1) * kGroup; ++i)
+                nibbles[offset_of(row, i, padded)] = uint8_t(int(nibble_of(x[i] * per_step)) + kNibbleOffset);
         }
-    }
+    });
     packed.panels = pack_nibbles(nibbles, 0);
     return packed;
 }

@@ -1,10 +1,10 @@
-// Float rows to packed panels. Layouts: docs/architecture.md.
+// Float rows to packed panels. Layouts: kernels/panels.h.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "kernels.h"
+#include "kernels/kernels.h"
 
 namespace gemma3 {
 

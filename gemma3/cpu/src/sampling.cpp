@@ -1,7 +1,7 @@
 // The vocabulary is never sorted: it is read in blocks, whose maxima and sums tell where to look closer, and top_k,
 // top_p and min_p gather the few logits that are still in the running into a shorter row.
 //
-// Compile for instruction sets without FMA, or with -ffp-contract=off: a * b + c must be rounded alike everywhere.
+// Compiled with -ffp-contract=off: a * b + c is rounded alike everywhere.
 #include "sampling.h"
 
 #include <algorithm>
@@ -13,6 +13,8 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
+
+#include "kernels/numbers.h"
 
 namespace gemma3 {
 namespace {
@@ -44,7 +46,6 @@ inline float float_of(uint32_t bits) {
 
 // 2^x for x <= 0, within 1.3 ulp; 0 for NaN and below -126, where floats are no longer normal.
 inline float exp2_of_negative(float x) {
-    constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23: adding it leaves an integer in the low bits
     const float shifted = x + kRounder;
     const float r = x - (shifted - kRounder);  // exact, from -1/2 to 1/2
     float p = 1.5353362e-4f;                   // 1 + r p(r) is 2^r within 2^-25: a minimax fit

@@ -1,7 +1,17 @@
-// A panel of 4-bit weights to the bytes an int8 panel has; included by each instruction set's file.
+// A panel of nibbles to the bytes that an int8 panel has.
+#pragma once
 
-typedef uint8_t Line __attribute__((vector_size(64), aligned(1), may_alias));
-typedef uint16_t Pairs __attribute__((vector_size(64), may_alias));
+#include <cstring>
+
+#include "kernels.h"
+#include "panels.h"
+#include "target.h"
+
+namespace gemma3::GEMMA3_ISA {
+namespace {
+
+typedef uint8_t Line __attribute__((vector_size(kLine), aligned(1), may_alias));
+typedef uint16_t Pairs __attribute__((vector_size(kLine), may_alias));
 
 GEMMA3_INLINE Line line_at(const uint8_t* p) { return *reinterpret_cast<const Line*>(p); }
 GEMMA3_INLINE Line low_nibbles(Line packed) { return packed & 15; }
@@ -13,7 +23,7 @@ GEMMA3_INLINE Line multiply_bytes(Line a, Line b) {
     return reinterpret_cast<Line>((x * y & 0xff) | ((x >> 8) * (y >> 8)) << 8);
 }
 
-// 16 bytes, each four times.
+// The multipliers of a group (16), each for the inputs of its output in a line.
 GEMMA3_INLINE Line repeated(const uint8_t* bytes) {
     uint32_t words[16];
     for (int i = 0; i < 16; ++i) words[i] = bytes[i] * 0x01010101u;
@@ -22,25 +32,28 @@ GEMMA3_INLINE Line repeated(const uint8_t* bytes) {
     return line;
 }
 
-GEMMA3_INLINE void put_line(uint8_t* p, Line line) { *reinterpret_cast<Line*>(p) = line; }
+GEMMA3_INLINE void store_line(uint8_t* p, Line line) { *reinterpret_cast<Line*>(p) = line; }
 
-// Nibbles 0..15 as they are.
+// Nibbles 0..15 as they are. A line of nibbles makes two of bytes.
 void unpack_nibbles(const uint8_t* panel, int num_inputs, uint8_t* bytes) {
-    for (int line = 0; line < num_inputs / 8; ++line) {
-        const Line packed = line_at(panel + 64 * line);
-        put_line(bytes + 128 * line, low_nibbles(packed));
-        put_line(bytes + 128 * line + 64, high_nibbles(packed));
+    for (int line = 0; line < num_inputs / kNibbleInputs; ++line) {
+        const Line packed = line_at(panel + kLine * line);
+        store_line(bytes + 2 * kLine * line, low_nibbles(packed));
+        store_line(bytes + 2 * kLine * line + kLine, high_nibbles(packed));
     }
 }
 
 // multiplier * (nibble - 8) + 128, modulo 256, where the true values lie in 8..233: the bytes of int8 weights.
 void unpack_int4(const uint8_t* panel, const uint8_t* multipliers, int num_inputs, uint8_t* bytes) {
+    constexpr int kGroupLines = kGroup / kNibbleInputs;
     for (int group = 0; group < num_inputs / kGroup; ++group) {
         const Line factors = repeated(multipliers + kPanel * group);
-        for (int line = 8 * group; line < 8 * group + 8; ++line) {
-            const Line packed = line_at(panel + 64 * line);
-            put_line(bytes + 128 * line, multiply_bytes(low_nibbles(packed) - 8, factors) + 128);
-            put_line(bytes + 128 * line + 64, multiply_bytes(high_nibbles(packed) - 8, factors) + 128);
+        for (int line = kGroupLines * group; line < kGroupLines * (group + 1); ++line) {
+            const Line packed = line_at(panel + kLine * line);
+            const Line low = multiply_bytes(low_nibbles(packed) - kNibbleOffset, factors) + kByteOffset;
+            const Line high = multiply_bytes(high_nibbles(packed) - kNibbleOffset, factors) + kByteOffset;
+            store_line(bytes + 2 * kLine * line, low);
+            store_line(bytes + 2 * kLine * line + kLine, high);
         }
     }
 }
@@ -60,3 +73,6 @@ const uint8_t* unpacked_panels(const Matrix& matrix, int first, int last, uint8_
     }
     return scratch;
 }
+
+}  // namespace
+}  // namespace gemma3::GEMMA3_ISA

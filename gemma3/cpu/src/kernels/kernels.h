@@ -2,28 +2,21 @@
 //
 // Two rules make a row's result independent of what else is in the batch, bit for bit:
 //   * products of weights and activations are sums of integers, exact in any order;
-//   * every floating-point operation of a row is done by the same code in the same order, however many rows there are.
+//   * every floating-point operation of a row is done in the same order, however many rows there are. Which products and
+//     sums are rounded once is written in the source (`madd`): all files are compiled with -ffp-contract=off.
 #pragma once
 
 #include <cstdint>
-#include <cstring>
+
+#include "numbers.h"
+#include "panels.h"
 
 namespace gemma3 {
 
-constexpr int kPanel = 16;      // outputs that share a panel of packed weights
-constexpr int kGroup = 64;      // inputs that share a 4-bit multiplier; inputs are padded to a multiple of it
 constexpr int kBlockSize = 16;  // tokens in a block of the KV cache
 constexpr int kKeyChunk = 128;  // keys whose softmax is taken at a time, counted from position 0
 constexpr int kMaxRows = 32;    // query rows (token x head) that attend together
-
-inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
-
-// Rounded to nearest, ties to even.
-inline uint16_t bfloat16_of(float x) {
-    uint32_t bits;
-    std::memcpy(&bits, &x, sizeof(bits));
-    return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
+constexpr float kNothing = 1e-35f;  // a row whose largest value is not above it is quantised to zeros: 127 / peak is finite above
 
 enum class Format { kInt8, kInt4, kNibbles };  // see docs/architecture.md for the layouts
 
@@ -41,7 +34,7 @@ struct Matrix {
 
 // Rows of quantised activations: value = scale * int8. Padded inputs are 0.
 struct Activations {
-    int8_t* values = nullptr;  // (rows rounded up to 16, num_inputs)
+    int8_t* values = nullptr;  // (rows rounded up to 32, num_inputs)
     float* scales = nullptr;
     int32_t* group_sums = nullptr;  // of the values of each kGroup inputs: (rows, num_inputs / kGroup)
     int32_t* sums = nullptr;        // of the int8 values of a row
@@ -88,7 +81,7 @@ struct Kernels {
     // The normalised block-diagonal Hadamard transform, in place. Sizes of all rows: padded to 16 with zeros.
     void (*rotate)(float* x, int size, int rotation);
     // x, rotated (in place) and quantised into row `row`.
-    void (*quantize)(float* x, int size, int rotation, const Activations&, int row);
+    void (*quantize)(float* x, int size, int rotation, Activations&, int row);
     // out = x * (1 + weight) / rms(x)
     void (*norm)(const float* x, const float* weight, float eps, int size, float* out);
     // residual += x * (1 + weight) / rms(x)

@@ -1,11 +1,22 @@
-// Matrix products panel by panel and row by row, for instruction sets whose `dot` needs nothing more:
-//   void dot(const uint8_t* bytes, const int8_t* values, int num_inputs, int32_t* sums)  // 16 sums
+// Matrix products panel by panel and row by row, for instruction sets whose `dot` needs nothing more.
+#pragma once
+
+#include "kernels.h"
+#include "panels.h"
+#include "target.h"
+#include "unpack.h"
+
+namespace gemma3::GEMMA3_ISA {
+namespace {
+
+// The 16 sums of a panel's bytes times a row's values; defined by the including file.
+void dot(const uint8_t* bytes, const int8_t* values, int num_inputs, int32_t* sums);
 
 // y = (sum of byte * value - 128 * sum of values) * scales: bytes are weights + 128.
 void dequantize(const int32_t* sums, const Matrix& matrix, int panel, const Activations& in, int row, float* out) {
     const float* scales = matrix.scales + kPanel * panel;
     for (int o = 0; o < kPanel; ++o)
-        out[o] = static_cast<float>(sums[o] - 128 * in.sums[row]) * (scales[o] * in.scales[row]);
+        out[o] = static_cast<float>(sums[o] - kByteOffset * in.sums[row]) * (scales[o] * in.scales[row]);
 }
 
 void matmul(const Matrix& matrix, const Activations& in, int first_panel, int last_panel, float* out, int64_t out_stride,
@@ -31,3 +42,6 @@ void matmul_nibbles(const Matrix& matrix, const Activations& in, int first_panel
                 out + row * out_stride + kPanel * (panel - first_panel));
     }
 }
+
+}  // namespace
+}  // namespace gemma3::GEMMA3_ISA

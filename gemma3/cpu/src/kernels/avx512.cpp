@@ -1,18 +1,14 @@
 // AVX512 with VNNI.
-#include <immintrin.h>
+#define GEMMA3_ISA avx512
 
-#include <cmath>
 #include <cstring>
 
-#include "kernels.h"
+#include "attend.h"
+#include "vnni.h"
+#include "table.h"
 
-namespace gemma3 {
+namespace gemma3::avx512 {
 namespace {
-
-#include "rows.inl"
-#include "attend.inl"
-#include "unpack.inl"
-#include "vnni.inl"
 
 void matmul(const Matrix& matrix, const Activations& in, int first_panel, int last_panel, float* out, int64_t out_stride,
             uint8_t* scratch) {
@@ -25,11 +21,9 @@ void matmul_nibbles(const Matrix& matrix, const Activations& in, int first_panel
 }
 
 }  // namespace
+}  // namespace gemma3::avx512
 
-const Kernels& avx512_kernels() {
-    static const Kernels kernels{"avx512", matmul,   matmul_nibbles, bound_logits, rotate, quantize,
-                                 norm,     add_norm, gelu_gate,      norm_rope, attend, merge};
+const gemma3::Kernels& gemma3::avx512_kernels() {
+    static constexpr Kernels kernels = avx512::kernel_table("avx512");
     return kernels;
 }
-
-}  // namespace gemma3

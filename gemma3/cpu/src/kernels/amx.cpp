@@ -1,18 +1,15 @@
 // AMX: tiles of 16 rows times 64 bytes. An int8 panel is a column of tiles as it lies, since its lines of 16 outputs x 4 inputs
 // are what the tile instructions want. A tile row's result depends on that row alone, so batches stay invariant.
-#include <immintrin.h>
+#define GEMMA3_ISA amx
 
-#include <cmath>
 #include <cstring>
 
-#include "kernels.h"
+#include "rows.h"
+#include "vnni.h"
+#include "table.h"
 
-namespace gemma3 {
+namespace gemma3::amx {
 namespace {
-
-#include "rows.inl"
-#include "unpack.inl"
-#include "vnni.inl"
 
 struct alignas(64) TileConfig {
     uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -57,10 +54,10 @@ GEMMA3_INLINE void multiply_tiles(const uint8_t* const* bytes, const int8_t* val
     zero_sums<kSecondRows, kSecondPanel>();
     for (int i = 0; i < num_inputs; i += 64) {
         _tile_loadd(4, values + i, num_inputs);
-        _tile_loadd(6, bytes[0] + kPanel * i, 64);
+        _tile_loadd(6, bytes[0] + line_offset(i), 64);
         _tile_dpbsud(0, 4, 6);
         if (kSecondPanel) {
-            _tile_loadd(7, bytes[1] + kPanel * i, 64);
+            _tile_loadd(7, bytes[1] + line_offset(i), 64);
             _tile_dpbsud(1, 4, 7);
         }
         if (kSecondRows) {
@@ -85,8 +82,8 @@ GEMMA3_INLINE void multiply_block_by_tiles(const uint8_t* const* bytes, const Ac
     }
     for (int r = 0; r < num_rows; ++r) {
         const int32_t* found = sums + r / 16 * 2 * kTile + r % 16 * 16;
-        out.put(_mm512_load_si512(found), panel, row + r);
-        if (kSecondPanel) out.put(_mm512_load_si512(found + kTile), panel + 1, row + r);
+        out.store(_mm512_load_si512(found), panel, row + r);
+        if (kSecondPanel) out.store(_mm512_load_si512(found + kTile), panel + 1, row + r);
     }
 }
 
@@ -175,7 +172,7 @@ void attend_tiles(const QueryRows& rows, const KeyBlocks& blocks, const KeyRange
         copy_tiles(sums, rows.num_rows, both, scores[0] + b * kBlockSize, kKeyChunk);
     }
     for (int r = 0; r < rows.num_rows; ++r) {
-        soften(scores[r], ranges[r], rows, r);
+        softmax_numerators(scores[r], ranges[r], rows, r);
         for (int i = 0; i < kKeyChunk; i += 32) {
             const __m512bh pair = _mm512_cvtne2ps_pbh(_mm512_load_ps(scores[r] + i + 16), _mm512_load_ps(scores[r] + i));
             memcpy(weights[r] + i, &pair, sizeof(pair));
@@ -190,7 +187,7 @@ void attend_tiles(const QueryRows& rows, const KeyBlocks& blocks, const KeyRange
 }
 
 // Queries and weights are bfloat16 here, so the results differ from the other instruction sets' in the last of 8 bits.
-void attend_amx(const QueryRows& rows, const KeyBlocks& blocks, const KeyRange* ranges) {
+void attend(const QueryRows& rows, const KeyBlocks& blocks, const KeyRange* ranges) {
     if (rows.num_rows > 16) {
         attend_tiles<true>(rows, blocks, ranges);
     } else {
@@ -209,11 +206,9 @@ void matmul_nibbles(const Matrix& matrix, const Activations& in, int first_panel
 }
 
 }  // namespace
+}  // namespace gemma3::amx
 
-const Kernels& amx_kernels() {
-    static const Kernels kernels{"amx", matmul,   matmul_nibbles, bound_logits, rotate, quantize,
-                                 norm,  add_norm, gelu_gate,      norm_rope, attend_amx, merge};
+const gemma3::Kernels& gemma3::amx_kernels() {
+    static constexpr Kernels kernels = amx::kernel_table("amx");
     return kernels;
 }
-
-}  // namespace gemma3

@@ -8,7 +8,7 @@
 
 namespace gemma3 {
 
-// Subset of portable, avx2, avx512, amx that this processor (and this build) can run; the best last.
+// Those of portable, avx2, avx512, amx that this processor (and this build) can run; the best last. Found out once.
 std::vector<std::string> supported_isas();
 
 // The kernels of one of `supported_isas()`, or of the best for "auto". Throws std::invalid_argument for any other name.

@@ -34,32 +34,39 @@ bool has_amx() {
 }
 #endif
 
+std::vector<const Kernels*> find_supported() {
+    std::vector<const Kernels*> found{&portable_kernels()};
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (!has_avx2()) return found;
+    found.push_back(&avx2_kernels());
+    if (!has_avx512()) return found;
+    found.push_back(&avx512_kernels());
+    if (has_amx()) found.push_back(&amx_kernels());
+#endif
+    return found;
+}
+
+// The best last.
+const std::vector<const Kernels*>& supported() {
+    static const std::vector<const Kernels*> found = find_supported();
+    return found;
+}
+
 }  // namespace
 
 std::vector<std::string> supported_isas() {
-    std::vector<std::string> names{"portable"};
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (has_avx2()) names.push_back("avx2");
-    if (has_avx2() && has_avx512()) names.push_back("avx512");
-    if (has_avx2() && has_avx512() && has_amx()) names.push_back("amx");
-#endif
+    std::vector<std::string> names;
+    for (const Kernels* kernels : supported()) names.emplace_back(kernels->name);
     return names;
 }
 
 const Kernels& kernels_for(const std::string& isa) {
-    const std::vector<std::string> supported = supported_isas();
-    const std::string name = isa == "auto" ? supported.back() : isa;
+    if (isa == "auto") return *supported().back();
     std::string allowed = "auto";
-    for (const std::string& candidate : supported) {
-        allowed += ", " + candidate;
-        if (candidate != name) continue;
-#if defined(__x86_64__)
-        if (name == "amx") return amx_kernels();
-        if (name == "avx512") return avx512_kernels();
-        if (name == "avx2") return avx2_kernels();
-#endif
-        return portable_kernels();
+    for (const Kernels* kernels : supported()) {
+        if (isa == kernels->name) return *kernels;
+        allowed += std::string(", ") + kernels->name;
     }
     throw std::invalid_argument("isa='" + isa.substr(0, 60) + "' is not allowed here: one of " + allowed + ".");
 }

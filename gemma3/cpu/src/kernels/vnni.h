@@ -1,8 +1,20 @@
 // Integer products with AVX512-VNNI: one instruction multiplies a line of 64 weights with 4 inputs and adds to 16 sums.
 // Shared by the AVX512 and the AMX kernels.
+#pragma once
+
+#include <cstring>
+
+#include "kernels.h"
+#include "panels.h"
+#include "target.h"
+#include "unpack.h"
+
+namespace gemma3::GEMMA3_ISA {
+namespace {
 
 constexpr int kPrefetch = 4096;  // bytes ahead: measured, 17 -> 19 GB/s with two threads
 
+// 4 inputs, for each of 16 outputs.
 GEMMA3_INLINE __m512i splat_inputs(const int8_t* values) {
     int32_t packed;
     memcpy(&packed, values, 4);
@@ -11,14 +23,14 @@ GEMMA3_INLINE __m512i splat_inputs(const int8_t* values) {
 
 GEMMA3_INLINE void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p + kPrefetch), _MM_HINT_T0); }
 
-// kRows rows times kPanels panels of bytes.
+// Sums of kRows rows, each num_inputs long, times kPanels panels of bytes.
 template <int kRows, int kPanels>
 GEMMA3_INLINE void dot_bytes(const uint8_t* const* bytes, const int8_t* values, int num_inputs, __m512i (*sums)[kRows]) {
     for (int p = 0; p < kPanels; ++p)
         for (int r = 0; r < kRows; ++r) sums[p][r] = _mm512_setzero_si512();
     for (int i = 0; i < num_inputs; i += 4) {
         __m512i weights[kPanels];
-        for (int p = 0; p < kPanels; ++p) weights[p] = _mm512_loadu_si512(bytes[p] + kPanel * i);
+        for (int p = 0; p < kPanels; ++p) weights[p] = _mm512_loadu_si512(bytes[p] + line_offset(i));
         for (int r = 0; r < kRows; ++r) {
             const __m512i inputs = splat_inputs(values + int64_t{r} * num_inputs + i);
             for (int p = 0; p < kPanels; ++p) sums[p][r] = _mm512_dpbusd_epi32(sums[p][r], weights[p], inputs);
@@ -33,7 +45,7 @@ GEMMA3_INLINE void stream_int8(const uint8_t* panel, const int8_t* values, int n
     __m512i partial[2][kRows] = {};
     for (int i = 0; i < num_inputs; i += 8) {
         for (int k = 0; k < 2; ++k) {
-            const uint8_t* line = panel + kPanel * (i + 4 * k);
+            const uint8_t* line = panel + line_offset(i + kLineInputs * k);
             prefetch(line);
             const __m512i weights = _mm512_loadu_si512(line);
             for (int r = 0; r < kRows; ++r)
@@ -44,12 +56,13 @@ GEMMA3_INLINE void stream_int8(const uint8_t* panel, const int8_t* values, int n
     for (int r = 0; r < kRows; ++r) sums[r] = _mm512_add_epi32(partial[0][r], partial[1][r]);
 }
 
+// The same of nibbles 0..15; rows of inputs are `stride` apart.
 template <int kRows>
 GEMMA3_INLINE void stream_nibbles(const uint8_t* panel, const int8_t* values, int num_inputs, int stride, __m512i* sums) {
     const __m512i mask = _mm512_set1_epi8(15);
     __m512i partial[2][kRows] = {};
     for (int i = 0; i < num_inputs; i += 8) {
-        const uint8_t* line = panel + kPanel / 2 * i;
+        const uint8_t* line = panel + nibble_line_offset(i);
         prefetch(line);
         const __m512i packed = _mm512_loadu_si512(line);
         const __m512i low = _mm512_and_si512(packed, mask);
@@ -67,20 +80,21 @@ GEMMA3_INLINE void stream_nibbles(const uint8_t* panel, const int8_t* values, in
 template <int kRows>
 GEMMA3_INLINE void stream_int4(const uint8_t* panel, const uint8_t* multipliers, const Activations& in, int row, __m512i* sums) {
     const int groups = in.num_inputs / kGroup;
-    for (int r = 0; r < kRows; ++r) sums[r] = _mm512_set1_epi32(128 * in.sums[row + r]);
+    for (int r = 0; r < kRows; ++r) sums[r] = _mm512_set1_epi32(kByteOffset * in.sums[row + r]);
     for (int g = 0; g < groups; ++g) {
         __m512i partial[kRows];
-        stream_nibbles<kRows>(panel + g * kGroup * kPanel / 2, in.values + int64_t{row} * in.num_inputs + g * kGroup, kGroup,
+        stream_nibbles<kRows>(panel + nibble_line_offset(g * kGroup), in.values + int64_t{row} * in.num_inputs + g * kGroup, kGroup,
                               in.num_inputs, partial);
         const __m512i factors = _mm512_maskz_cvtepu8_epi32(
             0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(multipliers + kPanel * g)));
         for (int r = 0; r < kRows; ++r) {
-            const __m512i offset = _mm512_set1_epi32(8 * in.group_sums[int64_t{row + r} * groups + g]);
+            const __m512i offset = _mm512_set1_epi32(kNibbleOffset * in.group_sums[int64_t{row + r} * groups + g]);
             sums[r] = _mm512_add_epi32(sums[r], _mm512_mullo_epi32(_mm512_sub_epi32(partial[r], offset), factors));
         }
     }
 }
 
+// kRows rows from `row` on times the panel `index`, whatever its format.
 template <int kRows>
 GEMMA3_INLINE void stream_panel(const Matrix& matrix, int index, const Activations& in, int row, __m512i* sums) {
     const uint8_t* panel = matrix.panels + index * matrix.panel_bytes();
@@ -100,9 +114,9 @@ struct FloatOut {
     const Activations& in;
     float* out;
     int64_t stride;
-    GEMMA3_INLINE void put(__m512i sums, int panel, int row) const {
+    GEMMA3_INLINE void store(__m512i sums, int panel, int row) const {
         const __m512 scales = _mm512_mul_ps(_mm512_loadu_ps(matrix.scales + kPanel * panel), _mm512_set1_ps(in.scales[row]));
-        const __m512i centred = _mm512_sub_epi32(sums, _mm512_set1_epi32(128 * in.sums[row]));
+        const __m512i centred = _mm512_sub_epi32(sums, _mm512_set1_epi32(kByteOffset * in.sums[row]));
         _mm512_storeu_ps(out + row * stride + kPanel * panel, _mm512_mul_ps(_mm512_cvtepi32_ps(centred), scales));
     }
 };
@@ -110,28 +124,31 @@ struct IntOut {
     int32_t* out;
     int64_t stride;
     int first_panel;
-    GEMMA3_INLINE void put(__m512i sums, int panel, int row) const {
+    GEMMA3_INLINE void store(__m512i sums, int panel, int row) const {
         _mm512_storeu_si512(out + row * stride + kPanel * (panel - first_panel), sums);
     }
 };
 
+// The same of the panels [first, last), to `out`.
 template <int kRows, typename Out>
 GEMMA3_INLINE void stream_panels(const Matrix& matrix, const Activations& in, int row, int first, int last, const Out& out) {
     for (int panel = first; panel < last; ++panel) {
         __m512i sums[kRows];
         stream_panel<kRows>(matrix, panel, in, row, sums);
-        for (int r = 0; r < kRows; ++r) out.put(sums[r], panel, row + r);
+        for (int r = 0; r < kRows; ++r) out.store(sums[r], panel, row + r);
     }
 }
 
+// kRows rows from `row` on times kPanels unpacked panels, the first of which is `panel`.
 template <int kRows, int kPanels, typename Out>
 GEMMA3_INLINE void multiply_block(const uint8_t* const* bytes, const Activations& in, int row, int panel, const Out& out) {
     __m512i sums[kPanels][kRows];
     dot_bytes<kRows, kPanels>(bytes, in.values + int64_t{row} * in.num_inputs, in.num_inputs, sums);
     for (int p = 0; p < kPanels; ++p)
-        for (int r = 0; r < kRows; ++r) out.put(sums[p][r], panel + p, row + r);
+        for (int r = 0; r < kRows; ++r) out.store(sums[p][r], panel + p, row + r);
 }
 
+// The rows [row, last_row), in blocks of 8, 2 and 1.
 template <int kPanels, typename Out>
 GEMMA3_INLINE void multiply_rows(const uint8_t* const* bytes, const Activations& in, int row, int last_row, int panel,
                                  const Out& out) {
@@ -143,6 +160,7 @@ GEMMA3_INLINE void multiply_rows(const uint8_t* const* bytes, const Activations&
 constexpr int kRowBlock = 32;   // rows that stay in the first cache while panels pass by
 constexpr int kStreamRows = 4;  // up to here a step is bound by memory: panels are read as they lie
 
+// All rows times the panels [first, last), to `out`; `scratch` as in kernels.h.
 template <typename Out>
 GEMMA3_INLINE void vnni_product(const Matrix& matrix, const Activations& in, int first, int last, const Out& out,
                                 uint8_t* scratch) {
@@ -167,3 +185,6 @@ GEMMA3_INLINE void vnni_product(const Matrix& matrix, const Activations& in, int
         }
     }
 }
+
+}  // namespace
+}  // namespace gemma3::GEMMA3_ISA

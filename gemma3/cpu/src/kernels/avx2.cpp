@@ -1,17 +1,14 @@
 // AVX2 and FMA. Without VNNI, bytes are widened to 16 bits first: vpmaddubsw would saturate.
-#include <immintrin.h>
+#define GEMMA3_ISA avx2
 
-#include <cmath>
 #include <cstring>
 
-#include "kernels.h"
+#include "attend.h"
+#include "by_panel.h"
+#include "table.h"
 
-namespace gemma3 {
+namespace gemma3::avx2 {
 namespace {
-
-#include "rows.inl"
-#include "attend.inl"
-#include "unpack.inl"
 
 void dot(const uint8_t* bytes, const int8_t* values, int num_inputs, int32_t* sums) {
     __m256i pairs[4] = {};  // of 4 outputs each, two partial sums for each output
@@ -20,7 +17,7 @@ void dot(const uint8_t* bytes, const int8_t* values, int num_inputs, int32_t* su
         memcpy(&packed, values + i, 4);
         const __m256i inputs = _mm256_cvtepi8_epi16(_mm_set1_epi32(packed));
         for (int q = 0; q < 4; ++q) {
-            const __m128i weights = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes + kPanel * i + 16 * q));
+            const __m128i weights = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes + line_offset(i) + 16 * q));
             pairs[q] = _mm256_add_epi32(pairs[q], _mm256_madd_epi16(_mm256_cvtepu8_epi16(weights), inputs));
         }
     }
@@ -31,14 +28,10 @@ void dot(const uint8_t* bytes, const int8_t* values, int num_inputs, int32_t* su
     }
 }
 
-#include "by_panel.inl"
-
 }  // namespace
+}  // namespace gemma3::avx2
 
-const Kernels& avx2_kernels() {
-    static const Kernels kernels{"avx2", matmul,   matmul_nibbles, bound_logits, rotate, quantize,
-                                 norm,   add_norm, gelu_gate,      norm_rope, attend, merge};
+const gemma3::Kernels& gemma3::avx2_kernels() {
+    static constexpr Kernels kernels = avx2::kernel_table("avx2");
     return kernels;
 }
-
-}  // namespace gemma3
