@@ -14,7 +14,7 @@ from gemma3 import cpu
 from tests.gemma3 import bfloat16
 from tests.gemma3.native import needs_isa, needs_native
 
-if cpu.is_available():
+if cpu.why_unavailable() is None:
     from gemma3.cpu._native import kernels
 
 pytestmark = needs_native

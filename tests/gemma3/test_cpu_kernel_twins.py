@@ -16,7 +16,7 @@ from tests.gemma3 import bfloat16
 from tests.gemma3.native import needs_isa, needs_native
 from tests.gemma3.packed import rotation as rotation_matrix
 
-if cpu.is_available():
+if cpu.why_unavailable() is None:
     from gemma3.cpu._native import kernels
 
 pytestmark = needs_native

@@ -213,7 +213,7 @@ def test_positions_up_to_the_largest_int_are_refused(
     """Their sums are beyond an int: an overflow would look like a position that the block tables reach."""
     model = core_of(checkpoint_of(tmp_path / "model", 6))
     with pytest.raises(ValueError, match="do not reach"):
-        model.step([1, 1], [Segment(start, num_tokens, [0], [0], first_sliding_block)], [Row(0)])
+        model.step([1, 1], [Segment(start, num_tokens, [0], [0], first_sliding_block)], [RowRequest(0)])
 
 
 def test_one_thread_at_a_time(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_one_thread_at_a_time(tmp_path: Path) -> None:
     def compute() -> None:
         for _ in range(20):
             try:
-                (sampled,) = model.step(ids, [segment(0, NUM_TOKENS)], [Row(NUM_TOKENS - 1)])
+                (sampled,) = model.step(ids, [segment(0, NUM_TOKENS)], [RowRequest(NUM_TOKENS - 1)])
                 found.append(sampled.token_id)
             except RuntimeError as error:
                 refused.append(str(error))
