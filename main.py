@@ -114,7 +114,8 @@ class LoadingBar:
 
 def load(args: argparse.Namespace, began_s: float) -> Session:
     """Find, check and load the weights."""
-    from engine.loading import EngineOptions, load_engine
+    from engine.engine_options import EngineOptions
+    from engine.loading import load_engine
 
     options = EngineOptions(
         model=args.model,

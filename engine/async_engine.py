@@ -11,9 +11,10 @@ from collections import abc
 from dataclasses import dataclass, field
 
 from engine.engine_info import EngineStats, EngineStatus, ModelInfo
+from engine.engine_options import EngineOptions
 from engine.engine_thread import Abort, Add, EngineThread, News
 from engine.errors import EngineError, EngineNotReadyError, QueueFullError, QueueTimeoutError, StepError
-from engine.loading import EngineOptions, LoadedEngine, load_engine
+from engine.loading import LoadedEngine, load_engine
 from engine.outputs import RequestOutput
 from engine.sampling_params import SamplingParams
 from gemma3.text.chat import ChatPrompt

@@ -33,7 +33,7 @@ SPARE_FILES = 256
 def build_engine(flags: argparse.Namespace) -> Engine:
     """Raises: ValueError for options that cannot be. The weights are not looked for before ``start``."""
     from engine.async_engine import AsyncLLMEngine
-    from engine.loading import EngineOptions
+    from engine.engine_options import EngineOptions
 
     given = {name: getattr(flags, name) for name in ENGINE_FLAGS if getattr(flags, name) is not None}
     return AsyncLLMEngine.from_options(EngineOptions(**given))
