@@ -6,7 +6,7 @@
      +-- RequestError         the request itself cannot be served; also a ValueError, names the field
      +-- QueueFullError       too many requests wait already: come back in ``retry_after_s``
      +-- QueueTimeoutError    waited longer in the queue than allowed
-     +-- DeadlineError        ran longer than allowed
+     +-- DeadlineError        ran longer than the caller allows, who alone raises it
      +-- EngineNotReadyError  loading, draining or dead
      +-- StepError            the step of this request failed inside the engine
 """

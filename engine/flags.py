@@ -12,7 +12,7 @@ from engine.sampling_params import Setting
 from gemma3.checkpoints.checkpoint import DTYPES
 
 
-def add_model_flags(parser: argparse.ArgumentParser) -> None:
+def add_model_flags(parser: argparse._ActionsContainer) -> None:
     """``--model``, ``--quantization``, ``--dtype``, ``--device`` and ``--threads``, named as in ``EngineOptions``."""
     parser.add_argument(
         "--model",

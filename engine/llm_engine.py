@@ -16,8 +16,9 @@ from typing import Unpack
 
 from engine.engine_core import EngineCore
 from engine.engine_info import ModelInfo
+from engine.engine_options import EngineKeywords, EngineOptions
 from engine.errors import EngineError
-from engine.loading import EngineKeywords, EngineOptions, LoadedEngine, load_engine
+from engine.loading import LoadedEngine, load_engine
 from engine.outputs import FinishReason, RequestOutput
 from engine.sampling_params import SamplingParams
 from gemma3.progress import Progress, no_progress

@@ -9,73 +9,25 @@ from collections import abc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict
 
+from engine.capacity import BLOCK_SIZE, block_counts, max_model_len, new_scheduler
 from engine.engine_core import EngineCore
 from engine.engine_info import ModelInfo
+from engine.engine_options import EngineOptions
 from engine.errors import RequestError
-from engine.kv_cache_manager import BlockCounts, KVCacheLayout, KVCacheManager, num_blocks_for
+from engine.kv_cache_sizes import BlockCounts
 from engine.precision import Precision, choose_precision
 from engine.runners.model_runner import ModelRunner
 from engine.sampling_params import SETTINGS
-from engine.scheduler import Scheduler, SchedulerConfig
 from gemma3 import __version__
 from gemma3.checkpoints.checkpoint import Checkpoint, content_hash, open_checkpoint
 from gemma3.checkpoints.locate import TERMS, Located, locate_weights
-from gemma3.config import Gemma3TextConfig
 from gemma3.errors import ChatError
 from gemma3.progress import Progress, no_progress
 from gemma3.text.chat import ChatPrompt, ChatStyle, Message, render_chat
 from gemma3.text.tokenizer import Gemma3Tokenizer
 
-BLOCK_SIZE = 16
-# A chunk is held beside the window while it is computed: with this one a 32,768-token sequence stays below 110 MiB.
-MAX_PREFILL_CHUNK_TOKENS = 384
-
 log = logging.getLogger("gemma3")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineOptions:
-    """What a person may choose. ``kv_cache_memory`` is in bytes; ``None`` everywhere means the default.
-
-    Attributes:
-        max_num_batched_tokens: of one step; also how long a decode waits behind a prefill.
-        quantization: ``int8`` and ``int4`` are the native CPU core, ``none`` is torch in ``dtype``; see ``precision.py``.
-        threads: of the model; by default one for each core.
-        generation_config: ``auto`` takes sampling defaults from the checkpoint's generation_config.json, ``none`` does not.
-    """
-
-    model: str | None = None
-    served_model_name: str | None = None
-    max_model_len: int | None = None
-    max_num_seqs: int = 32
-    max_num_batched_tokens: int = 512
-    kv_cache_memory: int = 1 << 30
-    quantization: str = "auto"
-    dtype: str = "auto"
-    device: str = "auto"
-    threads: int | None = None
-    generation_config: str = "auto"
-    prefix_caching: bool = True
-    max_num_waiting: int = 1_024
-
-
-class EngineKeywords(TypedDict, total=False):
-    """The fields of ``EngineOptions`` but the model, as keywords of ``LLMEngine``. A test holds the two equal."""
-
-    served_model_name: str | None
-    max_model_len: int | None
-    max_num_seqs: int
-    max_num_batched_tokens: int
-    kv_cache_memory: int
-    quantization: str
-    dtype: str
-    device: str
-    threads: int | None
-    generation_config: str
-    prefix_caching: bool
-    max_num_waiting: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +84,9 @@ def load_engine(
     log.info("Weights: %s (%s)", located.path, located.reason)
     if located.is_first_use:
         log.info(TERMS)
-    options = replace(options, max_model_len=_max_model_len(options, checkpoint.config))
-    counts = _block_counts(options, checkpoint.config, num_bytes_per_value=_kv_value_bytes(precision))
-    scheduler = _scheduler(options, counts, checkpoint.config)
+    options = replace(options, max_model_len=max_model_len(options, checkpoint.config))
+    counts = block_counts(options, checkpoint.config, num_bytes_per_value=_kv_value_bytes(precision))
+    scheduler = new_scheduler(options, counts, checkpoint.config)
     load = _load_native if precision.scheme is not None else _load_torch
     loaded = load(options, checkpoint, precision, counts, progress)
     tokenizer = loaded.tokenizer
@@ -215,64 +167,6 @@ def _load_torch(
         loaded.tokenizer,
         quantization=checkpoint.quantization,
         arithmetic=precision.dtype,
-    )
-
-
-def _max_model_len(options: EngineOptions, config: Gemma3TextConfig) -> int:
-    if options.max_model_len is None:
-        return config.context_length
-    if options.max_model_len > config.context_length:
-        raise ValueError(
-            f"max_model_len={options.max_model_len} is above the model's context, {config.context_length}."
-        )
-    return options.max_model_len
-
-
-def _prefill_chunk_tokens(options: EngineOptions) -> int:
-    """What one sequence may prefill in a step while every other one decodes."""
-    chunk = options.max_num_batched_tokens - options.max_num_seqs
-    if chunk < BLOCK_SIZE:
-        raise ValueError(
-            f"max_num_batched_tokens={options.max_num_batched_tokens} must be at least max_num_seqs="
-            f"{options.max_num_seqs} + {BLOCK_SIZE}: every sequence decodes in each step, and a prefill goes on beside them."
-        )
-    return min(chunk, MAX_PREFILL_CHUNK_TOKENS)
-
-
-def _scheduler(options: EngineOptions, counts: BlockCounts, config: Gemma3TextConfig) -> Scheduler:
-    assert options.max_model_len is not None
-    return Scheduler(
-        SchedulerConfig(
-            max_num_seqs=options.max_num_seqs,
-            max_num_batched_tokens=options.max_num_batched_tokens,
-            max_model_len=options.max_model_len,
-            prefill_chunk_tokens=_prefill_chunk_tokens(options),
-        ),
-        KVCacheManager(
-            counts,
-            block_size=BLOCK_SIZE,
-            window=config.sliding_window,
-        ),
-    )
-
-
-def _block_counts(options: EngineOptions, config: Gemma3TextConfig, *, num_bytes_per_value: int) -> BlockCounts:
-    assert options.max_model_len is not None
-    windows = [config.window(i) for i in range(config.num_hidden_layers)]
-    layout = KVCacheLayout(
-        block_size=BLOCK_SIZE,
-        window=config.sliding_window,
-        # Both pools hand out blocks also to a model of fewer than six layers, which has no global one.
-        num_global_layers=max(1, windows.count(None)),
-        num_sliding_layers=max(1, len(windows) - windows.count(None)),
-        num_bytes_per_token=2 * config.num_key_value_heads * config.head_dim * num_bytes_per_value,
-    )
-    return num_blocks_for(
-        options.kv_cache_memory,
-        layout,
-        max_num_seqs=options.max_num_seqs,
-        max_model_len=options.max_model_len,
-        prefill_chunk_tokens=_prefill_chunk_tokens(options),
     )
 
 

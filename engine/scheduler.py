@@ -25,41 +25,12 @@ What follows, with S = max_num_seqs and C = prefill_chunk_tokens (S + C <= max_n
 
 from bisect import insort
 from collections import abc
-from dataclasses import dataclass
 
 from engine.errors import RequestError
 from engine.kv_cache_manager import KVCacheManager
+from engine.scheduler_config import SchedulerConfig
 from engine.sequence import Batch, ScheduledSequence, Sequence, SequenceStatus
 from engine.step_failures import StepFailures
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SchedulerConfig:
-    """Bounds of one step.
-
-    Attributes:
-        max_num_batched_tokens: of all sequences together in one step.
-        prefill_chunk_tokens: of one sequence in one step; also bounds the sliding blocks a prompt holds at a time.
-        max_draft_rows: sequences that decode and their drafts together; 0 for no drafts. Up to about this many rows
-            share the cost of reading the weights.
-    """
-
-    max_num_seqs: int
-    max_num_batched_tokens: int
-    max_model_len: int
-    prefill_chunk_tokens: int
-    max_draft_rows: int = 24
-
-    def __post_init__(self) -> None:
-        for name in ("max_num_seqs", "max_model_len", "prefill_chunk_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
-        smallest = self.max_num_seqs + self.prefill_chunk_tokens
-        if self.max_num_batched_tokens < smallest:
-            raise ValueError(
-                f"max_num_batched_tokens={self.max_num_batched_tokens} must be at least {smallest}: one token for each "
-                f"of max_num_seqs={self.max_num_seqs}, one chunk of prefill_chunk_tokens={self.prefill_chunk_tokens}."
-            )
 
 
 class Scheduler:

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from engine.loading import EngineOptions
-from engine.precision import QUANTIZATIONS
+from engine.engine_options import EngineOptions
+from engine.flags import add_model_flags
 from openai_api.flag_values import parse_count, parse_port, parse_size
 from openai_api.settings import OptionError, ServerSettings
 from openai_api.sockets import is_loopback
@@ -48,36 +48,12 @@ def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _add_model_flags(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--model",
-        default=_ENGINE.model,
-        metavar="PATH|OWNER/NAME",
-        help="Load this directory, .gguf file or Hub repository (default: search this machine).",
-    )
+    add_model_flags(group)
     group.add_argument(
         "--served-model-name",
         default=_ENGINE.served_model_name,
         metavar="NAME",
         help="Clients ask for the model by this name (default: the name of its folder or file).",
-    )
-    group.add_argument(
-        "--quantization",
-        choices=QUANTIZATIONS,
-        default=_ENGINE.quantization,
-        help="Choose the weights: int8 and int4 run on the native CPU core, none runs on torch. The default, auto, takes "
-        "int8 on a CPU unless --dtype is given.",
-    )
-    group.add_argument(
-        "--dtype",
-        choices=("auto", "bfloat16", "float32"),
-        default=_ENGINE.dtype,
-        help="Let torch compute in this type (default: auto, which is bfloat16). It excludes int8 and int4.",
-    )
-    group.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default=_ENGINE.device,
-        help="Compute on this device (default: auto, which takes a GPU if there is one).",
     )
     group.add_argument(
         "--generation-config",
@@ -115,13 +91,6 @@ def _add_engine_flags(group: argparse._ArgumentGroup) -> None:
         default=_ENGINE.kv_cache_memory,
         metavar="SIZE",
         help=f"Keep keys and values in this much memory, such as 512MiB (default: {_ENGINE.kv_cache_memory >> 20}MiB).",
-    )
-    group.add_argument(
-        "--threads",
-        type=parse_count,
-        default=_ENGINE.threads,
-        metavar="N",
-        help="Compute with so many threads (default: one for each core).",
     )
     group.add_argument(
         "--no-prefix-caching",

@@ -8,7 +8,7 @@ Engine thread only.
 from collections import Counter
 from itertools import islice
 
-from engine.kv_cache_manager import BlockCounts
+from engine.kv_cache_sizes import BlockCounts
 from engine.runners.model_runner import SequenceResult, result_of
 from engine.sampling_params import SETTINGS
 from engine.sequence import Batch, SamplingRow, ScheduledSequence

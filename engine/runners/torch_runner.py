@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from engine.block_pool import BlockTable
-from engine.kv_cache_manager import BlockCounts
+from engine.kv_cache_sizes import BlockCounts
 from engine.runners.model_runner import SampledToken, SequenceResult, result_of
 from engine.runners.torch_sampler import sample, token_logprobs
 from engine.sequence import Batch, ScheduledSequence

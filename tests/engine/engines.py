@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from engine.loading import EngineOptions, LoadedEngine, load_engine
+from engine.engine_options import EngineOptions
+from engine.loading import LoadedEngine, load_engine
 from engine.outputs import FinishReason, TokenLogprob
 from engine.sampling_params import SamplingParams
 from tests.gemma3 import tiny

@@ -9,11 +9,13 @@ from collections import abc
 from dataclasses import dataclass
 
 from engine.block_pool import BlockTable
-from engine.kv_cache_manager import BlockCounts, KVCacheManager
+from engine.kv_cache_manager import KVCacheManager
+from engine.kv_cache_sizes import BlockCounts
 from engine.outputs import FinishReason
 from engine.runners.model_runner import SampledToken, SequenceResult, result_of
 from engine.sampling_params import SamplingParams
-from engine.scheduler import Scheduler, SchedulerConfig
+from engine.scheduler import Scheduler
+from engine.scheduler_config import SchedulerConfig
 from engine.sequence import Batch, SamplingRow, ScheduledSequence, Sequence, new_sequences
 from engine.step_failures import StepFailures
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.engine_core import EngineCore
-from engine.kv_cache_manager import BlockCounts
+from engine.kv_cache_sizes import BlockCounts
 from engine.outputs import RequestOutput
 from engine.runners.model_runner import SampledToken, SequenceResult, result_of
 from engine.runners.torch_sampler import sample, token_logprobs

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.block_pool import BlockTable
-from engine.kv_cache_manager import BlockCounts
+from engine.kv_cache_sizes import BlockCounts
 from engine.outputs import TokenLogprob
 from engine.random_numbers import uniform
 from engine.sampling_params import SamplingParams

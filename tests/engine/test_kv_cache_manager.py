@@ -4,13 +4,8 @@ import random
 
 import pytest
 
-from engine.kv_cache_manager import (
-    BlockCounts,
-    KVCacheLayout,
-    KVCacheManager,
-    blocks_for_one_sequence,
-    num_blocks_for,
-)
+from engine.kv_cache_manager import KVCacheManager
+from engine.kv_cache_sizes import BlockCounts, KVCacheLayout, blocks_for_one_sequence, num_blocks_for
 from engine.sampling_params import SamplingParams
 from engine.sequence import Sequence, new_sequences
 

@@ -7,8 +7,8 @@ from typing import get_type_hints
 import pytest
 
 from engine import LLMEngine, SamplingParams
+from engine.engine_options import EngineKeywords, EngineOptions
 from engine.errors import RequestError, StepError
-from engine.loading import EngineKeywords, EngineOptions
 from tests.engine.engines import tiny_checkpoint
 
 PARAMS = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True, n=2)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.loading import EngineOptions, LoadedEngine, load_engine
+from engine.engine_options import EngineOptions
+from engine.loading import LoadedEngine, load_engine
 from engine.runners.torch_runner import TorchRunner
 from gemma3 import __version__, cpu
 from tests.engine.engines import GREEDY, run, tiny_checkpoint

@@ -5,9 +5,9 @@ import random
 import pytest
 
 from engine.errors import RequestError
-from engine.kv_cache_manager import BlockCounts, KVCacheLayout, num_blocks_for
+from engine.kv_cache_sizes import BlockCounts, KVCacheLayout, num_blocks_for
 from engine.outputs import FinishReason
-from engine.scheduler import SchedulerConfig
+from engine.scheduler_config import SchedulerConfig
 from engine.sequence import Batch, Sequence, SequenceStatus
 from tests.engine.fakes import FakeEngine, Setup, generate_alone, less
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from engine.errors import RequestError
-from engine.kv_cache_manager import blocks_for_one_sequence
+from engine.kv_cache_sizes import blocks_for_one_sequence
 from engine.outputs import FinishReason
 from engine.scheduler import Scheduler
 from engine.sequence import Batch, Sequence

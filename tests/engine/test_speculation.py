@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.kv_cache_manager import blocks_for_one_sequence
+from engine.kv_cache_sizes import blocks_for_one_sequence
 from engine.outputs import FinishReason, SequenceDelta
 from engine.sampling_params import SamplingParams
 from tests.engine.engines import load, run, tiny_checkpoint

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import httpx
 import pytest
 
-from engine.loading import EngineOptions
+from engine.engine_options import EngineOptions
 from openai_api.command_line import engine_options, parse_flags, settings_from
 from openai_api.flag_values import parse_size
 from openai_api.run import main

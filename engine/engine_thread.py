@@ -1,0 +1,162 @@
+"""The thread that steps: commands in through a queue, news out through ``call_soon_threadsafe``.
+
+Owns ``EngineCore`` from loading to the end; torch and the KV cache are touched nowhere else. All news of a step cross
+to the event loop in one call, as plain values. Methods without an underscore are for the event loop, the others run on
+the engine thread.
+"""
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+from collections import abc
+from dataclasses import dataclass
+
+from engine.engine_core import EngineCore
+from engine.engine_info import EngineStats
+from engine.errors import EngineError
+from engine.loading import LoadedEngine
+from engine.outputs import RequestOutput
+from engine.sampling_params import SamplingParams
+
+News = RequestOutput | EngineError
+
+log = logging.getLogger("gemma3")
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Queue a request."""
+
+    request_id: str
+    prompt_token_ids: tuple[int, ...]
+    params: SamplingParams
+    prediction_token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Forget a request in any phase."""
+
+    request_id: str
+
+
+class EngineThread:
+    """``deliver(news by request id, stats)`` and ``die()`` are called on the event loop."""
+
+    def __init__(
+        self,
+        load: abc.Callable[[], LoadedEngine],
+        *,
+        deliver: abc.Callable[[list[tuple[str, News]], EngineStats], None],
+        die: abc.Callable[[], None],
+    ) -> None:
+        self._load = load
+        self._deliver = deliver
+        self._die = die
+        self._inbox: queue.SimpleQueue[Add | Abort | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    async def start(self) -> LoadedEngine:
+        """Load, and step until ``stop``. Raises what loading raises."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[LoadedEngine] = loop.create_future()
+        self._thread = threading.Thread(target=self._run, args=(loop, done), name="engine", daemon=True)
+        self._thread.start()
+        return await done
+
+    def send(self, command: Add | Abort) -> None:
+        """Have it done before the next step."""
+        self._inbox.put(command)
+
+    def stop(self) -> None:
+        """End after the step that runs."""
+        self._inbox.put(None)
+
+    async def join(self) -> None:
+        """Wait for the end."""
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    def _run(self, loop: asyncio.AbstractEventLoop, done: "asyncio.Future[LoadedEngine]") -> None:
+        try:
+            loaded = self._load()
+        except Exception as error:  # whoever awaits start() gets it
+            _on_loop(loop, _set_exception, done, error)
+            return
+        _on_loop(loop, _set_result, done, loaded)
+        try:
+            self._step_until_stopped(loaded.core, loop)
+        except Exception:
+            log.exception("The engine thread has failed")
+            _on_loop(loop, self._die)
+
+    def _step_until_stopped(self, core: EngineCore, loop: asyncio.AbstractEventLoop) -> None:
+        while self._take_commands(core, loop):
+            result = core.step()
+            for request_id, error in result.errors.items():
+                log.error("Request %s failed in its step: %s", request_id, type(error.__cause__ or error).__name__)
+            news: list[tuple[str, News]] = [(output.request_id, output) for output in result.outputs]
+            _on_loop(loop, self._deliver, [*news, *result.errors.items()], _stats(core))
+
+    def _take_commands(self, core: EngineCore, loop: asyncio.AbstractEventLoop) -> bool:
+        """Take what is in the inbox, waiting while there is nothing to compute. False when it is time to end."""
+        while True:
+            try:
+                command = self._inbox.get(block=not core.has_unfinished_requests)
+            except queue.Empty:
+                return True
+            if command is None:
+                return False
+            news = _obey(command, core)
+            if news or isinstance(command, Abort):
+                _on_loop(loop, self._deliver, news, _stats(core))
+
+
+def _obey(command: Add | Abort, core: EngineCore) -> list[tuple[str, News]]:
+    """Do it; if it is refused, that is the news of its request."""
+    if isinstance(command, Abort):
+        core.abort_request(command.request_id)
+        return []
+    try:
+        core.add_request(
+            command.request_id,
+            command.prompt_token_ids,
+            command.params,
+            prediction_token_ids=command.prediction_token_ids,
+        )
+    except EngineError as error:
+        return [(command.request_id, error)]
+    return []
+
+
+def _stats(core: EngineCore) -> EngineStats:
+    scheduler = core.scheduler
+    return EngineStats(
+        num_running=scheduler.num_running,
+        num_waiting=scheduler.num_waiting,
+        kv_cache_usage=scheduler.kv_cache_usage,
+        num_preemptions=scheduler.num_preemptions,
+        prefix_cache_queries=scheduler.num_prefix_query_tokens,
+        prefix_cache_hits=scheduler.num_prefix_hit_tokens,
+        num_drafts=scheduler.num_drafts,
+        num_draft_tokens=scheduler.num_draft_tokens,
+        num_accepted_draft_tokens=scheduler.num_accepted_draft_tokens,
+    )
+
+
+def _on_loop(loop: asyncio.AbstractEventLoop, call: abc.Callable[..., None], *args: object) -> None:
+    """Run ``call`` on the event loop; a loop that is closed already needs no news."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(call, *args)
+
+
+def _set_result(done: "asyncio.Future[LoadedEngine]", loaded: LoadedEngine) -> None:
+    if not done.done():
+        done.set_result(loaded)
+
+
+def _set_exception(done: "asyncio.Future[LoadedEngine]", error: Exception) -> None:
+    if not done.done():
+        done.set_exception(error)
