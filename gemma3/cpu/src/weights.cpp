@@ -17,30 +17,33 @@ const ModelConfig& checked(const ModelConfig& config) {
     return config;
 }
 
-Tensor find(const Tensors& tensors, const std::string& name, int64_t num_bytes) {
+enum class Size { kExact, kAtLeast };
+
+Tensor find(const Tensors& tensors, const std::string& name, int64_t num_bytes, Size size = Size::kExact) {
     const auto found = tensors.find(name);
     if (found == tensors.end()) refuse("the packed weights have no tensor " + name + ".");
-    if (int64_t(found->second.num_bytes) != num_bytes)
-        refuse(name + " has " + std::to_string(found->second.num_bytes) + " bytes, expected " + std::to_string(num_bytes) + ".");
+    const int64_t found_bytes = int64_t(found->second.num_bytes);
+    if (size == Size::kExact ? found_bytes != num_bytes : found_bytes < num_bytes)
+        refuse(name + " has " + std::to_string(found_bytes) + " bytes, expected " + std::to_string(num_bytes) + ".");
     return found->second;
 }
 
-const float* find_floats(const Tensors& tensors, const std::string& name, int64_t count) {
-    return reinterpret_cast<const float*>(find(tensors, name, count * int64_t{sizeof(float)}).data);
+const float* find_floats(const Tensors& tensors, const std::string& name, int64_t count, Size size = Size::kExact) {
+    return reinterpret_cast<const float*>(find(tensors, name, count * int64_t{sizeof(float)}, size).data);
 }
 
 // `panels` is what the tensor of panels is called after the dot.
 Matrix find_matrix(const Tensors& tensors, const std::string& name, Format format, int num_outputs, int num_inputs,
-                   const char* panels) {
+                   const char* panels, Size size = Size::kExact) {
     Matrix matrix;
     matrix.format = format;
     matrix.num_panels = round_up(num_outputs, kPanel) / kPanel;
     matrix.num_inputs = round_up(num_inputs, kGroup);
     const int64_t outputs = int64_t{matrix.num_panels} * kPanel;
-    matrix.panels = find(tensors, name + "." + panels, matrix.num_panels * matrix.panel_bytes()).data;
+    matrix.panels = find(tensors, name + "." + panels, matrix.num_panels * matrix.panel_bytes(), size).data;
     if (format == Format::kInt4)
         matrix.multipliers = find(tensors, name + ".multipliers", outputs * (matrix.num_inputs / kGroup)).data;
-    matrix.scales = find_floats(tensors, name + ".scales", outputs);
+    matrix.scales = find_floats(tensors, name + ".scales", outputs, size);
     return matrix;
 }
 
@@ -58,10 +61,14 @@ Buffer<float> find_norm(const Tensors& tensors, const std::string& name, int siz
     return norm;
 }
 
+// The packed rows may be more than the vocabulary: the rows behind it are never read, but for those of its last panel.
 Embedding find_embedding(const Tensors& tensors, const ModelConfig& config) {
+    const auto plane = [&](const char* name) {
+        return find_matrix(tensors, "embedding", Format::kNibbles, config.vocab_size, config.hidden_size, name, Size::kAtLeast);
+    };
     Embedding embedding;
-    embedding.high = find_matrix(tensors, "embedding", Format::kNibbles, config.vocab_size, config.hidden_size, "high");
-    embedding.low = find_matrix(tensors, "embedding", Format::kNibbles, config.vocab_size, config.hidden_size, "low");
+    embedding.high = plane("high");
+    embedding.low = plane("low");
     embedding.scales = embedding.high.scales;
     embedding.vocab_size = config.vocab_size;
     return embedding;
