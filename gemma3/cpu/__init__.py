@@ -14,7 +14,7 @@ def why_unavailable() -> str | None:
     try:
         import gemma3.cpu._native  # noqa: F401
     except ModuleNotFoundError:
-        return "the native core was not compiled (there was no C++ compiler when this package was installed)"
+        return "the native core was not compiled when this package was installed (no C++ compiler, or its build failed)"
     except ImportError as error:
         return f"the native core cannot be loaded ({' '.join(str(error).split())[:200]})"
     return None

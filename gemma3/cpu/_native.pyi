@@ -1,7 +1,7 @@
 """The compiled module (nanobind, C++ in ``gemma3/cpu/src``). Its callers are the modules of ``gemma3.cpu``.
 
 Shapes: ``N`` outputs, ``K`` inputs, ``R`` rows whose logits are wanted, ``V`` vocabulary. Packed bytes are as ``packed_layout.py``
-describes them. Every function and ``Model.step`` release the GIL while they compute.
+describes them. ``quantize_*``, ``Model.step`` and ``Model.observe_inputs`` release the GIL while they compute.
 """
 
 from collections.abc import Mapping, Sequence
@@ -86,7 +86,11 @@ class Sampled:
     def top(self) -> list[tuple[int, float]]: ...
 
 class Model:
-    """The whole model over packed weights; ``isa`` "auto" takes the best. Keeps references to the buffers in ``tensors``."""
+    """The whole model over packed weights; ``isa`` "auto" takes the best. Keeps references to the buffers in ``tensors``.
+
+    Raises:
+        RuntimeError: from any method, if another thread is in one: a model computes for one thread at a time.
+    """
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """``CpuModel``: the forward of ``gemma3/torch_model/model.py`` on packed weights, from token ids to chosen tokens in one call.
 
-A thin face of the compiled module, which owns KV storage, scratch memory and a team of threads. One thread calls it at a time;
-others run meanwhile, since a step releases the GIL. Imports neither torch nor numpy.
+A thin face of the compiled module, which owns KV storage, scratch memory and a team of threads. One thread calls it at a time,
+and a second gets a ``RuntimeError``; other Python runs meanwhile, since a step releases the GIL. Imports neither torch nor numpy.
 """
 
 import math

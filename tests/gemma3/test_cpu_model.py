@@ -1,6 +1,7 @@
 """The core's forward: near the float32 reference, the same however rows are cut, on each instruction set."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,47 @@ def test_what_is_refused(tmp_path: Path) -> None:
             model.step(ids, [wanted], [Row(row)])
     with pytest.raises(ValueError, match="isa='vax' is not allowed"):
         core_of(checkpoint, isa="vax")
+
+
+@pytest.mark.parametrize(
+    ("start", "num_tokens", "first_sliding_block"),
+    [
+        (2**31 - 1, 2, 0),
+        (2**31 - 1, 1, 0),
+        (2**31 - 2, 2, 2**27 - 2),
+        (0, 1, 2**31 - 1),
+        (2**31 - 1, 2**31 - 1, 2**31 - 1),
+    ],
+)
+def test_positions_up_to_the_largest_int_are_refused(
+    tmp_path: Path, start: int, num_tokens: int, first_sliding_block: int
+) -> None:
+    """Their sums are beyond an int: an overflow would look like a position that the block tables reach."""
+    model = core_of(checkpoint_of(tmp_path / "model", 6))
+    with pytest.raises(ValueError, match="do not reach"):
+        model.step([1, 1], [Segment(start, num_tokens, [0], [0], first_sliding_block)], [Row(0)])
+
+
+def test_one_thread_at_a_time(tmp_path: Path) -> None:
+    """A step releases the GIL: a second thread gets an error, and the first the right tokens."""
+    checkpoint = checkpoint_of(tmp_path / "model", 4)
+    ids, model = token_ids(checkpoint), core_of(checkpoint, num_threads=1)
+    found: list[int] = []
+    refused: list[str] = []
+
+    def compute() -> None:
+        for _ in range(20):
+            try:
+                (sampled,) = model.step(ids, [segment(0, NUM_TOKENS)], [Row(NUM_TOKENS - 1)])
+                found.append(sampled.token_id)
+            except RuntimeError as error:
+                refused.append(str(error))
+
+    with ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(compute) for _ in range(2)]:
+            future.result()
+    assert set(refused) == {"the model is computing for another thread: one at a time."}
+    assert set(found) == {int(whole_logits(model, ids)[-1].argmax())}
 
 
 # The largest distances to float32 of the same checkpoint that each scheme may have, and the least share of equal likeliest tokens.

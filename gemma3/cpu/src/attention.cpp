@@ -12,11 +12,11 @@ Attention::Attention(const Kernels& kernels, AttentionShape shape, int num_threa
       tokens_per_item_(std::max(1, kMaxRows / group_)),
       num_threads_(num_threads),
       scratch_(size_t(num_threads)),
-      zeros_(int64_t{kBlockSize} * shape.head_dim) {
+      zeros_(int64_t{kBlockSize} * shape.padded_head_dim) {
     for (Scratch& scratch : scratch_) {
-        scratch.queries.reserve(int64_t{kMaxRows} * shape.head_dim);
-        scratch.out.reserve(int64_t{kMaxRows} * shape.head_dim);
-        scratch.merged.reserve(int64_t{kMaxRows} * shape.head_dim);
+        scratch.queries.reserve(int64_t{kMaxRows} * shape.padded_head_dim);
+        scratch.out.reserve(int64_t{kMaxRows} * shape.padded_head_dim);
+        scratch.merged.reserve(int64_t{kMaxRows} * shape.padded_head_dim);
     }
 }
 
@@ -27,7 +27,7 @@ void Attention::plan(const std::vector<Segment>& segments) {
         for (const Item& item : plans_[sliding].items)
             num_partial = std::max(num_partial, item.partial + item.num_tokens * group_);
     }
-    partial_out_.reserve(num_partial * shape_.head_dim);
+    partial_out_.reserve(num_partial * shape_.padded_head_dim);
     partial_peaks_.reserve(num_partial);
     partial_totals_.reserve(num_partial);
 }
@@ -91,14 +91,14 @@ void Attention::attend_chunk(const KvCache& cache, int layer, bool sliding, cons
     kernels_.attend(rows, blocks, ranges);
 }
 
-void Attention::run_item(const KvCache& cache, int layer, bool sliding, int index, const uint16_t* queries, float* out,
-                         int64_t out_stride, int head_dim, int thread) {
+void Attention::run_item(const KvCache& cache, int layer, bool sliding, int index, Rows<const uint16_t> queries,
+                         Rows<float> out, int thread) {
     const Item& item = plans_[sliding].items[size_t(index)];
     Scratch& scratch = scratch_[size_t(thread)];
-    const int padded = shape_.head_dim, num_rows = item.num_tokens * group_;
+    const int padded = shape_.padded_head_dim, num_rows = item.num_tokens * group_;
     for (int token = 0; token < item.num_tokens; ++token)
-        std::copy_n(queries + (int64_t{item.first_row + token} * shape_.num_heads + item.kv_head * group_) * padded,
-                    group_ * padded, scratch.queries.data() + int64_t{token} * group_ * padded);
+        std::copy_n(queries.row(item.first_row + token) + item.kv_head * group_ * padded, group_ * padded,
+                    scratch.queries.data() + int64_t{token} * group_ * padded);
     if (item.partial >= 0) {
         attend_chunk(cache, layer, sliding, item, item.first_chunk,
                      {scratch.queries.data(), partial_out_.data() + item.partial * padded,
@@ -116,14 +116,14 @@ void Attention::run_item(const KvCache& cache, int layer, bool sliding, int inde
                            rows.out + int64_t{r} * padded, rows.peaks[r], rows.totals[r], padded);
     }
     for (int r = 0; r < num_rows; ++r)
-        store_row(out + (item.first_row + r / group_) * out_stride + (item.kv_head * group_ + r % group_) * head_dim,
-                  scratch.merged.data() + int64_t{r} * padded, scratch.merged_totals[r], head_dim);
+        store_head(out.row(item.first_row + r / group_) + (item.kv_head * group_ + r % group_) * shape_.head_dim,
+                   scratch.merged.data() + int64_t{r} * padded, scratch.merged_totals[r]);
 }
 
-void Attention::finish_row(bool sliding, int row, float* out, int64_t out_stride, int head_dim, int thread) {
+void Attention::finish_row(bool sliding, int row, float* out, int thread) {
     const Plan& plan = plans_[sliding];
     if (plan.items_of_row.empty()) return;
-    const int padded = shape_.head_dim;
+    const int padded = shape_.padded_head_dim;
     float* merged = scratch_[size_t(thread)].merged.data();
     const std::vector<int>& items = plan.items_of_row[size_t(row)];
     for (int head = 0; head < shape_.num_heads; ++head) {
@@ -136,13 +136,13 @@ void Attention::finish_row(bool sliding, int row, float* out, int64_t out_stride
             kernels_.merge(merged, peak, total, partial_out_.data() + at * padded, partial_peaks_[at],
                            partial_totals_[at], padded);
         }
-        store_row(out + row * out_stride + head * head_dim, merged, total, head_dim);
+        store_head(out + head * shape_.head_dim, merged, total);
     }
 }
 
-void Attention::store_row(float* row, const float* sums, float total, int head_dim) const {
+void Attention::store_head(float* out, const float* sums, float total) const {
     const float factor = 1.0f / total;
-    for (int i = 0; i < head_dim; ++i) row[i] = sums[i] * factor;
+    for (int i = 0; i < shape_.head_dim; ++i) out[i] = sums[i] * factor;
 }
 
 }  // namespace gemma3

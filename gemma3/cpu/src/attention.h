@@ -20,8 +20,9 @@ struct Segment {
 };
 
 struct AttentionShape {
-    int num_heads, num_kv_heads, head_dim;  // head_dim padded to 32
-    int window;                             // of the sliding layers
+    int num_heads, num_kv_heads, head_dim;
+    int padded_head_dim;  // to 32: of queries, keys and values, where the rest is zero
+    int window;           // of the sliding layers
 };
 
 // Keys are taken in chunks of kKeyChunk, counted from position 0, and a row's chunks are merged in order: so the result does
@@ -33,13 +34,13 @@ public:
     // Lay out the work of a step; the segments must live until its last layer is done.
     void plan(const std::vector<Segment>& segments);
 
-    // Called by all threads of the team. `queries` (rows, num_heads, head_dim) bfloat16, scaled;
-    // `out` (rows, out_stride) float32. When it returns, `finish_row` must still be called for every row.
+    // The work of a layer: any thread may run any item [0, num_items). `queries` (num_heads, padded head_dim) bfloat16, scaled;
+    // `out` (num_heads, head_dim) float32. When all are done, `finish_row` must still be called for every row.
     int num_items(bool sliding) const { return int(plans_[sliding].items.size()); }
-    void run_item(const KvCache& cache, int layer, bool sliding, int item, const uint16_t* queries, float* out,
-                  int64_t out_stride, int head_dim, int thread);
-    // If the rows were cut by chunk: merge them. Else nothing.
-    void finish_row(bool sliding, int row, float* out, int64_t out_stride, int head_dim, int thread);
+    void run_item(const KvCache& cache, int layer, bool sliding, int item, Rows<const uint16_t> queries, Rows<float> out,
+                  int thread);
+    // Merges the chunks of a row, if the rows were cut by chunk; else nothing.
+    void finish_row(bool sliding, int row, float* out, int thread);
 
 private:
     struct Item {
@@ -58,10 +59,14 @@ private:
         float peaks[kMaxRows], totals[kMaxRows], merged_peaks[kMaxRows], merged_totals[kMaxRows];
     };
 
+    // Of all segments, for the sliding or the global layers.
     Plan make_plan(const std::vector<Segment>& segments, bool sliding) const;
+    // The first position that a token of this position sees.
     int first_key(bool sliding, int position) const;
+    // An item's rows with one chunk of keys, into what `QueryRows` points at.
     void attend_chunk(const KvCache&, int layer, bool sliding, const Item&, int chunk, const QueryRows&) const;
-    void store_row(float* row, const float* sums, float total, int head_dim) const;
+    // sums / total, the output (head_dim) of one query head.
+    void store_head(float* out, const float* sums, float total) const;
 
     const Kernels& kernels_;
     const AttentionShape shape_;

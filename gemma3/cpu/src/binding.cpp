@@ -158,7 +158,7 @@ void bind_model(nb::module_& m) {
         }, nb::kw_only(), "vocab_size"_a, "hidden_size"_a, "intermediate_size"_a, "num_layers"_a, "num_heads"_a,
            "num_kv_heads"_a, "head_dim"_a, "rms_norm_eps"_a, "query_scale"_a, "rope_theta"_a, "rope_local_theta"_a,
            "sliding_window"_a, "is_sliding"_a, "tensors"_a, "num_threads"_a, "isa"_a = "auto")
-        .def_prop_ro("isa", [](const OwnedModel& self) { return self.model.isa; })
+        .def_prop_ro("isa", [](const OwnedModel& self) { return self.model.isa(); })
         .def_prop_ro("num_threads", [](const OwnedModel& self) { return self.model.num_threads(); })
         .def("allocate_kv", [](OwnedModel& self, int num_global_blocks, int num_sliding_blocks) {
             self.model.allocate_kv(num_global_blocks, num_sliding_blocks);

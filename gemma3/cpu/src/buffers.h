@@ -29,9 +29,11 @@ public:
         size_ = size;
     }
 
-    T* data() const { return data_; }
+    T* data() { return data_; }
+    const T* data() const { return data_; }
     int64_t size() const { return size_; }
-    T& operator[](int64_t i) const { return data_[i]; }
+    T& operator[](int64_t i) { return data_[i]; }
+    const T& operator[](int64_t i) const { return data_[i]; }
 
 private:
     struct Free {
@@ -42,7 +44,34 @@ private:
     int64_t size_ = 0;
 };
 
-// Memory behind `Activations`, with room for whole tiles of rows.
+// A view of rows that begin `stride` elements apart.
+template <typename T>
+struct Rows {
+    T* data;
+    int64_t stride;
+
+    T* row(int64_t index) const { return data + index * stride; }
+};
+
+// Rows with memory of their own. Growing loses the contents; padding between them is zero until it is written.
+template <typename T>
+class RowBuffer {
+public:
+    explicit RowBuffer(int64_t stride) : stride_(stride) {}
+
+    void reserve(int num_rows) { memory_.reserve(num_rows * stride_); }
+    int64_t stride() const { return stride_; }
+    T* row(int64_t index) { return memory_.data() + index * stride_; }
+    const T* row(int64_t index) const { return memory_.data() + index * stride_; }
+    Rows<T> rows() { return {memory_.data(), stride_}; }
+    Rows<const T> rows() const { return {memory_.data(), stride_}; }
+
+private:
+    const int64_t stride_;
+    Buffer<T> memory_;
+};
+
+// Memory behind `Activations`, with room for whole pairs of tiles of 16 rows: AMX reads rows that nobody asked for.
 class ActivationBuffer {
 public:
     // Activations of `num_rows` rows of `num_inputs` (padded) inputs each, over this memory.

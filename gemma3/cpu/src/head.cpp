@@ -30,7 +30,7 @@ inline float logit_of(int32_t high, int32_t low, int32_t sum, float scale) {
 }
 
 // Copy row `from` of `in` to row `to` of `out`.
-void copy_row(const Activations& in, int from, const Activations& out, int to) {
+void copy_row(const Activations& in, int from, Activations& out, int to) {
     const int groups = in.num_inputs / kGroup;
     std::copy_n(in.values + int64_t{from} * in.num_inputs, in.num_inputs, out.values + int64_t{to} * in.num_inputs);
     std::copy_n(in.group_sums + int64_t{from} * groups, groups, out.group_sums + int64_t{to} * groups);
@@ -107,8 +107,8 @@ void Head::logits_of_chunk(const Activations& in, int chunk, float* out, int64_t
 void Head::choose_greedily(ThreadTeam& team, int thread) {
     Scratch& scratch = scratch_[size_t(thread)];
     team.for_each(num_chunks_, [&](int chunk) { bound_chunk(chunk, scratch); });
-    team.for_each_then(greedy_in_.num_rows, [&](int row) { find_candidates(row, scratch); }, [&] { join_candidates(); });
-    team.for_each_then(int(candidates_.size()), [&](int i) { score(candidates_[size_t(i)], scratch); }, [&] { take_best(); });
+    team.for_each_and_last(greedy_in_.num_rows, [&](int row) { find_candidates(row, scratch); }, [&] { join_candidates(); });
+    team.for_each_and_last(int(candidates_.size()), [&](int i) { score(candidates_[size_t(i)], scratch); }, [&] { take_best(); });
 }
 
 void Head::bound_chunk(int chunk, Scratch& scratch) {

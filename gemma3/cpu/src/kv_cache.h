@@ -15,6 +15,7 @@ public:
     KvCache(int num_kv_heads, int head_dim, const std::vector<bool>& is_sliding)
         : num_kv_heads_(num_kv_heads), head_dim_(head_dim), is_sliding_(is_sliding), layers_(is_sliding.size()) {}
 
+    // All that was there is forgotten.
     void allocate(int num_global_blocks, int num_sliding_blocks) {
         num_global_ = num_global_blocks;
         num_sliding_ = num_sliding_blocks;
@@ -24,15 +25,19 @@ public:
         }
     }
 
+    // Of the pool of the sliding or of the global layers.
     int64_t num_blocks(bool sliding) const { return sliding ? num_sliding_ : num_global_; }
-    uint16_t* keys(int layer, int block, int kv_head) const {
-        return layers_[size_t(layer)].data() + (int64_t{block} * num_kv_heads_ + kv_head) * block_size();
+    // A block's keys and values, laid out as above.
+    const uint16_t* keys(int layer, int block, int kv_head) const {
+        return layers_[size_t(layer)].data() + offset_of(block, kv_head);
     }
-    uint16_t* values(int layer, int block, int kv_head) const { return keys(layer, block, kv_head) + block_size() / 2; }
+    const uint16_t* values(int layer, int block, int kv_head) const { return keys(layer, block, kv_head) + block_size() / 2; }
 
-    void write(int layer, int block, int kv_head, int slot, const uint16_t* key, const uint16_t* value) const {
-        uint16_t* k = keys(layer, block, kv_head) + 2 * slot;
-        uint16_t* v = values(layer, block, kv_head) + int64_t{slot / 2} * 2 * head_dim_ + slot % 2;
+    // A token's key and value (head_dim each) into one of the 16 slots of a block.
+    void write(int layer, int block, int kv_head, int slot, const uint16_t* key, const uint16_t* value) {
+        uint16_t* start = layers_[size_t(layer)].data() + offset_of(block, kv_head);
+        uint16_t* k = start + 2 * slot;
+        uint16_t* v = start + block_size() / 2 + int64_t{slot / 2} * 2 * head_dim_ + slot % 2;
         for (int d = 0; d < head_dim_; d += 2) {
             k[d * kBlockSize] = key[d];
             k[d * kBlockSize + 1] = key[d + 1];
@@ -42,6 +47,7 @@ public:
 
 private:
     int64_t block_size() const { return int64_t{2} * kBlockSize * head_dim_; }
+    int64_t offset_of(int block, int kv_head) const { return (int64_t{block} * num_kv_heads_ + kv_head) * block_size(); }
 
     const int num_kv_heads_, head_dim_;
     const std::vector<bool> is_sliding_;

@@ -27,15 +27,16 @@ public:
     void run(const std::function<void(int)>& body);
 
     // Called by every thread inside `run`: the items [0, count) are handed out one by one to whoever is free. All
-    // items are done when it returns. `item(i)` must not throw.
+    // items are done when it returns. `item(i)` must not throw: with several threads nobody could catch it, so it would end
+    // the process. What it needs is reserved before, but for a few lists of the sampler, where only memory can run out.
     template <typename Item>
     void for_each(int count, const Item& item) {
-        for_each_then(count, item, [] {});
+        for_each_and_last(count, item, [] {});
     }
 
     // The same, and the thread that finishes last runs `last()` before any other goes on.
     template <typename Item, typename Last>
-    void for_each_then(int count, const Item& item, const Last& last) {
+    void for_each_and_last(int count, const Item& item, const Last& last) {
         if (num_threads_ == 1) {
             for (int i = 0; i < count; ++i) item(i);
             last();
@@ -55,8 +56,11 @@ public:
     }
 
 private:
+    // What a thread does all its life: runs every `body`.
     void work(int thread);
+    // Returns when `word` is no longer `value`: looks for a moment, then sleeps.
     void wait_while(std::atomic<uint32_t>& word, uint32_t value);
+    // Sets `word` to value + 1 and wakes those that sleep.
     void advance(std::atomic<uint32_t>& word, uint32_t value);
 
     const int num_threads_;

@@ -14,6 +14,7 @@ namespace {
 GEMMA3_INLINE Floats even(Words w) { return bits_as<Floats>(w << 16); }
 GEMMA3_INLINE Floats odd(Words w) { return bits_as<Floats>(w & 0xffff0000u); }
 GEMMA3_INLINE Words load_pairs(const uint16_t* p) { return load_as<Words>(p); }
+// One pair, 16 times.
 GEMMA3_INLINE Words splat_pair(const uint16_t* p) {
     uint32_t pair;
     memcpy(&pair, p, 4);

@@ -34,7 +34,7 @@ struct Matrix {
 
 // Rows of quantised activations: value = scale * int8. Padded inputs are 0.
 struct Activations {
-    int8_t* values = nullptr;  // (rows rounded up to 16, num_inputs)
+    int8_t* values = nullptr;  // (rows rounded up to 32, num_inputs)
     float* scales = nullptr;
     int32_t* group_sums = nullptr;  // of the values of each kGroup inputs: (rows, num_inputs / kGroup)
     int32_t* sums = nullptr;        // of the int8 values of a row
@@ -81,7 +81,7 @@ struct Kernels {
     // The normalised block-diagonal Hadamard transform, in place. Sizes of all rows: padded to 16 with zeros.
     void (*rotate)(float* x, int size, int rotation);
     // x, rotated (in place) and quantised into row `row`.
-    void (*quantize)(float* x, int size, int rotation, const Activations&, int row);
+    void (*quantize)(float* x, int size, int rotation, Activations&, int row);
     // out = x * (1 + weight) / rms(x)
     void (*norm)(const float* x, const float* weight, float eps, int size, float* out);
     // residual += x * (1 + weight) / rms(x)

@@ -10,6 +10,7 @@
 namespace gemma3::GEMMA3_ISA {
 namespace {
 
+// 1 / sqrt(mean(x^2) + eps); x is padded to 16 with zeros.
 GEMMA3_INLINE float inverse_rms(const float* x, float eps, int size) {
     Floats squares{};
     for (int i = 0; i < size; i += 16) squares = madd(load(x + i), load(x + i), squares);
@@ -44,7 +45,7 @@ void rotate(float* x, int size, int rotation) {
     for (int i = 0; i < size; ++i) x[i] *= factor;
 }
 
-void quantize(float* x, int size, int rotation, const Activations& out, int row) {
+void quantize(float* x, int size, int rotation, Activations& out, int row) {
     transform(x, size, rotation);
     Floats peaks{}, spoiled{};
     for (int i = 0; i < size; i += 16) {

@@ -14,6 +14,7 @@ namespace {
 
 constexpr int kPrefetch = 4096;  // bytes ahead: measured, 17 -> 19 GB/s with two threads
 
+// 4 inputs, for each of 16 outputs.
 GEMMA3_INLINE __m512i splat_inputs(const int8_t* values) {
     int32_t packed;
     memcpy(&packed, values, 4);
@@ -22,7 +23,7 @@ GEMMA3_INLINE __m512i splat_inputs(const int8_t* values) {
 
 GEMMA3_INLINE void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p + kPrefetch), _MM_HINT_T0); }
 
-// kRows rows times kPanels panels of bytes.
+// Sums of kRows rows, each num_inputs long, times kPanels panels of bytes.
 template <int kRows, int kPanels>
 GEMMA3_INLINE void dot_bytes(const uint8_t* const* bytes, const int8_t* values, int num_inputs, __m512i (*sums)[kRows]) {
     for (int p = 0; p < kPanels; ++p)
@@ -55,6 +56,7 @@ GEMMA3_INLINE void stream_int8(const uint8_t* panel, const int8_t* values, int n
     for (int r = 0; r < kRows; ++r) sums[r] = _mm512_add_epi32(partial[0][r], partial[1][r]);
 }
 
+// The same of nibbles 0..15; rows of inputs are `stride` apart.
 template <int kRows>
 GEMMA3_INLINE void stream_nibbles(const uint8_t* panel, const int8_t* values, int num_inputs, int stride, __m512i* sums) {
     const __m512i mask = _mm512_set1_epi8(15);
@@ -92,6 +94,7 @@ GEMMA3_INLINE void stream_int4(const uint8_t* panel, const uint8_t* multipliers,
     }
 }
 
+// kRows rows from `row` on times the panel `index`, whatever its format.
 template <int kRows>
 GEMMA3_INLINE void stream_panel(const Matrix& matrix, int index, const Activations& in, int row, __m512i* sums) {
     const uint8_t* panel = matrix.panels + index * matrix.panel_bytes();
@@ -126,6 +129,7 @@ struct IntOut {
     }
 };
 
+// The same of the panels [first, last), to `out`.
 template <int kRows, typename Out>
 GEMMA3_INLINE void stream_panels(const Matrix& matrix, const Activations& in, int row, int first, int last, const Out& out) {
     for (int panel = first; panel < last; ++panel) {
@@ -135,6 +139,7 @@ GEMMA3_INLINE void stream_panels(const Matrix& matrix, const Activations& in, in
     }
 }
 
+// kRows rows from `row` on times kPanels unpacked panels, the first of which is `panel`.
 template <int kRows, int kPanels, typename Out>
 GEMMA3_INLINE void multiply_block(const uint8_t* const* bytes, const Activations& in, int row, int panel, const Out& out) {
     __m512i sums[kPanels][kRows];
@@ -143,6 +148,7 @@ GEMMA3_INLINE void multiply_block(const uint8_t* const* bytes, const Activations
         for (int r = 0; r < kRows; ++r) out.store(sums[p][r], panel + p, row + r);
 }
 
+// The rows [row, last_row), in blocks of 8, 2 and 1.
 template <int kPanels, typename Out>
 GEMMA3_INLINE void multiply_rows(const uint8_t* const* bytes, const Activations& in, int row, int last_row, int panel,
                                  const Out& out) {
@@ -154,6 +160,7 @@ GEMMA3_INLINE void multiply_rows(const uint8_t* const* bytes, const Activations&
 constexpr int kRowBlock = 32;   // rows that stay in the first cache while panels pass by
 constexpr int kStreamRows = 4;  // up to here a step is bound by memory: panels are read as they lie
 
+// All rows times the panels [first, last), to `out`; `scratch` as in kernels.h.
 template <typename Out>
 GEMMA3_INLINE void vnni_product(const Matrix& matrix, const Activations& in, int first, int last, const Out& out,
                                 uint8_t* scratch) {
