@@ -28,11 +28,15 @@ class CoreTwin:
 
     def logits(self, token_ids: Sequence[int], start: int = 0) -> Doubles:
         """(T, V) of a text whose first token stands at position ``start``, behind keys and values that are all zero."""
+        return self.head_inputs(token_ids, start) @ self._embedding_VD.T
+
+    def head_inputs(self, token_ids: Sequence[int], start: int = 0) -> Doubles:
+        """What the head multiplies with its rows: (T, D), rotated and rounded to int8."""
         x_TD = self._embedding_VD[list(token_ids)] @ packed.rotation(self.config.hidden_size)
         x_TD = x_TD * self._vector("embedding.factors")
         for i in range(self.config.num_hidden_layers):
             x_TD = self._layer(i, x_TD, start)
-        return quantised(self._norm("final_norm", x_TD)) @ self._embedding_VD.T
+        return quantised(self._norm("final_norm", x_TD))
 
     def _layer(self, i: int, x_TD: Doubles, start: int) -> Doubles:
         name = f"layers.{i}"
