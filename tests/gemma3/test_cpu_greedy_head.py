@@ -10,7 +10,7 @@ from tests.gemma3.core_twin import CoreTwin
 from tests.gemma3.native import needs_native
 from tests.gemma3.test_cpu_model import checkpoint_of, core_over, packed_weights, segment, whole_logits
 
-if cpu.is_available():
+if cpu.why_unavailable() is None:
     from gemma3.cpu.model import Row
     from gemma3.cpu.packed_file import PackedWeights
 
