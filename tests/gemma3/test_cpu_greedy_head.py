@@ -11,7 +11,7 @@ from tests.gemma3.native import needs_native
 from tests.gemma3.test_cpu_model import checkpoint_of, core_over, packed_weights, segment, whole_logits
 
 if cpu.why_unavailable() is None:
-    from gemma3.cpu.model import Row
+    from gemma3.cpu.model import RowRequest
     from gemma3.cpu.packed_file import PackedWeights
 
 pytestmark = needs_native
@@ -36,5 +36,5 @@ def test_greedy_is_the_largest_logit_of_a_row_made_against_it(tmp_path: Path) ->
     tensors = weights.tensors | changed | {"embedding.scales": memoryview(scales.view(np.uint8))}
     model = core_over(checkpoint, PackedWeights("int8", tensors))
     assert whole_logits(model, ids)[-1].argmax() == hostile_id, "the row is as meant"
-    (sampled,) = model.step(ids, [segment(0, 3)], [Row(2)])
+    (sampled,) = model.step(ids, [segment(0, 3)], [RowRequest(2)])
     assert sampled.token_id == hostile_id
