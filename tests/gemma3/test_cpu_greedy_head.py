@@ -12,7 +12,7 @@ from tests.gemma3.test_cpu_model import checkpoint_of, core_over, packed_weights
 
 if cpu.why_unavailable() is None:
     from gemma3.cpu.model import RowRequest
-    from gemma3.cpu.packed_file import PackedWeights
+    from gemma3.cpu.packed_layout import PackedWeights
 
 pytestmark = needs_native
 
