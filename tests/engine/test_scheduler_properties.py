@@ -17,6 +17,7 @@ from engine.kv_cache_sizes import blocks_for_one_sequence
 from engine.outputs import FinishReason
 from engine.scheduler import Scheduler
 from engine.sequence import Batch, Sequence
+from engine.step_failures import StepFailures
 from tests.engine.fakes import FakeEngine, Setup, generate_alone, less
 
 NUM_WORKLOADS = 10_000
@@ -165,7 +166,7 @@ class Workload:
 
     def check_drafts_cost_nobody(self, batch: Batch, twin: Scheduler) -> None:
         """With drafts and without, the same sequences compute the same known tokens in this step, and the same give way."""
-        expected = {item.seq.seq_id: item.num_scheduled_tokens for item in twin.schedule().scheduled}
+        expected = {item.seq.seq_id: item.num_scheduled_tokens for item in twin.schedule(StepFailures()).scheduled}
         assert {item.seq.seq_id: item.num_scheduled_tokens for item in batch.scheduled} == expected
         assert self.engine.scheduler.num_preemptions == twin.num_preemptions
 

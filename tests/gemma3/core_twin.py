@@ -16,10 +16,11 @@ Doubles = NDArray[np.float64]
 
 
 class CoreTwin:
-    """One text at a time, all of it at once."""
+    """One text at a time, all of it at once. ``isa`` matters for AMX alone, whose attention rounds its weights to bfloat16."""
 
-    def __init__(self, config: Gemma3TextConfig, tensors: Mapping[str, memoryview]) -> None:
+    def __init__(self, config: Gemma3TextConfig, tensors: Mapping[str, memoryview], isa: str = "portable") -> None:
         self.config = config
+        self._rounds_weights = isa == "amx"
         self._tensors = tensors
         shape = (config.vocab_size, config.hidden_size)
         planes = (tensors[f"embedding.{name}"] for name in ("high", "low", "scales"))
@@ -27,11 +28,15 @@ class CoreTwin:
 
     def logits(self, token_ids: Sequence[int], start: int = 0) -> Doubles:
         """(T, V) of a text whose first token stands at position ``start``, behind keys and values that are all zero."""
+        return self.head_inputs(token_ids, start) @ self._embedding_VD.T
+
+    def head_inputs(self, token_ids: Sequence[int], start: int = 0) -> Doubles:
+        """What the head multiplies with its rows: (T, D), rotated and rounded to int8."""
         x_TD = self._embedding_VD[list(token_ids)] @ packed.rotation(self.config.hidden_size)
         x_TD = x_TD * self._vector("embedding.factors")
         for i in range(self.config.num_hidden_layers):
             x_TD = self._layer(i, x_TD, start)
-        return quantised(self._norm("final_norm", x_TD)) @ self._embedding_VD.T
+        return quantised(self._norm("final_norm", x_TD))
 
     def _layer(self, i: int, x_TD: Doubles, start: int) -> Doubles:
         name = f"layers.{i}"
@@ -83,9 +88,18 @@ class CoreTwin:
         scores = np.einsum("tnh,snh->nts", q, k.repeat(group, 1))
         ages = np.arange(start, len(k))[:, None] - np.arange(len(k))
         scores[:, (ages < 0) | (ages >= (config.window(layer) or len(k)))] = -np.inf
+        return np.einsum("nts,snh->tnh", self._weights(scores), v.repeat(group, 1)).reshape(len(q), -1)
+
+    def _weights(self, scores: Doubles) -> Doubles:
+        """Softmax; what AMX rounds is exp(score - the peak of a chunk of 128 keys), before the sum is taken out."""
         weights = np.exp(scores - scores.max(-1, keepdims=True))
-        weights /= weights.sum(-1, keepdims=True)
-        return np.einsum("nts,snh->tnh", weights, v.repeat(group, 1)).reshape(len(q), -1)
+        totals = weights.sum(-1, keepdims=True)
+        if self._rounds_weights:
+            for first in range(0, scores.shape[-1], 128):
+                chunk = weights[..., first : first + 128]
+                peaks = chunk.max(-1, keepdims=True) + np.finfo(np.float64).tiny
+                chunk[:] = to_bfloat16(chunk / peaks) * peaks
+        return weights / totals
 
     def _turned(self, layer: int, x_TNH: Doubles, start: int) -> Doubles:
         """RoPE, whose frequencies are float32, as in the reference."""

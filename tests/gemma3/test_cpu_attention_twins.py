@@ -1,7 +1,7 @@
 """``attend`` and ``merge`` of each instruction set against softmax in float64, and against ``portable``, the plain C++.
 
 Tolerances as in ``test_cpu_kernel_twins.py``; a score is a sum of ``head_dim`` products whose roundings add up like a random walk.
-AMX rounds the weights of a softmax to bfloat16, a part in 2^9 each. Shapes: ``R`` rows, ``S`` keys, ``H`` head size.
+AMX rounds the weights of a softmax to bfloat16, a part in 2^8 each at most. Shapes: ``R`` rows, ``S`` keys, ``H`` head size.
 """
 
 from dataclasses import dataclass
@@ -112,7 +112,7 @@ def check_case(isa: str, case: Case) -> None:
     found, plain = run(isa, case), run("portable", case)
     expected, error, sizes = twin(case)
     if isa == "amx":
-        error.out = error.out + sizes * 2.0**-9
+        error.out = error.out + sizes * 2.0**-8
     check(found, expected, error)
     check(found, plain, Answer(2 * error.out, 2 * error.peaks, 2 * error.totals))
 

@@ -97,8 +97,8 @@ def test_computes_what_the_packed_weights_say(tmp_path: Path, seed: int, scheme:
     to about 0.013 of all; no more comes of roundings. The distance to float32 is five times as much with int8, 30 with int4."""
     checkpoint = checkpoint_of(tmp_path / "model", seed)
     ids, weights = token_ids(checkpoint), packed_weights(checkpoint, scheme)
-    expected = CoreTwin(checkpoint.config, weights.tensors).logits(ids)
     for isa in _native.supported_isas():
+        expected = CoreTwin(checkpoint.config, weights.tensors, isa).logits(ids)
         assert distance(whole_logits(core_over(checkpoint, weights, isa=isa), ids), expected) < 0.025, isa
 
 
@@ -106,16 +106,13 @@ def test_computes_what_the_packed_weights_say(tmp_path: Path, seed: int, scheme:
 @pytest.mark.parametrize("seed", range(6))
 def test_computes_it_to_float32(tmp_path: Path, seed: int, scheme: str) -> None:
     """With a sliding and a global layer, rows of logits agree to seven digits until two round a value apart, which moves all
-    rows that see it. Three texts, so that a quarter of the rows come before that. AMX has its weights of attention in
-    bfloat16, so all of its rows move a little."""
+    rows that see it. Three texts, so that a quarter of the rows come before that."""
     checkpoint = checkpoint_of(tmp_path / "model", seed, num_hidden_layers=2, sliding_window_pattern=2)
-    weights = packed_weights(checkpoint, scheme)
-    twin, texts_ids = CoreTwin(checkpoint.config, weights.tensors), [token_ids(checkpoint, i) for i in range(3)]
-    expected = np.concatenate([twin.logits(ids) for ids in texts_ids])
+    weights, all_ids = packed_weights(checkpoint, scheme), [token_ids(checkpoint, i) for i in range(3)]
     for isa in _native.supported_isas():
-        model = core_over(checkpoint, weights, isa=isa)
-        distances = row_distances(np.concatenate([whole_logits(model, ids) for ids in texts_ids]), expected)
-        assert np.quantile(distances, 0.25) < (0.01 if isa == "amx" else 1e-6), isa
+        model, twin = core_over(checkpoint, weights, isa=isa), CoreTwin(checkpoint.config, weights.tensors, isa)
+        distances = np.concatenate([row_distances(whole_logits(model, ids), twin.logits(ids)) for ids in all_ids])
+        assert np.quantile(distances, 0.25) < 1e-6, isa
         assert distances.max() < 0.03, isa
 
 
@@ -123,14 +120,13 @@ def test_computes_it_at_the_last_positions(tmp_path: Path) -> None:
     """Behind 32,748 keys and values of zero."""
     checkpoint = checkpoint_of(tmp_path / "model", 7, num_hidden_layers=2, sliding_window_pattern=2)
     weights, num_tokens, num_blocks = packed_weights(checkpoint, "int8"), 20, 32_768 // 16
-    ids, start = token_ids(checkpoint)[:num_tokens], 32_768 - num_tokens
-    expected = CoreTwin(checkpoint.config, weights.tensors).logits(ids, start)
+    ids, start, table = token_ids(checkpoint)[:num_tokens], 32_768 - num_tokens, list(range(num_blocks))
     for isa in _native.supported_isas():
         model = core_over(checkpoint, weights, isa=isa)
         model.allocate_kv(num_blocks, num_blocks)
-        table = list(range(num_blocks))
         found = model.logits(ids, [Segment(start, num_tokens, table, table, 0)], list(range(num_tokens)))
-        assert np.quantile(row_distances(found, expected), 0.25) < (0.01 if isa == "amx" else 1e-6), isa
+        expected = CoreTwin(checkpoint.config, weights.tensors, isa).logits(ids, start)
+        assert np.quantile(row_distances(found, expected), 0.25) < 1e-6, isa
 
 
 @pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "amx"])

@@ -37,7 +37,7 @@ void run_step(ThreadTeam& team, int step, std::vector<int>& first, std::vector<i
             first[size_t(i)] = step + i;
             ++by_thread[size_t(thread)];
         });
-        team.for_each_then(count, [&](int i) { second[size_t(count - 1 - i)] = first[size_t(i)]; }, [&] {
+        team.for_each_and_last(count, [&](int i) { second[size_t(count - 1 - i)] = first[size_t(i)]; }, [&] {
             sum = std::accumulate(second.begin(), second.end(), 0);
             ++num_last;
         });

@@ -63,7 +63,11 @@ void Head::begin(const Activations& in, const std::vector<RowRequest>& requests)
     for (size_t i = 0; i < greedy_.size(); ++i) copy_row(in, greedy_[i], greedy_in_, int(i));
     for (size_t i = 0; i < full_.size(); ++i) copy_row(in, full_[i], full_in_, int(i));
     upper_.reserve(int64_t(greedy_.size()) * embedding_.high.num_panels);
+    // All memory of the items, which must not throw.
     found_.resize(std::max(found_.size(), greedy_.size()));
+    for (size_t i = 0; i < greedy_.size(); ++i) found_[i].reserve(size_t(embedding_.high.num_panels));
+    candidates_.reserve(greedy_.size() * size_t(embedding_.high.num_panels));
+    best_.assign(greedy_.size(), Best{-INFINITY, -1});
     for (Scratch& scratch : scratch_) scratch.high.reserve(int64_t(greedy_.size()) * kChunkPanels * kPanel);
     logits_.reserve(std::min<int64_t>(int64_t(full_.size()), kRowsAtOnce) * padded_vocab());
 }
@@ -160,13 +164,12 @@ void Head::score(Candidate& candidate, Scratch& scratch) const {
 }
 
 void Head::take_best() {
-    std::vector<Best> best(greedy_.size(), Best{-INFINITY, -1});
     for (const Candidate& candidate : candidates_)  // in order of id, so that the lowest wins a tie
-        if (candidate.best.logit > best[size_t(candidate.row)].logit) best[size_t(candidate.row)] = candidate.best;
+        if (candidate.best.logit > best_[size_t(candidate.row)].logit) best_[size_t(candidate.row)] = candidate.best;
     for (size_t i = 0; i < greedy_.size(); ++i) {
         Sampled& result = results_[size_t(greedy_[i])];
-        result.token_id = best[i].token_id;
-        result.is_finite = best[i].token_id >= 0 && std::isfinite(best[i].logit);
+        result.token_id = best_[i].token_id;
+        result.is_finite = best_[i].token_id >= 0 && std::isfinite(best_[i].logit);
     }
 }
 

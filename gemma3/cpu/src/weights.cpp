@@ -24,7 +24,7 @@ Tensor find(const Tensors& tensors, const std::string& name, int64_t num_bytes, 
     if (found == tensors.end()) refuse("the packed weights have no tensor " + name + ".");
     const int64_t found_bytes = int64_t(found->second.num_bytes);
     if (size == Size::kExact ? found_bytes != num_bytes : found_bytes < num_bytes)
-        refuse(name + " has " + std::to_string(found->second.num_bytes) + " bytes, expected " + std::to_string(num_bytes) + ".");
+        refuse(name + " has " + std::to_string(found_bytes) + " bytes, expected " + std::to_string(num_bytes) + ".");
     return found->second;
 }
 
