@@ -1,13 +1,13 @@
 """Guesses at the next tokens of a sequence, looked up in its own text and in what its request predicted.
 
-Where the last two tokens stand elsewhere, the tokens that followed them there are drafts: as many as the tokens before
-them agree, since a long match is rarely wrong and a short one often. Owns the index of one sequence and what drafts may
-cost it; knows nothing of models, steps or other sequences. Engine thread only.
+Finds earlier places where the last two tokens occur, and proposes the tokens that followed there: as many as the number
+of preceding tokens that also match, since a long match is rarely wrong and a short one often. Owns the index of one
+sequence and what drafts may cost it; knows nothing of models, steps or other sequences. Engine thread only.
 
 A wrong draft is a row computed for nothing. Each sequence has an allowance of such rows: it starts with a few, gets
 ``EARNED_PER_STEP`` with every step and ``EARNED_PER_ACCEPTED`` for every draft that came true, which saved a step; a wrong one
 takes 1, and no more than half is staked at a time. So a text where nothing comes true has about one row in 50 for nothing, and
-soon after the first drafts come true they are as long as they get. The numbers are measured: docs/architecture.md.
+soon after the first drafts come true they are as long as they get. The numbers are measured: docs/decisions.md.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

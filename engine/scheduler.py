@@ -7,7 +7,7 @@ Round robin, in three parts of ``schedule``:
 * Admission, in order of arrival, while there is a seat (``max_num_seqs``) and room for the tokens known so far.
 * Work: every running sequence that decodes gets its token; what is left of ``max_num_batched_tokens`` goes to prefill
   chunks, to the sequence first whose last whole chunk is the longest ago.
-* Memory: oldest first. Who finds no block takes the place of the youngest, which is recomputed later.
+* Memory: oldest first. If no block is free, the youngest sequence is preempted, and recomputed later.
 
 And a fourth that costs nobody anything: guesses at the next tokens (``prompt_lookup``) go into rows, tokens of the budget and
 blocks that are left over after all this, so a step may bring a sequence several tokens.

@@ -1,8 +1,8 @@
 """The compiled module (nanobind, C++ in ``gemma3/cpu/src``). Its callers are the modules of ``gemma3.cpu``.
 
-Shapes: ``N`` outputs, ``K`` inputs, ``R`` rows whose logits are wanted, ``V`` vocabulary. Packed bytes are as ``packed_layout.py``
-describes them. ``quantize_*``, ``Model.step`` and ``observe_inputs``
-release the GIL while they compute; the others, which tests call, hold it.
+Shapes: ``N`` outputs, ``K`` inputs, ``R`` rows whose logits are wanted, ``V`` vocabulary. Packed bytes are as
+``packed_layout.py`` describes them. ``quantize_*``, ``Model.step`` and ``Model.observe_inputs`` release the GIL while they
+compute; the others, which tests call, hold it.
 """
 
 from collections.abc import Mapping, Sequence

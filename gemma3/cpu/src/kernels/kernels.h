@@ -18,7 +18,7 @@ constexpr int kKeyChunk = 128;  // keys whose softmax is taken at a time, counte
 constexpr int kMaxRows = 32;    // query rows (token x head) that attend together
 constexpr float kNothing = 1e-35f;  // a row whose largest value is not above it is quantised to zeros: 127 / peak is finite above
 
-enum class Format { kInt8, kInt4, kNibbles };  // see docs/architecture.md for the layouts
+enum class Format { kInt8, kInt4, kNibbles };  // panels.h draws the layouts
 
 // A packed matrix. The bytes belong to the packed file.
 struct Matrix {

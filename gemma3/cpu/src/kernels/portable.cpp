@@ -1,4 +1,4 @@
-// Plain C++: every processor, and the twin that the other kernels are tested against.
+// Plain C++: every processor, and the twin that the floating-point kernels of the others are tested against.
 #define GEMMA3_ISA portable
 
 #include <cstring>
