@@ -5,6 +5,7 @@ flags of its own. Runs once, before anything is loaded.
 """
 
 import argparse
+import re
 from collections.abc import Callable
 
 from engine.precision import QUANTIZATIONS
@@ -34,12 +35,19 @@ def add_model_flags(parser: argparse._ActionsContainer) -> None:
     )
     parser.add_argument(
         "--device",
+        type=_device,
         default="auto",
         help="Compute on cpu, cuda or cuda:N; auto (default) is a GPU where there is one.",
     )
     parser.add_argument(
         "--threads", type=number(count(1_024)), metavar="N", help="Use N CPU threads (default: one per core)."
     )
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", text):
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is not auto, cpu, cuda or cuda:N")
+    return text
 
 
 def count(most: int) -> Setting:

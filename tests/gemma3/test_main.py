@@ -168,15 +168,12 @@ def test_bad_checkpoints(tmp_path: Path, plain_bytes: int, kind: str, words: str
         (("x", "--threads", "0"), "'0' is not an integer"),
         (("x", "--quantization", "int2"), "invalid choice: 'int2'"),
         (("x", "--quantization", "int8", "--dtype", "float32"), "exclude each other"),
+        (("x", "--device", "tpu"), "'tpu' is not auto, cpu, cuda or cuda:N"),
     ],
     ids=str,
 )
 def test_bad_arguments(args: tuple[str, ...], words: str) -> None:
     assert words in one_line(run_main(*args))
-
-
-def test_unknown_device(folder: Path) -> None:
-    assert "device='tpu' is not allowed" in one_line(run_tiny(folder, "x", "--device", "tpu", "--quiet"))
 
 
 def test_nan_weights(folder: Path, tmp_path: Path) -> None:

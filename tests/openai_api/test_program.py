@@ -235,7 +235,7 @@ def test_keys_and_logs(tmp_path: Path) -> None:
         (["--max-num-seqs", "-1"], "not an integer from 1"),
         (["--kv-cache-memory", "lots"], "not a size"),
         (["--dtype", "float16"], "invalid choice"),
-        (["--device", "tpu"], "invalid choice"),
+        (["--device", "tpu"], "not auto, cpu, cuda or cuda:N"),
         (["--quantization", "int2"], "invalid choice"),
         (["--no-such-flag"], "unrecognized arguments"),
         (["--host", "0.0.0.0"], "--api-key"),
