@@ -37,7 +37,8 @@ _SERVER = ServerSettings()
 def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags of ``argv``, or of the process for ``None``.
 
-    A wrong one ends the process with exit status 2.
+    Raises:
+        SystemExit: with status 2 and one line on stderr, a flag is wrong.
     """
     parser = _OneLineParser(prog="openai_api.run", description="Serve Gemma 3 270M with OpenAI's API.")
     _add_model_flags(parser.add_argument_group("model"))

@@ -20,7 +20,7 @@ class Tokenizer(Protocol):
 
     @property
     def bos_token_id(self) -> int:
-        """The id of ``<bos>``, which begins every prompt."""
+        """The id of ``<bos>``, the first token of every prompt."""
 
     def encode(self, text: str, *, add_bos: bool = ..., parse_special: bool = ...) -> list[int]:
         """Token ids of ``text``; names of control tokens become those tokens only with

@@ -40,7 +40,7 @@ STATUS_BY_ERROR: Mapping[type[Exception], tuple[int, str]] = {
 
 
 class ApiError(Exception):
-    """An answer with an error body. ``headers`` go beside the usual ones."""
+    """An answer of status 400 to 504 with an error body. ``headers`` go beside the usual ones."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ def error_body(error: ApiError) -> bytes:
 
 
 def error_response(error: ApiError) -> Response:
-    """The response to ``error``, with its status and headers."""
+    """The response to ``error``, with its status and headers and a body below 4,096 bytes."""
     return Response(error_body(error), error.status, headers=error.headers, media_type="application/json")
 
 

@@ -93,7 +93,7 @@ class _EngineCollector(Collector):
 
 
 class RequestTimer:
-    """The clock of one generation. Mutable; ``finish`` is called once, whatever happened."""
+    """The clock of one generation, in seconds. Mutable; ``finish`` is called once, whatever happened."""
 
     def __init__(self, metrics: Metrics) -> None:
         self.metrics = metrics
@@ -118,7 +118,7 @@ class RequestTimer:
         self.last_output_s = now_s
 
     def finish(self, *, prompt_tokens: int, completion_tokens: int, reasons: Sequence[str]) -> None:
-        """``reasons``: how each choice ended."""
+        """The counts are tokens; ``reasons`` says how each choice ended."""
         self.metrics.request_latency.observe(time.perf_counter() - self.started_s)
         self.metrics.prompt_tokens.inc(prompt_tokens)
         self.metrics.prompt_length.observe(prompt_tokens)

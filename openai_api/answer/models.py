@@ -87,6 +87,8 @@ class ChatLogprobs(Answer):
 
 
 class AssistantMessage(Answer):
+    """The text of a choice, without its stop string and without control tokens."""
+
     role: Literal["assistant"]
     content: str
     refusal: None = None

@@ -114,14 +114,14 @@ Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSA
 
 
 class Prediction(StrictModel):
-    """What the client believes the answer to be; only ``content`` is a type of it."""
+    """What the client believes the answer to be, as text; its tokens are tried as drafts."""
 
     type: Literal["content"]
     content: Content
 
     @property
     def text(self) -> str:
-        """The parts joined, without anything between them."""
+        """The parts joined, without anything between them, in characters as the client sent them."""
         return _joined(self.content)
 
 

@@ -28,6 +28,7 @@ class GuardedProtocol(HttpToolsProtocol):
     settings: ClassVar[ServerSettings]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The first head is expected within ``header_timeout_s`` seconds."""
         super().connection_made(transport)
         self._is_in_head = True
         self._num_heads = 0
@@ -38,6 +39,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """No deadline outlives its connection."""
         self._stop_read_timer()
         self._stop_write_timer()
         super().connection_lost(exc)
@@ -60,6 +62,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._refuse(_head_too_large(self.settings))
 
     def on_message_begin(self) -> None:
+        """A new head, of 0 bytes so far."""
         super().on_message_begin()
         self._head_bytes = 0
 
@@ -87,6 +90,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        """The body has come in time; what follows it is the next head."""
         self._is_in_head = True
         self._unparsed_bytes = 0
         self._stop_read_timer()
@@ -107,6 +111,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._write_timer = self.loop.call_later(self.settings.write_timeout_s, self.transport.abort)
 
     def resume_writing(self) -> None:
+        """The client takes its answer again."""
         self._stop_write_timer()
         super().resume_writing()
 
