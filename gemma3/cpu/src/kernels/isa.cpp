@@ -13,6 +13,10 @@ namespace {
 #if defined(__x86_64__)
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
+#if defined(GEMMA3_EMULATE)
+bool has_avx512() { return true; }
+bool has_amx() { return true; }
+#else
 bool has_avx512() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
@@ -32,6 +36,7 @@ bool has_amx() {
     return false;
 #endif
 }
+#endif
 #endif
 
 std::vector<const Kernels*> find_supported() {
