@@ -69,11 +69,18 @@ def test_without_a_compiler_torch_serves(
         load(path, quantization="int8")
 
 
-def test_a_core_that_does_not_load_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+class CoreOfAnotherSystem:
+    """An import finder, for before that of an editable install."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == NATIVE:
+            raise ImportError("GLIBC_2.99 not\nfound")
+
+
+def test_a_core_that_does_not_load_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as one that was compiled for another system."""
-    (tmp_path / "_native.py").write_text("raise ImportError('GLIBC_2.99 not\\nfound')")
     monkeypatch.delitem(sys.modules, NATIVE, raising=False)
-    monkeypatch.setattr(cpu, "__path__", [str(tmp_path)])
+    monkeypatch.setattr(sys, "meta_path", [CoreOfAnotherSystem(), *sys.meta_path])
     assert cpu.why_unavailable() == "the native core cannot be loaded (GLIBC_2.99 not found)"
 
 
