@@ -13,11 +13,11 @@ constexpr float kLowDeviation = 4.6098f; // sqrt((16 * 16 - 1) / 12)
 constexpr float kDeviations = 8.0f;
 
 // sum(low * a) lies within centre +- margin, less the offset of the bytes.
-struct Rest {
+struct LowPlaneShare {
     float centre, margin;
 };
 
-Rest rest_of(const Activations& in, int row) {
+LowPlaneShare low_plane_share(const Activations& in, int row) {
     int64_t squares = 0;
     const int8_t* values = in.values + int64_t{row} * in.num_inputs;
     for (int i = 0; i < in.num_inputs; ++i) squares += values[i] * values[i];
@@ -62,7 +62,7 @@ void Head::begin(const Activations& in, const std::vector<RowRequest>& requests)
     full_in_ = full_rows_.of(int(full_.size()), in.num_inputs);
     for (size_t i = 0; i < greedy_.size(); ++i) copy_row(in, greedy_[i], greedy_in_, int(i));
     for (size_t i = 0; i < full_.size(); ++i) copy_row(in, full_[i], full_in_, int(i));
-    upper_.reserve(int64_t(greedy_.size()) * embedding_.high.num_panels);
+    upper_bounds_.reserve(int64_t(greedy_.size()) * embedding_.high.num_panels);
     // All memory of the items, which must not throw.
     found_.resize(std::max(found_.size(), greedy_.size()));
     for (size_t i = 0; i < greedy_.size(); ++i) found_[i].reserve(size_t(embedding_.high.num_panels));
@@ -120,17 +120,17 @@ void Head::bound_chunk(int chunk, Scratch& scratch) {
     const int width = (last - first) * kPanel;
     kernels_.matmul_nibbles(embedding_.high, greedy_in_, first, last, scratch.high.data(), width, scratch.unpacked.data());
     for (int row = 0; row < greedy_in_.num_rows; ++row) {
-        const Rest rest = rest_of(greedy_in_, row);
+        const LowPlaneShare low = low_plane_share(greedy_in_, row);
         kernels_.bound_logits(scratch.high.data() + int64_t{row} * width, embedding_.scales + first * kPanel, last - first,
-                              greedy_in_.scales[row], rest.centre + rest.margin,
-                              upper_.data() + int64_t{row} * embedding_.high.num_panels + first);
+                              greedy_in_.scales[row], low.centre + low.margin,
+                              upper_bounds_.data() + int64_t{row} * embedding_.high.num_panels + first);
     }
 }
 
 // The panel with the highest bound sets the bar: its best exact logit. Usually a few dozen panels reach over it.
 void Head::find_candidates(int row, Scratch& scratch) {
     std::vector<Candidate>& found = found_[size_t(row)];
-    const float* upper = upper_.data() + int64_t{row} * embedding_.high.num_panels;
+    const float* upper = upper_bounds_.data() + int64_t{row} * embedding_.high.num_panels;
     const int num_panels = embedding_.high.num_panels;
     Candidate highest{row, int(std::max_element(upper, upper + num_panels) - upper), {-INFINITY, -1}};
     score(highest, scratch);

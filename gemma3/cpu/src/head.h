@@ -69,7 +69,7 @@ private:
     std::vector<int> greedy_, full_;  // rows of the request list
     Activations greedy_in_, full_in_;
     ActivationBuffer greedy_rows_, full_rows_;
-    Buffer<float> upper_;  // (greedy rows, panels)
+    Buffer<float> upper_bounds_;  // (greedy rows, panels)
     std::vector<std::vector<Candidate>> found_;  // by greedy row
     std::vector<Candidate> candidates_;
     std::vector<Best> best_;  // by greedy row
