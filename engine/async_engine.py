@@ -10,6 +10,7 @@ import time
 from collections import abc
 from dataclasses import dataclass, field
 
+from engine.caller import ANYBODY, Caller
 from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.engine_options import EngineOptions
 from engine.engine_thread import Abort, Add, EngineThread, News
@@ -89,7 +90,7 @@ class AsyncLLMEngine:
         if self.status is EngineStatus.LOADING:
             self.status = EngineStatus.READY
 
-    def check_admission(self) -> None:
+    def check_admission(self, caller: Caller = ANYBODY) -> None:
         """Whether a request would be taken now.
 
         Raises:
@@ -111,6 +112,7 @@ class AsyncLLMEngine:
         params: SamplingParams,
         *,
         prediction_token_ids: abc.Sequence[int] = (),
+        caller: Caller = ANYBODY,
     ) -> abc.AsyncGenerator[RequestOutput, None]:
         """Outputs until the request has finished. Closing the generator early aborts the request.
 
@@ -121,7 +123,7 @@ class AsyncLLMEngine:
             RequestError: the request cannot be served as it is.
             EngineNotReadyError, QueueFullError, QueueTimeoutError, StepError.
         """
-        self.check_admission()
+        self.check_admission(caller)
         client = self._clients[request_id] = _Client()
         self._thread.send(Add(request_id, tuple(prompt_token_ids), params, tuple(prediction_token_ids)))
         began_s, is_finished = time.monotonic(), False

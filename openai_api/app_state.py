@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from engine.caller import ANYBODY, Caller
 from openai_api.engine_api import Engine
 from openai_api.errors import ApiError
 from openai_api.metrics import Metrics
@@ -29,10 +30,10 @@ class AppState:
         """Raises: EngineNotReadyError while loading, draining or dead."""
         self.engine.status.check_ready()
 
-    def check_admission(self) -> None:
+    def check_admission(self, caller: Caller) -> None:
         """Raises: EngineNotReadyError or QueueFullError, before anything is read or tokenised."""
         self.check_ready()
-        self.engine.check_admission()
+        self.engine.check_admission(caller)
 
     def check_model(self, name: str) -> None:
         """Raises: ApiError 404, without the name, which is the client's text."""
@@ -46,3 +47,10 @@ def app_state_of(request: Request) -> AppState:
     app_state = request.app.state.app_state
     assert isinstance(app_state, AppState)
     return app_state
+
+
+def caller_of(request: Request) -> Caller:
+    """Who sends ``request``; ``transport.access`` put it there."""
+    caller = request.scope.get("caller", ANYBODY)
+    assert isinstance(caller, Caller)
+    return caller

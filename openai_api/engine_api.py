@@ -9,6 +9,7 @@ scripted engine of the tests. Only plain values cross: those of ``engine.outputs
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Protocol
 
+from engine.caller import Caller
 from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.outputs import RequestOutput
 from engine.sampling_params import SamplingParams
@@ -70,11 +71,11 @@ class Engine(Protocol):
             Exception: anything else that loading raises; the status is then DEAD.
         """
 
-    def check_admission(self) -> None:
+    def check_admission(self, caller: Caller) -> None:
         """Cheap: it is asked before anything is read or tokenised.
 
         Raises:
-            QueueFullError: a request would be refused now.
+            QueueFullError: a request of this caller would be refused now.
         """
 
     def render_chat(
@@ -94,6 +95,7 @@ class Engine(Protocol):
         params: SamplingParams,
         *,
         prediction_token_ids: Sequence[int] = ...,
+        caller: Caller = ...,
     ) -> AsyncGenerator[RequestOutput, None]:
         """Outputs until the request has finished. Closing it early aborts the request.
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from engine.caller import Caller
 from engine.errors import EngineNotReadyError
 from engine.outputs import FinishReason, RequestOutput, TokenLogprob
 from engine.sampling_params import SamplingParams
@@ -78,8 +79,9 @@ class Generation:
     ``usage`` counts what has come so far.
     """
 
-    def __init__(self, job: Job, *, engine: Engine, metrics: Metrics) -> None:
+    def __init__(self, job: Job, *, caller: Caller, engine: Engine, metrics: Metrics) -> None:
         self.job = job
+        self._caller = caller
         self.usage = Usage(prompt_tokens=sum(map(len, job.prompts)))
         self._engine = engine
         self._metrics = metrics
@@ -133,7 +135,13 @@ class Generation:
         Each token passes as few generators as can be: one prompt needs no merge.
         """
         streams = [
-            self._engine.generate(request_id, token_ids, self.job.params, prediction_token_ids=self.job.prediction)
+            self._engine.generate(
+                request_id,
+                token_ids,
+                self.job.params,
+                prediction_token_ids=self.job.prediction,
+                caller=self._caller,
+            )
             for request_id, token_ids in zip(self._prompt_indices, self.job.prompts, strict=True)
         ]
         return streams[0] if len(streams) == 1 else _merge(streams)

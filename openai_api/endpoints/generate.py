@@ -18,7 +18,7 @@ from openai_api.answer.logprobs import num_logprobs
 from openai_api.answer.models import json_response
 from openai_api.answer.server_sent_events import EventStream, request_deadline, unless_disconnected
 from openai_api.answer.writer import Head, Writer, new_head
-from openai_api.app_state import AppState, app_state_of
+from openai_api.app_state import AppState, app_state_of, caller_of
 from openai_api.engine_api import Tokenizer
 from openai_api.request.body import read_body
 from openai_api.request.field_support import RequestField
@@ -57,14 +57,15 @@ async def answer(request: Request, endpoint: Endpoint[B]) -> Response:
         ClientDisconnect: the client went away before the response.
     """
     app_state = app_state_of(request)
-    app_state.check_admission()
+    caller = caller_of(request)
+    app_state.check_admission(caller)
     body = await read_body(request, endpoint.body, fields=endpoint.fields, settings=app_state.settings)
     app_state.check_model(body.model)
     deadline_s = asyncio.get_running_loop().time() + app_state.settings.request_timeout_s
     head = new_head(endpoint.id_prefix, app_state.engine.info)
     job = await endpoint.render(body, head.id, app_state)
     writer = endpoint.writer(body, job, head, app_state.engine.tokenizer)
-    generation = Generation(job, engine=app_state.engine, metrics=app_state.metrics)
+    generation = Generation(job, caller=caller, engine=app_state.engine, metrics=app_state.metrics)
     if body.stream:
         return EventStream(generation, writer, deadline_s=deadline_s, settings=app_state.settings)
     chunks = await _fold(request, generation, deadline_s)

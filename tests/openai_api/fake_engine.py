@@ -9,6 +9,7 @@ import codecs
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
 
+from engine.caller import ANYBODY, Caller
 from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.errors import EngineNotReadyError, QueueFullError, RequestError
 from engine.outputs import FinishReason, RequestOutput, SequenceDelta, TokenLogprob
@@ -44,6 +45,7 @@ class Call:
     prompt_token_ids: tuple[int, ...]
     params: SamplingParams
     prediction_token_ids: tuple[int, ...] = ()
+    caller: Caller = ANYBODY
 
 
 @dataclass
@@ -100,7 +102,7 @@ class FakeEngine:
             if self.status is EngineStatus.LOADING:
                 self.status = EngineStatus.READY
 
-    def check_admission(self) -> None:
+    def check_admission(self, caller: Caller = ANYBODY) -> None:
         if len(self.waiting) >= self.max_waiting:
             raise QueueFullError("Too many requests are waiting.", retry_after_s=7)
 
@@ -124,8 +126,9 @@ class FakeEngine:
         params: SamplingParams,
         *,
         prediction_token_ids: Sequence[int] = (),
+        caller: Caller = ANYBODY,
     ) -> AsyncGenerator[RequestOutput, None]:
-        self.calls.append(Call(request_id, tuple(prompt_token_ids), params, tuple(prediction_token_ids)))
+        self.calls.append(Call(request_id, tuple(prompt_token_ids), params, tuple(prediction_token_ids), caller))
         self._check(prompt_token_ids, params)
         self.waiting.add(request_id)
         has_finished = False
