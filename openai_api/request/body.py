@@ -1,6 +1,6 @@
 """How a request body is read: every rule about bodies, in the order they are checked.
 
-Owns content type, size, time and the way to JSON and schema; knows no field. Runs on the event
+Owns size, time and the way to JSON and schema; knows no field. Runs on the event
 loop; bodies above ``off_loop_bytes`` are parsed in a worker thread.
 """
 
@@ -11,14 +11,13 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from openai_api.errors import ApiError
+from openai_api.request.content_type import check_content_type
 from openai_api.request.field_support import RequestField
 from openai_api.request.strict_json import parse_json
 from openai_api.request.validation import validate
 from openai_api.settings import ServerSettings
 
 M = TypeVar("M", bound=BaseModel)
-
-_CHARSETS = ("", "utf-8", "utf8")
 
 
 async def read_body(
@@ -29,7 +28,7 @@ async def read_body(
     Raises:
         ApiError: 415, 413, 408 or 400.
     """
-    _check_content_type(request)
+    check_content_type(request.headers)
     try:
         async with asyncio.timeout(settings.body_timeout_s):
             body = await _read_bytes(request, settings.max_body_bytes)
@@ -41,17 +40,6 @@ async def read_body(
         return validate(parse_json(body, max_depth=settings.max_json_depth), model, fields)
 
     return await asyncio.to_thread(parse) if len(body) > settings.off_loop_bytes else parse()
-
-
-def _check_content_type(request: Request) -> None:
-    media_type, _, parameters = request.headers.get("content-type", "").partition(";")
-    charset = parameters.strip().lower().removeprefix("charset=").strip('"')
-    if media_type.strip().lower() != "application/json" or charset not in _CHARSETS:
-        raise ApiError(
-            415, "The request body must be sent as application/json, in UTF-8.", code="unsupported_media_type"
-        )
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise ApiError(415, "The request body must not be compressed.", code="unsupported_media_type")
 
 
 async def _read_bytes(request: Request, max_body_bytes: int) -> bytes:
