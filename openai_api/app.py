@@ -20,7 +20,9 @@ from openai_api.metrics import Metrics
 from openai_api.routes import add_routes, openapi_document
 from openai_api.settings import ServerSettings
 from openai_api.transport.access import AccessControl
+from openai_api.transport.cors import AllowedOrigins, CorsHeaders
 from openai_api.transport.request_context import RequestContext
+from openai_api.unknown_paths import answer_unknown_path
 
 API_VERSION = "1"
 
@@ -66,8 +68,11 @@ def create_app(
     add_routes(app)
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]
     install_error_handlers(app, retry_after_s=settings.retry_after_s)
-    app.add_middleware(AccessControl, settings=settings)
-    app.add_middleware(RequestContext, metrics=metrics)  # added last: outermost
+    app.add_exception_handler(404, answer_unknown_path)
+    origins = AllowedOrigins(settings.allowed_origins)
+    app.add_middleware(AccessControl, settings=settings, origins=origins)
+    app.add_middleware(RequestContext, metrics=metrics)
+    app.add_middleware(CorsHeaders, origins=origins)  # added last: outermost
     return app
 
 

@@ -109,10 +109,8 @@ def to_api_error(error: Exception, *, retry_after_s: int) -> ApiError:
 
 
 def _routing_error(error: HTTPException) -> ApiError:
-    if error.status_code == 404:
-        return ApiError(404, "There is no such endpoint.", code="unknown_url")
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
         message = f"This endpoint does not have that method; it has {allowed}."
         return ApiError(405, message, code="method_not_allowed", headers={"Allow": allowed})
     return ApiError(400, "The request is malformed.", code="invalid_value")

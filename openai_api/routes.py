@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
@@ -113,32 +113,39 @@ ROUTES = (
 
 
 def add_routes(app: FastAPI) -> None:
-    """Make ``app`` serve all of ``ROUTES``; FastAPI only documents them, the functions read and
-    answer by themselves.
+    """Make ``app`` serve all of ``ROUTES``, and HEAD wherever GET is; FastAPI only documents them,
+    the functions read and answer by themselves.
     """
     for route in ROUTES:
-        app.add_api_route(
-            route.path,
-            route.serve,
-            methods=[route.method],
-            response_model=None,
-            response_class=Response,
-            responses=_responses(route),
-            openapi_extra=_openapi_extra(route),
-        )
+        _add_route(app.router, route, [route.method, *(["HEAD"] if route.method == "GET" else [])])
 
 
 def openapi_document(app: FastAPI) -> dict[str, Any]:
     """FastAPI's document with the schemas of our bodies, which FastAPI does not see: this server
     reads them itself.
     """
-    document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+    documented = APIRouter()
+    for route in ROUTES:
+        _add_route(documented, route, [route.method])  # HEAD goes without saying
+    document = get_openapi(title=app.title, version=app.version, routes=documented.routes)
     bodies = [(route.body, "validation") for route in ROUTES if route.body is not None]
     answers = [(route.answer, "serialization") for route in ROUTES if route.answer is not None]
     models: Any = [*bodies, *answers, (ErrorAnswer, "serialization")]
     _, schemas = models_json_schema(models, ref_template="#/components/schemas/{model}")
     document["components"] = {"schemas": schemas["$defs"]}
     return document
+
+
+def _add_route(router: APIRouter, route: Route, methods: list[str]) -> None:
+    router.add_api_route(
+        route.path,
+        route.serve,
+        methods=methods,
+        response_model=None,
+        response_class=Response,
+        responses=_responses(route),
+        openapi_extra=_openapi_extra(route),
+    )
 
 
 def _responses(route: Route) -> dict[int | str, dict[str, Any]]:

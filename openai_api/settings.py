@@ -24,11 +24,13 @@ class ServerSettings:
     Deadlines are on the monotonic clock.
 
     Attributes:
-        host: the bound address; it and the loopback names may stand in a Host header, with any
-            port.
-        allowed_hosts: further names for the Host header.
-        allowed_origins: exact origins of web pages that may call; they alone get CORS headers.
-        api_keys: any one of these opens the server; empty: no key is asked for.
+        host: the bound address or name; it and the loopback names may stand in a Host header, with
+            any port.
+        allowed_hosts: further names and addresses for the Host header.
+        allowed_origins: origins of web pages that may call, exact but for ``:*``, which stands for
+            every port; they alone get CORS headers.
+        api_keys: any one of these opens the server; empty: no key is asked for. Each is a caller of
+            its own, with cached prefixes of its own.
         off_loop_bytes: bodies and texts larger than this are parsed and tokenised in a worker
             thread. 4 KiB of text take about 2 ms to tokenise, the hop to a thread 0.1 ms.
         keep_alive_interval_s: a stream that is silent this long gets a comment line.

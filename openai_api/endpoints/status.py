@@ -57,10 +57,14 @@ async def list_models(request: Request) -> Response:
 async def retrieve_model(request: Request) -> Response:
     """The one model, if that is its name; a name may hold slashes, as OWNER/NAME.
 
+    No name at all, ``/v1/models/``, asks for the list.
+
     Raises:
         EngineNotReadyError: its name is not known before it is loaded.
         ApiError: 404, another name.
     """
+    if not request.path_params["model"]:
+        return await list_models(request)
     app_state = app_state_of(request)
     app_state.check_ready()
     app_state.check_model(request.path_params["model"])

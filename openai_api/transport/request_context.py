@@ -1,4 +1,4 @@
-"""Outermost layer: an id, a clock, one log record and one metric for every request.
+"""The layer around all checks: an id, a clock, one log record and one metric for every request.
 
 Owns also the last net for errors; knows no endpoint. Pure ASGI on the event loop: it adds one
 function call to each chunk of a stream.

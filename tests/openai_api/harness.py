@@ -122,8 +122,15 @@ class Asgi:
     def __post_init__(self) -> None:
         self.app = create_app(self.engine, self.settings)
 
-    def request(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
-        return asyncio.run(self.arequest(method, path, body, headers))
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        connection: Mapping[str, Any] | None = None,
+    ) -> Answer:
+        return asyncio.run(self.arequest(method, path, body, headers, connection))
 
     def post(self, path: str, body: object) -> Answer:
         return self.request("POST", path, body if isinstance(body, bytes) else json.dumps(body).encode(), JSON)
@@ -132,8 +139,14 @@ class Asgi:
         return self.request("GET", path)
 
     async def arequest(
-        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        connection: Mapping[str, Any] | None = None,
     ) -> Answer:
+        """``connection``: other ends than loopback, as ``client`` and ``server``."""
         named = {"host": "localhost", **(headers or {})}
         scope = {
             "type": "http",
@@ -148,6 +161,7 @@ class Asgi:
             "headers": [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in named.items() if v is not None],
             "server": ("127.0.0.1", 80),
             "client": ("127.0.0.1", 1),
+            **(connection or {}),
         }
         incoming = [{"type": "http.request", "body": body, "more_body": False}]
         sent: list[Any] = []

@@ -37,35 +37,6 @@ def assert_error(answer: Answer, status: int, code: str, kind: str = "invalid_re
 
 
 @pytest.mark.parametrize(
-    "host",
-    ["evil.example", "localhost.evil.example", "evil.example:8000", "127.0.0.1.evil.example", "[::2]", "0.0.0.0",
-     "localhost:port", "localhost:123456", "local host", "a@localhost", "[localhost]", "localhost.", "", "127.0.0.2"],
-)  # fmt: skip
-def test_foreign_hosts_are_refused_everywhere(asgi: Asgi, host: str) -> None:
-    for method, path in every_call(asgi):
-        answer = asgi.request(method, path, headers={"host": host, **JSON})
-        assert_error(answer, 403, "host_not_allowed", "permission_error")
-
-
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1", "127.0.0.1:1", "[::1]", "[::1]:8000"])
-def test_loopback_names_are_allowed_with_any_port(asgi: Asgi, host: str) -> None:
-    assert asgi.request("GET", "/v1/models", headers={"host": host}).status == 200
-
-
-def test_a_missing_or_repeated_host_is_refused(asgi: Asgi) -> None:
-    assert_error(asgi.request("GET", "/health", headers={"host": None}), 403, "host_not_allowed", "permission_error")  # type: ignore[dict-item]
-    two = asgi.request("GET", "/health", headers={"host": "localhost", "Host": "localhost"})
-    assert_error(two, 403, "host_not_allowed", "permission_error")
-
-
-def test_the_bound_host_and_configured_ones_are_allowed(engine: FakeEngine) -> None:
-    asgi = Asgi(engine, ServerSettings(host="10.0.0.5", allowed_hosts=("Model.Lan",)))
-    for host in ("10.0.0.5:8000", "model.lan", "MODEL.LAN:80", "localhost"):
-        assert asgi.request("GET", "/health", headers={"host": host}).status == 200
-    assert asgi.request("GET", "/health", headers={"host": "10.0.0.6"}).status == 403
-
-
-@pytest.mark.parametrize(
     "headers",
     [
         {"origin": "https://evil.example"},
@@ -102,26 +73,6 @@ def test_the_servers_own_pages_may_call_without_cors(asgi: Asgi, headers: dict[s
     assert not any(name.startswith("access-control") for name in answer.headers)
 
 
-def test_a_configured_origin_gets_cors_headers(engine: FakeEngine) -> None:
-    origin = "https://app.example"
-    asgi = Asgi(engine, ServerSettings(allowed_origins=(origin,), api_keys=("secret",)))
-    headers = {"origin": origin, "sec-fetch-site": "cross-site"}
-    for answer in (
-        asgi.request("GET", "/health", headers=headers),
-        asgi.request("GET", "/v1/models", headers=headers),  # 401, which the page must be able to read
-        asgi.request("GET", "/v1/models", headers={**headers, "authorization": "Bearer secret"}),
-    ):
-        assert answer.headers["access-control-allow-origin"] == origin
-        assert "Origin" in answer.headers["vary"]
-    ask = {"access-control-request-method": "POST", "access-control-request-headers": "authorization, x-stainless-os"}
-    preflight = asgi.request("OPTIONS", "/v1/chat/completions", headers={**headers, **ask})
-    assert (preflight.status, preflight.body) == (204, b"")
-    assert preflight.headers["access-control-allow-methods"] == "GET, POST"
-    assert preflight.headers["access-control-allow-headers"] == ask["access-control-request-headers"]
-    for other in ("https://app.example.evil", "http://app.example", "https://app.example:444"):
-        assert asgi.request("OPTIONS", "/v1/models", headers={**ask, "origin": other}).status == 403
-
-
 def test_keys_are_asked_for_everywhere_but_on_public_paths(engine: FakeEngine) -> None:
     asgi = Asgi(engine, ServerSettings(api_keys=("other", KEY)))
     wrong: list[dict[str, str]] = [
@@ -135,6 +86,10 @@ def test_keys_are_asked_for_everywhere_but_on_public_paths(engine: FakeEngine) -
         {"authorization": f"Bearer {SENT}x"},
         {"authorization": f"Bearer {SENT[:-1]}"},
         {"authorization": f"Bearer {SENT}, Bearer {SENT}"},
+        {"authorization": f"Bearer {SENT}", "Authorization": f"Bearer {SENT}"},
+        {"authorization": "Bearer wrong", "Authorization": f"Bearer {SENT}"},
+        {"authorization": f"Bearer {SENT}", "Authorization": ""},
+        {"authorization": f"Bearer{SENT}"},
         {"x-api-key": SENT},
     ]
     for method, path in every_call(asgi):
@@ -158,8 +113,9 @@ def test_any_of_the_keys_opens(engine: FakeEngine) -> None:
     asgi = Asgi(engine, ServerSettings(api_keys=("other", KEY)))
     for key in ("other", KEY):
         as_sent = f"Bearer {key}".encode().decode("latin-1")
-        for scheme in (as_sent, as_sent.replace("Bearer", "bearer")):
-            assert asgi.request("GET", "/v1/models", headers={"authorization": scheme}).status == 200
+        for scheme in ("Bearer ", "bearer ", "BEARER ", "Bearer   ", "Bearer\t", " Bearer \t "):
+            sent = as_sent.replace("Bearer ", scheme) + " \t"
+            assert asgi.request("GET", "/v1/models", headers={"authorization": sent}).status == 200
 
 
 def test_unknown_paths_and_methods(asgi: Asgi) -> None:
@@ -170,30 +126,19 @@ def test_unknown_paths_and_methods(asgi: Asgi) -> None:
                 assert_error(answer, 404, "unknown_url")
             elif route is not None and method not in (route.methods or ()):
                 assert_error(answer, 405, "method_not_allowed")
-                assert answer.headers["allow"] == ", ".join(route.methods or ())
-    for path in ("/v1/models/", "/v1/chat/completions/", "//v1/models", "/docs", "/redoc", "/v1"):
-        assert asgi.get(path).status == 404
+                assert answer.headers["allow"] == ", ".join(sorted(route.methods or ()))
 
 
-@pytest.mark.parametrize(
-    "content_type",
-    [None, "", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/jsonx",
-     "application/json; charset=utf-16", "application/ld+json", "text/json", "application/json, text/plain"],
-)  # fmt: skip
-def test_bodies_must_be_json_on_every_post_route(asgi: Asgi, content_type: str | None) -> None:
-    """A form or plain text can be posted by any web page without a preflight."""
-    for path, route in every_route(asgi):
-        if route is not None and "POST" in (route.methods or ()):
-            answer = asgi.request("POST", path, b"{}", headers={"content-type": content_type})  # type: ignore[dict-item]
-            assert_error(answer, 415, "unsupported_media_type")
-
-
-@pytest.mark.parametrize("content_type", ["application/json", "Application/JSON", 'application/json; charset="UTF-8"'])
-def test_json_is_json(asgi: Asgi, content_type: str) -> None:
-    answer = asgi.request("POST", "/tokenize", b'{"prompt":"x"}', headers={"content-type": content_type})
-    assert answer.status == 200
-    packed = asgi.request("POST", "/tokenize", b"{}", headers={**JSON, "content-encoding": "gzip"})
-    assert_error(packed, 415, "unsupported_media_type")
+def test_head_is_wherever_get_is(asgi: Asgi) -> None:
+    """Probes and ``wget --spider`` ask so; the server sends no body (see the wire's tests)."""
+    paths = ["/openapi.json", *(path for path, route in every_route(asgi) if route and "GET" in (route.methods or ()))]
+    assert len(paths) == 8
+    for path in paths:
+        get, head = asgi.get(path), asgi.request("HEAD", path)
+        assert (head.status, head.headers["content-type"]) == (200, get.headers["content-type"])
+    wrong = asgi.request("HEAD", "/v1/chat/completions")
+    assert (wrong.status, wrong.headers["allow"]) == (405, "POST")
+    assert asgi.request("POST", "/health").headers["allow"] == "GET, HEAD"
 
 
 def test_request_ids(asgi: Asgi) -> None:

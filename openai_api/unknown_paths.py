@@ -1,0 +1,66 @@
+"""What is said of a path that is none of ours: 404, with the path that was probably meant.
+
+Owns the names under which other servers have the same endpoints, and how much two paths must look
+alike. Redirects nothing, which would lose a body, and never quotes the path, which is the client's
+own text. Pure but for the handler, which runs on the event loop.
+"""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from openai_api.errors import ApiError, error_response
+from openai_api.routes import ROUTES
+
+MAX_PATH_CHARS = 100  # comparing takes time by the square of it
+LIKENESS = 0.75  # of 1, by difflib: "chat/completion" is 0.97 like ours, "embeddings" 0.5
+
+# What clients put in front of the paths that they share.
+_PREFIXES = frozenset({"v1", "api", "openai"})
+_CHAT, _COMPLETIONS, _MODELS = "/v1/chat/completions", "/v1/completions", "/v1/models"
+_HEALTH, _DOCUMENT = "/health", "/openapi.json"
+_OTHER_NAMES: Mapping[str, str] = {
+    **dict.fromkeys(("chat", "responses", "messages"), _CHAT),
+    **dict.fromkeys(("generate", "completion", "complete"), _COMPLETIONS),
+    **dict.fromkeys(("tags", "model"), _MODELS),
+    **dict.fromkeys(("healthz", "ready", "readyz", "ping"), _HEALTH),
+    **dict.fromkeys(("livez", "alive"), "/live"),
+    **dict.fromkeys(("docs", "redoc", "openapi"), _DOCUMENT),
+}
+
+
+def _core(path: str) -> str:
+    """What is left of a path without its prefixes: ``chat/completions``."""
+    words = [word for word in path.lower().split("/") if word]
+    while words and words[0] in _PREFIXES:
+        words = words[1:]
+    return "/".join(words)
+
+
+_METHODS: Mapping[str, str] = {**{route.path: route.method for route in ROUTES}, _DOCUMENT: "GET"}
+_OWN_NAMES: Mapping[str, str] = {_core(path): path for path in _METHODS if "{" not in path and path != "/"}
+_NAMES: Mapping[str, str] = {**_OTHER_NAMES, **_OWN_NAMES}
+
+
+def likely_path(method: str, path: str) -> str | None:
+    """The path of ours that was meant by ``path``, if any is like it."""
+    if len(path) > MAX_PATH_CHARS:
+        return None
+    core = _core(path)
+    if not core:  # the base URL of a client, which posts to it or lists models
+        return _CHAT if method == "POST" else _MODELS
+    if core in _NAMES:
+        return _NAMES[core]
+    # With more around it: deployments/NAME/chat/completions, models/NAME.
+    within = [name for name in _OWN_NAMES if f"/{name}/" in f"/{core}/"]
+    close = [max(within, key=len)] if within else get_close_matches(core, _NAMES, n=1, cutoff=LIKENESS)
+    return _NAMES[close[0]] if close else None
+
+
+async def answer_unknown_path(request: Request, _error: Exception) -> Response:
+    """404, by the router; other 404s have their own words."""
+    path = likely_path(request.method, request.scope["path"])
+    hint = f"GET {_DOCUMENT} lists all." if path is None else f"Did you mean {_METHODS[path]} {path}?"
+    return error_response(ApiError(404, f"There is no such endpoint. {hint}", code="unknown_url"))

@@ -1,0 +1,73 @@
+"""What people mistype, and what they are told."""
+
+import pytest
+
+from openai_api.routes import ROUTES
+from tests.openai_api.harness import JSON, Asgi
+from tests.openai_api.test_access import assert_error
+
+CHAT, COMPLETIONS, MODELS = "POST /v1/chat/completions", "POST /v1/completions", "GET /v1/models"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "meant"),
+    [
+        ("POST", "//v1/chat/completions", CHAT),
+        ("POST", "/v1/chat/completions/", CHAT),
+        ("POST", "/v1/v1/chat/completions", CHAT),
+        ("POST", "/v1/chat/completions/chat/completions", CHAT),
+        ("POST", "/chat/completions", CHAT),
+        ("POST", "/V1/Chat/Completions", CHAT),
+        ("POST", "/v1/chat/completion", CHAT),
+        ("POST", "/v1/chat_completions", CHAT),
+        ("POST", "/v1/chat", CHAT),
+        ("POST", "/api/chat", CHAT),
+        ("POST", "/v1/responses", CHAT),
+        ("POST", "/v1/messages", CHAT),
+        ("POST", "/openai/deployments/gemma/chat/completions", CHAT),
+        ("POST", "/v1", CHAT),
+        ("POST", "/v1/", CHAT),
+        ("GET", "/v1", MODELS),
+        ("GET", "/v1/chat/completion", CHAT),
+        ("POST", "/completions", COMPLETIONS),
+        ("POST", "/v1/completion", COMPLETIONS),
+        ("POST", "/v1/engines/gemma/completions", COMPLETIONS),
+        ("POST", "/api/generate", COMPLETIONS),
+        ("GET", "/models", MODELS),
+        ("GET", "//v1/models", MODELS),
+        ("GET", "/models/gemma-3-270m-it", MODELS),
+        ("GET", "/api/tags", MODELS),
+        ("POST", "/v1/tokenize", "POST /tokenize"),
+        ("POST", "/detokenise", "POST /detokenize"),
+        ("GET", "/health/", "GET /health"),
+        ("GET", "/healthz", "GET /health"),
+        ("GET", "/metric", "GET /metrics"),
+        ("GET", "/capabilities", "GET /v1/capabilities"),
+        ("GET", "/docs", "GET /openapi.json"),
+    ],
+)
+def test_what_is_mistyped_is_404_and_names_what_is_meant(asgi: Asgi, method: str, path: str, meant: str) -> None:
+    answer = asgi.request(method, path, b"{}", JSON)
+    assert_error(answer, 404, "unknown_url")
+    assert answer.error["message"] == f"There is no such endpoint. Did you mean {meant}?"
+
+
+@pytest.mark.parametrize(
+    "path", ["/nowhere", "/v1/embeddings", "/v1/images/generations", "/favicon.ico", "/\u00e9", "", "/chat" * 5000]
+)
+def test_what_is_like_nothing_is_404_and_is_not_quoted(asgi: Asgi, path: str) -> None:
+    answer = asgi.get(path) if path else asgi.get("/.")
+    assert_error(answer, 404, "unknown_url")
+    assert answer.error["message"] == "There is no such endpoint. GET /openapi.json lists all."
+
+
+def test_every_path_of_ours_is_named_when_one_letter_is_missing(asgi: Asgi) -> None:
+    for route in (route for route in ROUTES if route.path != "/" and "{" not in route.path):
+        answer = asgi.request(route.method, route.path[:-1], b"{}", JSON)
+        assert f"{route.method} {route.path}?" in answer.error["message"]
+
+
+def test_the_list_of_models_may_end_in_a_slash(asgi: Asgi) -> None:
+    for method in ("GET", "HEAD"):
+        assert asgi.request(method, "/v1/models/").body == asgi.get("/v1/models").body
+    assert asgi.get("/v1/models//").error["code"] == "model_not_found"
