@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from engine.engine_options import EngineOptions
 from engine.flags import add_model_flags
-from openai_api.flag_values import parse_count, parse_port, parse_size
+from openai_api.flag_values import parse_count, parse_host_name, parse_port, parse_size, parse_web_origin
 from openai_api.settings import OptionError, ServerSettings
 from openai_api.sockets import is_loopback
 
@@ -103,7 +103,11 @@ def _add_engine_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_server_flags(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--host", default=_SERVER.host, help="Listen on this address (default: %(default)s).")
+    group.add_argument(
+        "--host",
+        default=_SERVER.host,
+        help="Listen on this address, or on all that this name has (default: %(default)s).",
+    )
     group.add_argument(
         "--port",
         type=parse_port,
@@ -125,12 +129,14 @@ def _add_access_flags(group: argparse._ArgumentGroup) -> None:
         action="append",
         default=[],
         metavar="KEY",
-        help="Ask clients for this key; may be given several times (default: ask for none).",
+        help=f"Ask clients for this key; may be given several times (default: ask for none). Others on this machine "
+        f"see it in the list of processes: better use --api-key-file or the variable {API_KEY_VARIABLE}.",
     )
     group.add_argument(
         "--api-key-file",
         metavar="FILE",
-        help=f"Read keys from this file, one a line; the variable {API_KEY_VARIABLE} may hold another (default: none).",
+        help=f"Read keys from this file, one a line, which only you should be able to read; the variable "
+        f"{API_KEY_VARIABLE} may hold another (default: none).",
     )
     group.add_argument(
         "--allow-unauthenticated",
@@ -139,17 +145,21 @@ def _add_access_flags(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--allowed-host",
+        type=parse_host_name,
         action="append",
         default=[],
         metavar="NAME",
-        help="Accept this name in the Host header too; may be given several times (default: loopback names and --host).",
+        help="Accept this name or address in the Host header too, with any port; may be given several times (default: "
+        "loopback names, --host and, if there is an API key, every address).",
     )
     group.add_argument(
         "--allowed-origin",
+        type=parse_web_origin,
         action="append",
         default=[],
         metavar="ORIGIN",
-        help="Let web pages of this origin call; may be given several times (default: none).",
+        help="Let web pages of this origin call, such as https://app.example or, for every port, http://localhost:*; "
+        "may be given several times (default: none).",
     )
 
 
@@ -191,10 +201,30 @@ def settings_from(flags: argparse.Namespace, environment: Mapping[str, str]) -> 
     )
 
 
+def exposed_keys(flags: argparse.Namespace) -> Mapping[str, str]:
+    """Where others on this machine can read a key: an event for the log and the advice that goes
+    with it.
+    """
+    advice = {}
+    if flags.api_key:
+        advice["api_key_in_process_list"] = f"use --api-key-file or the variable {API_KEY_VARIABLE}"
+    if flags.api_key_file is not None and _is_open_to_others(flags.api_key_file):
+        advice["api_key_file_open_to_others"] = "make it readable for its owner alone (chmod 600)"
+    return advice
+
+
+def _is_open_to_others(path: str) -> bool:
+    try:
+        return bool(Path(path).stat().st_mode & 0o077)
+    except OSError:
+        return False  # a pipe, read to its end
+
+
 def _api_keys(flags: argparse.Namespace, environment: Mapping[str, str]) -> tuple[str, ...]:
     keys = [*flags.api_key, *_keys_in_file(flags.api_key_file)]
-    if API_KEY_VARIABLE in environment:
-        keys.append(environment[API_KEY_VARIABLE])
+    # Empty is not set: so docker compose passes on a variable that its host does not have.
+    if in_environment := environment.get(API_KEY_VARIABLE, "").strip():
+        keys.append(in_environment)
     if not all(_API_KEY.fullmatch(key) for key in keys):
         raise OptionError("an API key is 1 to 512 printable ASCII characters without spaces")
     return tuple(keys)

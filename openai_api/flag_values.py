@@ -1,4 +1,4 @@
-"""The values of flags: sizes, counts and ports from the words of a command line.
+"""The values of flags: sizes, counts, ports, hosts and origins from the words of a command line.
 
 Owns their forms and the words of what is wrong with them. Knows no flag. Pure; called in the main thread,
 before the event loop runs.
@@ -6,6 +6,8 @@ before the event loop runs.
 
 import argparse
 import re
+
+from openai_api.web_addresses import normal_host, parse_allowed_origin
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?b?", re.IGNORECASE)
@@ -46,3 +48,42 @@ def parse_port(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text) < 2**16):
         raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
     return int(text)
+
+
+def parse_host_name(text: str) -> str:
+    """A name or an address for the Host header, in its normal form; IPv6 in brackets or without.
+
+    Raises:
+        argparse.ArgumentTypeError: it is neither, or has a scheme, a port or a path around it.
+    """
+    name = text.strip()
+    is_bracketed = name.startswith("[") and name.endswith("]")
+    host = normal_host(name[1:-1] if is_bracketed else name)
+    if host is None:
+        _check_ascii(text)
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not one exact name or address such as gemma.lan, without scheme, port or path "
+            "(every port is accepted)"
+        )
+    return host
+
+
+def parse_web_origin(text: str) -> str:
+    """An origin as browsers write it, or ``http://localhost:*`` for every port.
+
+    Raises:
+        argparse.ArgumentTypeError: no page can have that origin, or it is not exact.
+    """
+    origin = parse_allowed_origin(text.strip())
+    if origin is None:
+        _check_ascii(text)
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not one exact origin such as https://app.example, without a path; "
+            "http://localhost:* stands for every port of a host"
+        )
+    return str(origin)
+
+
+def _check_ascii(text: str) -> None:
+    if not text.isascii():
+        raise argparse.ArgumentTypeError(f"{text!r} must be written as browsers send it, in ASCII: xn--...")

@@ -1,7 +1,7 @@
 """``python -m openai_api.run``: the server as a program.
 
 Owns the order of start and end, signals and the exit status; knows no route and no request. The
-socket is bound first and answers at once; the model loads behind it. The first SIGTERM or SIGINT
+sockets are bound first and answer at once; the model loads behind it. The first SIGTERM or SIGINT
 drains: new requests get 503, running ones finish or are ended at the deadline. A second signal ends
 the process at once. Main thread, and from ``ServerProcess.run`` on its event loop.
 """
@@ -12,7 +12,6 @@ import logging
 import os
 import resource
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,11 +20,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from openai_api.app import create_app
-from openai_api.command_line import engine_options, parse_flags, settings_from
+from openai_api.command_line import engine_options, exposed_keys, parse_flags, settings_from
 from openai_api.engine_api import Engine
 from openai_api.logs import configure_logging, log_event, where_it_failed
 from openai_api.settings import ServerSettings
-from openai_api.sockets import listen_on_path, listen_on_port, url_of
+from openai_api.sockets import Listeners, listen_on_path, listen_on_port
 from openai_api.transport.http_limits import guarded_protocol
 
 # After the drain the last bytes still have to reach the clients.
@@ -52,14 +51,16 @@ def main(
     flags = parse_flags(argv)
     try:
         settings = settings_from(flags, os.environ)
-        listener = listen_on_path(flags.uds) if flags.uds else listen_on_port(flags.host, flags.port)
+        listeners = listen_on_path(flags.uds) if flags.uds else listen_on_port(flags.host, flags.port)
         configure_logging(flags.log_level)
+        for event, advice in exposed_keys(flags).items():
+            log_event(logging.WARNING, event, {"advice": advice})
         engine = engine_builder(flags)
     except ValueError as error:
         return _fail(error)
     _allow_open_files(settings.max_connections + SPARE_FILES)
     try:
-        return ServerProcess(engine, settings, listener).run()
+        return ServerProcess(engine, settings, listeners).run()
     finally:
         if flags.uds:
             with suppress(FileNotFoundError):
@@ -110,10 +111,10 @@ class _Server(uvicorn.Server):
 class ServerProcess:
     """One run of the server, from loading to the end. Mutable; on the event loop of ``run``."""
 
-    def __init__(self, engine: Engine, settings: ServerSettings, listener: socket.socket) -> None:
+    def __init__(self, engine: Engine, settings: ServerSettings, listeners: Listeners) -> None:
         self.engine = engine
         self.settings = settings
-        self.listener = listener
+        self.listeners = listeners
         self.exit_status = 0
         self.draining: asyncio.Task[None] | None = None
         self.server = _Server(server_config(create_app(engine, settings, on_loaded=self._on_loaded), settings))
@@ -128,8 +129,8 @@ class ServerProcess:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
-        log_event(logging.INFO, "listening", {"address": url_of(self.listener)})
-        await self.server.serve(sockets=[self.listener])
+        log_event(logging.INFO, "listening", {"address": self.listeners.url})
+        await self.server.serve(sockets=list(self.listeners.sockets))
         log_event(logging.INFO, "stopped", {"exit_status": self.exit_status})
 
     def _on_signal(self, number: signal.Signals) -> None:
@@ -147,7 +148,7 @@ class ServerProcess:
     def _on_loaded(self, error: Exception | None) -> None:
         if error is None:
             if self.draining is None:
-                sys.stdout.write(f"Ready: {self.engine.info.model_id} at {url_of(self.listener)}\n")
+                sys.stdout.write(f"Ready: {self.engine.info.model_id} at {self.listeners.url}\n")
                 sys.stdout.flush()
             return
         if isinstance(error, ValueError):  # what a caller can put right, and it says how

@@ -1,20 +1,57 @@
-"""The listening socket: a TCP port or a Unix socket.
+"""The listening sockets: a TCP port, on every address of its host, or a Unix socket.
 
-Owns how an address is found and bound, and the words of what goes wrong. Knows neither flags nor
-HTTP. Runs in the main thread before the event loop does: the socket is bound before the model is
+Owns how addresses are found and bound, and the words of what goes wrong. Knows neither flags nor
+HTTP. Runs in the main thread before the event loop does: the sockets are bound before the model is
 loaded, so that a taken port is known at once.
 """
 
+import errno
 import ipaddress
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from openai_api.settings import OptionError
+from openai_api.web_addresses import normal_host
 
-_Address = tuple[str, int] | tuple[str, int, int, int]
+# "localhost" is both, whatever a file of hosts says: clients try either first.
+LOOPBACK_ADDRESSES = ("127.0.0.1", "::1")
+# Port 0: a port that is free on one address may be taken on the next.
+MAX_FREE_PORT_TRIES = 16
+_NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT})
+
+_SocketAddress = tuple[str, int] | tuple[str, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Address:
+    family: socket.AddressFamily
+    socket_address: _SocketAddress
+
+    def bind(self, port: int, *, is_alone: bool) -> socket.socket:
+        """A TCP socket at this address and ``port``; alone, ``::`` takes IPv4 too. Raises: OSError."""
+        # The protocol is named: asyncio switches Nagle's delay off only where it reads TCP.
+        listener = socket.socket(self.family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if self.family == socket.AF_INET6 and not is_alone:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind((self.socket_address[0], port, *self.socket_address[2:]))
+        except OSError:
+            listener.close()
+            raise
+        return listener
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Bound sockets, and where clients reach them: ``http://HOST:PORT`` or ``unix:PATH``."""
+
+    sockets: Sequence[socket.socket]
+    url: str
 
 
 def is_loopback(host: str) -> bool:
@@ -23,24 +60,24 @@ def is_loopback(host: str) -> bool:
     Raises:
         OptionError: the host has no address here.
     """
-    return all(ipaddress.ip_address(info[4][0]).is_loopback for info in _addresses(host, 0))
+    return all(ipaddress.ip_address(address.socket_address[0]).is_loopback for address in _addresses(host))
 
 
-def listen_on_port(host: str, port: int) -> socket.socket:
-    """A bound TCP socket; port 0 takes any free one.
+def listen_on_port(host: str, port: int) -> Listeners:
+    """TCP sockets on all addresses of ``host``, with one port; 0 takes any free one.
+
+    An address that this machine does not have, IPv6 perhaps, is left out if there is another.
 
     Raises:
         OptionError: the host has no address here, or the port is taken or not allowed.
     """
-    family, kind, _, _, address = _addresses(host, port)[0]
-    listener = socket.socket(family, kind)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    with _closed_on_error(listener, f"{host} port {port}"):
-        listener.bind(address)
-    return listener
+    sockets = _bind_all(host, port)
+    bound_host, bound_port, *_ = sockets[0].getsockname()
+    shown = bound_host if len(sockets) == 1 else normal_host(host) or bound_host
+    return Listeners(sockets, f"http://[{shown}]:{bound_port}" if ":" in shown else f"http://{shown}:{bound_port}")
 
 
-def listen_on_path(path: str) -> socket.socket:
+def listen_on_path(path: str) -> Listeners:
     """A bound Unix socket to which only this user may connect.
 
     A socket file that a dead server left behind is replaced, nothing else ever is.
@@ -57,22 +94,50 @@ def listen_on_path(path: str) -> socket.socket:
             listener.bind(path)
         finally:
             os.umask(before)
-    return listener
+    return Listeners((listener,), f"unix:{path}")
 
 
-def url_of(listener: socket.socket) -> str:
-    """Where clients reach it: ``http://HOST:PORT`` or ``unix:PATH``."""
-    if listener.family == socket.AF_UNIX:
-        return f"unix:{listener.getsockname()}"
-    host, port, *_ = listener.getsockname()
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, socket.SocketKind, int, str, _Address]]:
+def _addresses(host: str) -> Sequence[_Address]:
+    names = LOOPBACK_ADDRESSES if normal_host(host) == "localhost" else (host,)
     try:
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)  # type: ignore[return-value]
-    except OSError:
+        infos = [
+            info
+            for name in names
+            for info in socket.getaddrinfo(name, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        ]
+    except (OSError, UnicodeError):
         raise OptionError(f"--host {host} is no address of this machine") from None
+    return list(dict.fromkeys(_Address(info[0], info[4]) for info in infos))  # type: ignore[arg-type]
+
+
+def _bind_all(host: str, port: int) -> Sequence[socket.socket]:
+    addresses = _addresses(host)
+    for tries_left in reversed(range(1 if port else MAX_FREE_PORT_TRIES)):
+        try:
+            return _bind_each(addresses, port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not tries_left:
+                raise OptionError(f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}") from None
+    raise AssertionError("the last try returns or raises")
+
+
+def _bind_each(addresses: Sequence[_Address], port: int) -> Sequence[socket.socket]:
+    """One socket each, all with the port of the first, or none at all. Raises: OSError."""
+    sockets: list[socket.socket] = []
+    missing: OSError | None = None
+    for address in addresses:
+        try:
+            common_port = sockets[0].getsockname()[1] if sockets else port
+            sockets.append(address.bind(common_port, is_alone=len(addresses) == 1))
+        except OSError as error:
+            if error.errno not in _NOT_HERE:
+                for listener in sockets:
+                    listener.close()
+                raise
+            missing = error
+    if missing is not None and not sockets:
+        raise missing
+    return sockets
 
 
 @contextmanager

@@ -24,7 +24,6 @@ from engine.engine_options import EngineOptions
 from openai_api.command_line import engine_options, parse_flags, settings_from
 from openai_api.flag_values import parse_size
 from openai_api.run import main
-from openai_api.settings import OptionError
 from tests.openai_api.fake_engine import TEXT
 from tests.openai_api.harness import chat_body, events_of, wait_until
 
@@ -203,10 +202,10 @@ def test_a_unix_socket(tmp_path: Path) -> None:
 def test_keys_and_logs(tmp_path: Path) -> None:
     """No prompt, answer or key is ever written."""
     key_file = tmp_path / "keys"
-    key_file.write_text("file-key-1\nfile-key-2\n")
-    with program("--api-key", "flag-key", "--api-key-file", str(key_file), "--log-level", "debug") as server:
+    key_file.write_text("file-sesame-1\nfile-sesame-2\n")
+    with program("--api-key", "flag-sesame", "--api-key-file", str(key_file), "--log-level", "debug") as server:
         ready_line(server)
-        for key, status in (("flag-key", 200), ("file-key-2", 200), ("wrong-key", 401)):
+        for key, status in (("flag-sesame", 200), ("file-sesame-2", 200), ("wrong-sesame", 401)):
             headers = {"authorization": f"Bearer {key}", "x-request-id": "my-id"}
             secret = {"messages": [{"role": "user", "content": "my secret prompt"}], "user": "my secret user"}
             body = {**chat_body(), **secret}
@@ -218,7 +217,7 @@ def test_keys_and_logs(tmp_path: Path) -> None:
         server.process.send_signal(signal.SIGTERM)
         assert server.wait() == 0
     text = json.dumps(server.log)
-    assert not any(word in text for word in ("secret", "-key", "Hello, w"))
+    assert not any(word in text for word in ("secret", "sesame", "Hello, w"))
     requests = [record for record in server.log if record["event"] == "request"]
     assert len(requests) == 9
     assert set(requests[0]) == {"time", "level", "event", "request_id", "method", "route", "status", "duration_ms"}
@@ -288,8 +287,6 @@ def test_settings_from_flags() -> None:
     assert settings_from(parse_flags(["--host", "0.0.0.0"]), {"GEMMA3_API_KEY": "k"}).api_keys == ("k",)
     for host in ("localhost", "127.0.0.1", "127.9.9.9", "::1"):
         assert settings_from(parse_flags(["--host", host]), {}).host == host
-    with pytest.raises(OptionError, match="printable"):
-        settings_from(parse_flags([]), {"GEMMA3_API_KEY": ""})
 
 
 def test_the_defaults_of_the_engine_are_its_own() -> None:
