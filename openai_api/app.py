@@ -72,7 +72,8 @@ def create_app(
     origins = AllowedOrigins(settings.allowed_origins)
     app.add_middleware(AccessControl, settings=settings, origins=origins)
     app.add_middleware(RequestContext, metrics=metrics)
-    app.add_middleware(CorsHeaders, origins=origins)  # added last: outermost
+    if settings.allowed_origins:
+        app.add_middleware(CorsHeaders, origins=origins)  # added last: outermost
     return app
 
 

@@ -28,7 +28,7 @@ def caller_at_address(scope: Mapping[str, Any]) -> Caller:
     All of them share their prefixes. Whoever can open a Unix socket is one caller.
     """
     host, _ = scope.get("client") or ("", 0)
-    address = ip_address(host)
+    address = ip_address(host) if ":" in host else None
     if isinstance(address, IPv6Address):
         return Caller(name=f"network {address.packed[:IPV6_NETWORK_BYTES].hex(':', 2)}")
-    return Caller(name="" if address is None else f"address {address}")
+    return Caller(name=f"address {address or host}" if host else "")
