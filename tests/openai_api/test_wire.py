@@ -135,7 +135,7 @@ def test_a_head_without_an_end_is_cut(live: LiveServer, endless: bytes) -> None:
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # a TLS hello
         b"HELLO\r\n\r\n",
         b"GET\r\n\r\n",
-        b"GET /health\r\n\r\n",
+        b"GET /v1/models\r\n\r\n",
         b"GET /health HTTP/9.9\r\n\r\n",
         b"GET /health HTTP/1.1\r\nno colon\r\n\r\n",
         b"GET /health HTTP/1.1\r\nHost: localhost\r\n Folded: x\r\n\r\n",
