@@ -21,6 +21,7 @@ from openai_api.routes import add_routes, openapi_document
 from openai_api.settings import ServerSettings
 from openai_api.transport.access import AccessControl
 from openai_api.transport.cors import AllowedOrigins, CorsHeaders
+from openai_api.transport.hosts import HostRule
 from openai_api.transport.request_context import RequestContext
 from openai_api.unknown_paths import answer_unknown_path
 
@@ -69,12 +70,17 @@ def create_app(
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]
     install_error_handlers(app, retry_after_s=settings.retry_after_s)
     app.add_exception_handler(404, answer_unknown_path)
-    origins = AllowedOrigins(settings.allowed_origins)
-    app.add_middleware(AccessControl, settings=settings, origins=origins)
+    _add_layers(app, settings, metrics)
+    return app
+
+
+def _add_layers(app: FastAPI, settings: ServerSettings, metrics: Metrics) -> None:
+    """From the innermost to the outermost: each is added around those before it."""
+    hosts, origins = HostRule(settings), AllowedOrigins(settings.allowed_origins)
+    app.add_middleware(AccessControl, hosts=hosts, origins=origins, api_keys=settings.api_keys)
     app.add_middleware(RequestContext, metrics=metrics)
     if settings.allowed_origins:
-        app.add_middleware(CorsHeaders, origins=origins)  # added last: outermost
-    return app
+        app.add_middleware(CorsHeaders, origins=origins)
 
 
 async def _load(engine: Engine, on_loaded: Callable[[Exception | None], None]) -> None:

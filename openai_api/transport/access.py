@@ -8,13 +8,13 @@ event loop.
 
 import hmac
 import re
+from collections.abc import Sequence
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.caller import Caller
 from openai_api.errors import ApiError, error_response
-from openai_api.settings import ServerSettings
 from openai_api.transport.callers import caller_at_address, caller_of_key
 from openai_api.transport.cors import AllowedOrigins, is_preflight, preflight_response
 from openai_api.transport.hosts import HostRule
@@ -30,11 +30,11 @@ _BEARER = re.compile(r"bearer[ \t]+(.*)", re.IGNORECASE | re.ASCII)
 class AccessControl:
     """Raises no errors: it answers 403 and 401 itself, as it stands outside of the error handlers."""
 
-    def __init__(self, app: ASGIApp, *, settings: ServerSettings, origins: AllowedOrigins) -> None:
+    def __init__(self, app: ASGIApp, *, hosts: HostRule, origins: AllowedOrigins, api_keys: Sequence[str]) -> None:
         self.app = app
-        self.hosts = HostRule(settings)
+        self.hosts = hosts
         self.origins = origins
-        self.api_keys = tuple(key.encode() for key in settings.api_keys)
+        self.api_keys = tuple(key.encode() for key in api_keys)
         self.callers = tuple(map(caller_of_key, range(len(self.api_keys))))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

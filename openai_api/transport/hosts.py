@@ -22,8 +22,11 @@ class HostRule:
     """
 
     def __init__(self, settings: ServerSettings) -> None:
-        names = map(normal_host, (*LOOPBACK_HOSTS, settings.host, *settings.allowed_hosts))
-        self._names = frozenset(name for name in names if name is not None)
+        """Raises: ValueError, a text is no host; the command line has checked its own."""
+        self._names = frozenset(map(normal_host, (*LOOPBACK_HOSTS, *settings.allowed_hosts)))
+        if None in self._names:
+            raise ValueError("allowed_hosts are exact names or addresses, such as gemma.lan")
+        self._names |= {normal_host(settings.host)}
         self._allows_addresses = bool(settings.api_keys)
 
     def allows(self, headers: Headers, scope: Mapping[str, Any]) -> bool:

@@ -140,7 +140,10 @@ def test_origins_are_allowed_in_every_spelling(engine: FakeEngine) -> None:
         assert not any(name.startswith("access-control") for name in refused.headers)
 
 
-def test_a_setting_that_is_no_origin_is_an_error(engine: FakeEngine) -> None:
+def test_a_setting_that_no_header_has_is_an_error(engine: FakeEngine) -> None:
+    for host in ("*", "", "gemma:8000", "http://gemma"):
+        with pytest.raises(ValueError, match="exact"):
+            Asgi(engine, ServerSettings(allowed_hosts=(host,)))
     for origin in ("*", "null", "app.example", "https://app.example/path"):
         with pytest.raises(ValueError, match="exact"):
             Asgi(engine, ServerSettings(allowed_origins=(origin,)))
