@@ -1,0 +1,230 @@
+"""The canaries, the figures of the process, and the verdict over a run.
+
+Owns what must hold whatever the attackers do. Answers to the attackers themselves are the ``tally``'s.
+"""
+
+import asyncio
+import json
+import re
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.openai_api.chaos.bodies import CHAT, COMPLETIONS
+from tests.openai_api.chaos.servers import MODEL, Target
+from tests.openai_api.chaos.tally import Tally, is_busy
+from tests.openai_api.chaos.wire import Answer, Connection, NoAnswerError, events_of, message
+
+SAMPLE_INTERVAL_S = 0.25
+# Worker threads start when they are first needed; a thread for each request would be hundreds.
+SPARE_THREADS = 8
+# Longer than any deadline of a connection or of the queue.
+QUIET_WITHIN_S = 90.0
+GAUGES = ("num_requests_running", "num_requests_waiting", "http_requests_in_flight", "kv_cache_usage_perc")
+SEEDED = {"temperature": 1.0, "seed": 11, "top_p": 0.9}
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A request whose answer is known: it was recorded when nobody else was there."""
+
+    path: str
+    fields: Mapping[str, Any]
+
+    def request(self, *, streams: bool) -> bytes:
+        more = {"stream": True, "stream_options": {"include_usage": True}} if streams else {}
+        fields = {"model": MODEL, "ignore_eos": True, "return_token_ids": True, "max_tokens": 16}
+        return message("POST", self.path, json.dumps(fields | dict(self.fields) | more).encode())
+
+
+CANARIES = (
+    Canary(COMPLETIONS, {"prompt": "The capital of France is", "temperature": 0}),
+    Canary(COMPLETIONS, {"prompt": [2, *(7 + i * i % 350 for i in range(200))], **SEEDED, "n": 2}),
+    Canary(CHAT, {"messages": [{"role": "user", "content": "Tell me of the sea."}], "temperature": 0}),
+    Canary(CHAT, {"messages": [{"role": "user", "content": "\u65e5\u672c\u8a9e?"}], **SEEDED, "top_k": 50}),
+)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """All of an answer that must not depend on who else is there; how it was streamed is not among it."""
+
+    choices: Mapping[int, tuple[str, tuple[int, ...], str]]
+    usage: Mapping[str, object]
+
+
+def reply_of(answer: Answer, *, streams: bool) -> Reply:
+    chunks = [json.loads(event) for event in events_of(answer.body)[:-1]] if streams else [answer.json]
+    parts: dict[int, list[tuple[str, list[int], str]]] = {}
+    usage: dict[str, object] = {}
+    for chunk in chunks:
+        usage |= {name: count for name, count in (chunk.get("usage") or {}).items() if isinstance(count, int)}
+        for choice in chunk["choices"]:
+            text = choice.get("text") or (choice.get("message") or choice.get("delta") or {}).get("content") or ""
+            part = (text, choice.get("token_ids", []), choice["finish_reason"] or "")
+            parts.setdefault(choice["index"], []).append(part)
+    choices = {index: _joined(gains) for index, gains in parts.items()}
+    return Reply(choices, usage)
+
+
+def _joined(gains: Sequence[tuple[str, list[int], str]]) -> tuple[str, tuple[int, ...], str]:
+    texts, ids, reasons = zip(*gains, strict=True)
+    return "".join(texts), tuple(token_id for some in ids for token_id in some), "".join(reasons)
+
+
+async def ask(target: Target, request: bytes) -> Answer:
+    async with await Connection.open(target.address) as connection:
+        await connection.send(request)
+        return await connection.answer()
+
+
+@dataclass
+class Canaries:
+    """Mutable: counts of right answers, and the wrong ones in words."""
+
+    target: Target
+    tally: Tally
+    expected: list[Reply] = field(default_factory=list)
+    num_right: int = 0
+    num_busy: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+    async def record(self) -> None:
+        """On the idle server. Streamed and whole, each twice, they are the same."""
+        for canary in CANARIES:
+            replies = [
+                reply_of(await ask(self.target, canary.request(streams=streams)), streams=streams)
+                for streams in (False, True, False, True)
+            ]
+            assert all(reply == replies[0] for reply in replies), f"not even alone the same: {replies}"
+            self.expected.append(replies[0])
+
+    async def watch(self, index: int) -> None:
+        """Ask one of them again and again, until cancelled."""
+        streams = False
+        while True:
+            streams = not streams
+            try:
+                await self._check(index, streams=streams)
+            except (OSError, NoAnswerError) as error:
+                self.tally.problem("canary", f"{type(error).__name__} {error}")
+            await asyncio.sleep(0.1)
+
+    async def _check(self, index: int, *, streams: bool) -> None:
+        answer = await ask(self.target, CANARIES[index].request(streams=streams))
+        if is_busy(answer):
+            self.num_busy += 1
+            await asyncio.sleep(1)
+            return
+        num_problems = self.tally.problems.total()
+        (self.tally.judge_stream if streams else self.tally.judge)("canary", answer, 200)
+        if self.tally.problems.total() > num_problems or answer.status != 200:
+            return
+        reply = reply_of(answer, streams=streams)
+        if reply == self.expected[index]:
+            self.num_right += 1
+        else:
+            self.wrong.append(f"canary {index}: {reply} instead of {self.expected[index]}")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A look at the process from outside: counts, the gauges of ``/metrics`` and MiB of its own memory."""
+
+    num_files: int
+    num_threads: int
+    anonymous_mib: float
+    gauges: Mapping[str, float]
+
+    @property
+    def is_quiet(self) -> bool:
+        """Nobody is served but whoever asks for the metrics; what the KV cache holds is cached prefixes alone."""
+        return [self.gauges.get(name) for name in GAUGES] == [0, 0, 1, 0]
+
+
+async def figures(target: Target) -> Figures:
+    text = (await ask(target, message("GET", "/metrics"))).body.decode()
+    gauges = {name: float(value) for name, value in re.findall(r"^gemma3:(\w+) (\S+)$", text, re.MULTILINE)}
+    return Figures(
+        target.num_files(),
+        target.num_threads(),
+        target.anonymous_mib(),
+        {name: gauges[name] for name in GAUGES if name in gauges},
+    )
+
+
+async def quiet_figures(target: Target, *, num_files: int | None = None) -> Figures:
+    """When all is quiet and no more than ``num_files`` are open; the last look if that does not come about."""
+    deadline = asyncio.get_running_loop().time() + QUIET_WITHIN_S
+    while True:
+        now = await figures(target)
+        is_late = asyncio.get_running_loop().time() > deadline
+        if is_late or (now.is_quiet and (num_files is None or now.num_files <= num_files)):
+            return now
+        await asyncio.sleep(0.2)
+
+
+async def sample_memory(target: Target, samples_mib: list[float]) -> None:
+    """Until cancelled."""
+    while True:
+        samples_mib.append(target.anonymous_mib())
+        await asyncio.sleep(SAMPLE_INTERVAL_S)
+
+
+def growth_mib(samples_mib: Sequence[float]) -> float:
+    """From the median of the first fifth to that of the last."""
+    fifth = max(1, len(samples_mib) // 5)
+    return statistics.median(samples_mib[-fifth:]) - statistics.median(samples_mib[:fifth])
+
+
+def log_complaints(log: str) -> list[str]:
+    """Records of errors, and whatever is no record: a traceback."""
+    complaints = []
+    for line in log.splitlines():
+        is_record = line.startswith("{")
+        if not is_record or json.loads(line)["level"] in {"error", "critical"}:
+            complaints.append(line[:300])
+    return complaints
+
+
+@dataclass
+class Verdict:
+    """What a run has shown. ``problems`` is empty when one request never hurt another."""
+
+    problems: list[str]
+    answers: Counter[str] = field(default_factory=Counter)
+    num_right_canaries: int = 0
+    num_busy_canaries: int = 0
+    samples_mib: Sequence[float] = ()
+    before: Figures | None = None
+    after: Figures | None = None
+
+    def judge_process(self, *, allowed_growth_mib: float) -> None:
+        """Add the problems that the figures show."""
+        assert self.before is not None
+        assert self.after is not None
+        grown = growth_mib(self.samples_mib)
+        if grown > allowed_growth_mib:
+            self.problems.append(f"memory grew by {grown:.0f} MiB; {allowed_growth_mib:.0f} are allowed")
+        if not self.after.is_quiet:
+            self.problems.append(f"something is left: {dict(self.after.gauges)}")
+        if self.after.num_files > self.before.num_files:
+            self.problems.append(f"{self.before.num_files} files were open, now {self.after.num_files}")
+        if self.after.num_threads > self.before.num_threads + SPARE_THREADS:
+            self.problems.append(f"{self.before.num_threads} threads ran, now {self.after.num_threads}")
+
+    def __str__(self) -> str:
+        lines = [f"{name:44} {count}" for name, count in sorted(self.answers.items())]
+        lines += [f"canaries: {self.num_right_canaries} right, {self.num_busy_canaries} told to come again"]
+        for name, look in (("before", self.before), ("after", self.after)):
+            if look is not None:
+                lines.append(
+                    f"{name}: {look.anonymous_mib:.0f} MiB, {look.num_files} files, {look.num_threads} threads,"
+                    f" {dict(look.gauges)}"
+                )
+        if self.samples_mib:
+            grown, most = growth_mib(self.samples_mib), max(self.samples_mib)
+            lines.append(f"memory under attack: {grown:+.1f} MiB from first to last fifth, at most {most:.0f} MiB")
+        return "\n".join([*lines, *(f"PROBLEM {problem}" for problem in self.problems or ["none"])])
