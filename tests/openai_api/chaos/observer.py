@@ -10,6 +10,7 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from tests.openai_api.chaos.bodies import CHAT, COMPLETIONS
@@ -17,11 +18,8 @@ from tests.openai_api.chaos.servers import MODEL, Target
 from tests.openai_api.chaos.tally import Tally, is_busy
 from tests.openai_api.chaos.wire import Answer, Connection, NoAnswerError, events_of, message
 
-SAMPLE_INTERVAL_S = 0.25
 # Worker threads start when they are first needed; a thread for each request would be hundreds.
 SPARE_THREADS = 8
-# Longer than any deadline of a connection or of the queue.
-QUIET_WITHIN_S = 90.0
 GAUGES = ("num_requests_running", "num_requests_waiting", "http_requests_in_flight", "kv_cache_usage_perc")
 SEEDED = {"temperature": 1.0, "seed": 11, "top_p": 0.9}
 
@@ -82,13 +80,14 @@ async def ask(target: Target, request: bytes) -> Answer:
 
 @dataclass
 class Canaries:
-    """Mutable: counts of right answers, and the wrong ones in words."""
+    """Mutable: counts of right answers by canary, and the wrong ones in words. ``is_over`` ends ``watch``."""
 
     target: Target
     tally: Tally
     expected: list[Reply] = field(default_factory=list)
-    num_right: int = 0
+    num_right: Counter[int] = field(default_factory=Counter)
     num_busy: int = 0
+    is_over: bool = False
     wrong: list[str] = field(default_factory=list)
 
     async def record(self) -> None:
@@ -102,9 +101,9 @@ class Canaries:
             self.expected.append(replies[0])
 
     async def watch(self, index: int) -> None:
-        """Ask one of them again and again, until cancelled."""
+        """Ask one of them again and again, until it is over."""
         streams = False
-        while True:
+        while not self.is_over:
             streams = not streams
             try:
                 await self._check(index, streams=streams)
@@ -124,7 +123,7 @@ class Canaries:
             return
         reply = reply_of(answer, streams=streams)
         if reply == self.expected[index]:
-            self.num_right += 1
+            self.num_right[index] += 1
         else:
             self.wrong.append(f"canary {index}: {reply} instead of {self.expected[index]}")
 
@@ -136,6 +135,7 @@ class Figures:
     num_files: int
     num_threads: int
     anonymous_mib: float
+    is_healthy: bool
     gauges: Mapping[str, float]
 
     @property
@@ -151,32 +151,20 @@ async def figures(target: Target) -> Figures:
         target.num_files(),
         target.num_threads(),
         target.anonymous_mib(),
+        (await ask(target, message("GET", "/health"))).status == 200,
         {name: gauges[name] for name in GAUGES if name in gauges},
     )
 
 
-async def quiet_figures(target: Target, *, num_files: int | None = None) -> Figures:
-    """When all is quiet and no more than ``num_files`` are open; the last look if that does not come about."""
-    deadline = asyncio.get_running_loop().time() + QUIET_WITHIN_S
+async def quiet_figures(target: Target, *, within_s: float, num_files: int | None = None) -> Figures:
+    """When all is quiet and no more than ``num_files`` are open; the last look if that does not come about in time."""
+    deadline = asyncio.get_running_loop().time() + within_s
     while True:
         now = await figures(target)
         is_late = asyncio.get_running_loop().time() > deadline
         if is_late or (now.is_quiet and (num_files is None or now.num_files <= num_files)):
             return now
         await asyncio.sleep(0.2)
-
-
-async def sample_memory(target: Target, samples_mib: list[float]) -> None:
-    """Until cancelled."""
-    while True:
-        samples_mib.append(target.anonymous_mib())
-        await asyncio.sleep(SAMPLE_INTERVAL_S)
-
-
-def growth_mib(samples_mib: Sequence[float]) -> float:
-    """From the median of the first fifth to that of the last."""
-    fifth = max(1, len(samples_mib) // 5)
-    return statistics.median(samples_mib[-fifth:]) - statistics.median(samples_mib[:fifth])
 
 
 def log_complaints(log: str) -> list[str]:
@@ -191,40 +179,40 @@ def log_complaints(log: str) -> list[str]:
 
 @dataclass
 class Verdict:
-    """What a run has shown. ``problems`` is empty when one request never hurt another."""
+    """What a run has shown. ``problems`` is empty when one request never hurt another.
+
+    ``looks`` are at the quiet server: before the first round and after each.
+    """
 
     problems: list[str]
     answers: Counter[str] = field(default_factory=Counter)
     num_right_canaries: int = 0
     num_busy_canaries: int = 0
-    samples_mib: Sequence[float] = ()
-    before: Figures | None = None
-    after: Figures | None = None
+    looks: list[Figures] = field(default_factory=list)
+
+    @property
+    def growth_mib(self) -> float:
+        """Of the median round. A leak grows in every round; a heap that finds its size jumps in one."""
+        return statistics.median(b.anonymous_mib - a.anonymous_mib for a, b in pairwise(self.looks))
 
     def judge_process(self, *, allowed_growth_mib: float) -> None:
         """Add the problems that the figures show."""
-        assert self.before is not None
-        assert self.after is not None
-        grown = growth_mib(self.samples_mib)
-        if grown > allowed_growth_mib:
-            self.problems.append(f"memory grew by {grown:.0f} MiB; {allowed_growth_mib:.0f} are allowed")
-        if not self.after.is_quiet:
-            self.problems.append(f"something is left: {dict(self.after.gauges)}")
-        if self.after.num_files > self.before.num_files:
-            self.problems.append(f"{self.before.num_files} files were open, now {self.after.num_files}")
-        if self.after.num_threads > self.before.num_threads + SPARE_THREADS:
-            self.problems.append(f"{self.before.num_threads} threads ran, now {self.after.num_threads}")
+        before, after = self.looks[0], self.looks[-1]
+        if self.growth_mib > allowed_growth_mib:
+            self.problems.append(f"memory grows by {self.growth_mib:.0f} MiB a round")
+        if not after.is_healthy:
+            self.problems.append("/health is not 200")
+        if not after.is_quiet:
+            self.problems.append(f"something is left: {dict(after.gauges)}")
+        if after.num_files > before.num_files:
+            self.problems.append(f"{before.num_files} files were open, now {after.num_files}")
+        if after.num_threads > before.num_threads + SPARE_THREADS:
+            self.problems.append(f"{before.num_threads} threads ran, now {after.num_threads}")
 
     def __str__(self) -> str:
         lines = [f"{name:44} {count}" for name, count in sorted(self.answers.items())]
         lines += [f"canaries: {self.num_right_canaries} right, {self.num_busy_canaries} told to come again"]
-        for name, look in (("before", self.before), ("after", self.after)):
-            if look is not None:
-                lines.append(
-                    f"{name}: {look.anonymous_mib:.0f} MiB, {look.num_files} files, {look.num_threads} threads,"
-                    f" {dict(look.gauges)}"
-                )
-        if self.samples_mib:
-            grown, most = growth_mib(self.samples_mib), max(self.samples_mib)
-            lines.append(f"memory under attack: {grown:+.1f} MiB from first to last fifth, at most {most:.0f} MiB")
+        for look in self.looks:
+            process = f"{look.anonymous_mib:.0f} MiB, {look.num_files} files, {look.num_threads} threads"
+            lines.append(f"quiet: {process}, {dict(look.gauges)}")
         return "\n".join([*lines, *(f"PROBLEM {problem}" for problem in self.problems or ["none"])])

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.openai_api.chaos import bodies
-from tests.openai_api.chaos.mix import Attacker, attack_for_ever
+from tests.openai_api.chaos.attacker import Attacker
+from tests.openai_api.chaos.mix import attack_for_ever
 from tests.openai_api.chaos.observer import (
     CANARIES,
     Canaries,
@@ -21,7 +22,6 @@ from tests.openai_api.chaos.observer import (
     ask,
     log_complaints,
     quiet_figures,
-    sample_memory,
 )
 from tests.openai_api.chaos.servers import Target
 from tests.openai_api.chaos.tally import Tally
@@ -33,18 +33,22 @@ class Plan:
     """How hard and how long.
 
     Attributes:
-        warm_up_s: of attack before the memory counts: the heap takes its size, the KV cache is filled.
+        warm_up_s: of attack before the first round: the heap takes its size, the KV cache is filled.
+        num_rounds: of ``round_s`` seconds; after each the server must become quiet.
         longest_pause_s: of clients that stall; from 30 s on they also meet the server's own deadlines.
         stop_every_s: the process is stopped so often (SIGSTOP), for one or two seconds.
+        quiet_within_s: after an attack; the deadlines of connections that stay open are 10 to 60 s.
         fill_tokens: of prompts, before the attack.
-        growth_mib: how much more memory the last fifth of the run may have than the first.
+        growth_mib: how much more memory a quiet server may have after a usual round than before it.
     """
 
     num_workers: int
-    seconds: float
     warm_up_s: float
+    num_rounds: int
+    round_s: float
     longest_pause_s: float
     stop_every_s: float
+    quiet_within_s: float
     fill_tokens: int
     growth_mib: float
     seed: int = 0
@@ -52,59 +56,61 @@ class Plan:
 
 SHORT = Plan(
     num_workers=12,
-    seconds=10,
     warm_up_s=4,
+    num_rounds=3,
+    round_s=4,
     longest_pause_s=2,
-    stop_every_s=6,
-    fill_tokens=2_000,
-    growth_mib=48,
+    stop_every_s=3,
+    quiet_within_s=20,
+    fill_tokens=20_000,
+    growth_mib=16,
 )
 
 
 def long_plan(*, minutes: float, num_workers: int, seed: int = 0) -> Plan:
-    """Longer pauses than the server's deadlines, and a tenth of the time to warm up."""
+    """With pauses longer than the server's deadlines."""
     return Plan(
         num_workers=num_workers,
-        seconds=54 * minutes,
-        warm_up_s=6 * minutes,
-        longest_pause_s=min(45, 6 * minutes),
-        stop_every_s=min(20, 6 * minutes),
-        fill_tokens=20_000,
-        growth_mib=48,
+        warm_up_s=10 * minutes,
+        num_rounds=5,
+        round_s=10 * minutes,
+        longest_pause_s=min(45, 5 * minutes),
+        stop_every_s=min(20, 5 * minutes),
+        quiet_within_s=120,
+        fill_tokens=40_000,
+        growth_mib=16,
         seed=seed,
     )
 
 
 async def chaos(target: Target, plan: Plan) -> Verdict:
     """Attack ``target`` as planned; the verdict over it."""
-    tally = Tally()
-    canaries = Canaries(target, tally)
+    canaries = Canaries(target, Tally())
     await canaries.record()
     await _fill(target, plan)
-    verdict = Verdict([], tally.answers, before=await quiet_figures(target))
-    samples_mib: list[float] = []
-    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-        await _attack(target, plan, canaries, samples_mib)
-    verdict.samples_mib = samples_mib
-    verdict.num_right_canaries, verdict.num_busy_canaries = canaries.num_right, canaries.num_busy
+    verdict = Verdict([], canaries.tally.answers)
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError, ConnectionError):  # it has ended: see below
+        await _attack(target, plan, canaries, 0)
+        verdict.looks.append(await quiet_figures(target, within_s=plan.quiet_within_s))
+        for round_no in range(1, plan.num_rounds + 1):
+            await _attack(target, plan, canaries, round_no)
+            num_files = verdict.looks[0].num_files
+            verdict.looks.append(await quiet_figures(target, within_s=plan.quiet_within_s, num_files=num_files))
+    verdict.num_right_canaries, verdict.num_busy_canaries = canaries.num_right.total(), canaries.num_busy
     verdict.problems += [f"a wrong answer: {wrong}" for wrong in canaries.wrong]
-    verdict.problems += [f"{problem} ({count} times)" for problem, count in tally.problems.items()]
-    await _judge_end(target, plan, verdict)
+    verdict.problems += [f"{problem} ({count} times)" for problem, count in canaries.tally.problems.items()]
+    verdict.problems += [f"canary {i} was never answered" for i in range(len(CANARIES)) if not canaries.num_right[i]]
+    _judge_end(target, plan, verdict)
     return verdict
 
 
-async def _judge_end(target: Target, plan: Plan, verdict: Verdict) -> None:
-    if verdict.num_right_canaries < len(CANARIES):
-        verdict.problems.append(f"only {verdict.num_right_canaries} canaries were answered")
-    if target.is_alive():
-        assert verdict.before is not None
-        try:
-            verdict.after = await quiet_figures(target, num_files=verdict.before.num_files)
-            verdict.judge_process(allowed_growth_mib=plan.growth_mib)
-        except OSError as error:
-            verdict.problems.append(f"the server does not answer: {type(error).__name__}")
-    else:
+def _judge_end(target: Target, plan: Plan, verdict: Verdict) -> None:
+    if not target.is_alive():
         verdict.problems.append("the server has ended")
+    elif len(verdict.looks) <= plan.num_rounds:
+        verdict.problems.append("the server does not answer")
+    else:
+        verdict.judge_process(allowed_growth_mib=plan.growth_mib)
     verdict.problems += [f"in the log: {line}" for line in log_complaints(target.log.read_text())]
 
 
@@ -119,30 +125,32 @@ async def _fill(target: Target, plan: Plan) -> None:
     await asyncio.gather(*(ask(target, message("POST", path, body)) for _ in range(8)))
 
 
-async def _attack(target: Target, plan: Plan, canaries: Canaries, samples_mib: list[float]) -> None:
-    """Everybody at once, until the time is over or the server has ended."""
-    everybody: list[Coroutine[Any, Any, None]] = [
-        *(canaries.watch(index) for index in range(len(CANARIES))),
-        *(_worker(target, plan, canaries.tally, number) for number in range(plan.num_workers)),
+async def _attack(target: Target, plan: Plan, canaries: Canaries, round_no: int) -> None:
+    """Everybody at once, until the time is over or the server has ended. The canaries' last answers are awaited."""
+    hostile: list[Coroutine[Any, Any, None]] = [
+        *(
+            _worker(target, plan, canaries.tally, f"{plan.seed}/{round_no}/{number}")
+            for number in range(plan.num_workers)
+        ),
         _stop_now_and_then(target, plan),
     ]
-    tasks = [asyncio.create_task(each) for each in everybody]
+    attackers = [asyncio.create_task(each) for each in hostile]
+    watchers = [asyncio.create_task(canaries.watch(index)) for index in range(len(CANARIES))]
     try:
-        await _pass(target, plan.warm_up_s)
-        tasks.append(asyncio.create_task(sample_memory(target, samples_mib)))
-        await _pass(target, plan.seconds)
+        await _pass(target, plan.round_s if round_no else plan.warm_up_s)
     finally:
-        for task in tasks:
+        for task in attackers:
             task.cancel()
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        canaries.is_over = True
+        ended = await asyncio.gather(*attackers, *watchers, return_exceptions=True)
+        canaries.is_over = False
     for error in ended:
         if isinstance(error, Exception) and target.is_alive():
             raise error  # a mistake of ours
 
 
-async def _worker(target: Target, plan: Plan, tally: Tally, number: int) -> None:
-    rng = random.Random(f"{plan.seed}/{number}")
-    await attack_for_ever(Attacker(target, rng, tally, plan.longest_pause_s))
+async def _worker(target: Target, plan: Plan, tally: Tally, seed: str) -> None:
+    await attack_for_ever(Attacker(target, random.Random(seed), tally, plan.longest_pause_s))
 
 
 async def _pass(target: Target, seconds: float) -> None:

@@ -97,8 +97,6 @@ def serving(model: Model, log: Path, *, program: Sequence[str] = ("main.py", "se
     try:
         host, _, port = server.url.removeprefix("http://").rpartition(":")
         address = Address(host, int(port))
-        yield Target(
-            address, server.process.pid, log, model.vocab_size, model.max_model_len, model.long_prompt_tokens
-        )
+        yield Target(address, server.process.pid, log, model.vocab_size, model.max_model_len, model.long_prompt_tokens)
     finally:
         server.kill()
