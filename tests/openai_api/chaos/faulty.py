@@ -14,7 +14,7 @@ from engine.outputs import RequestOutput
 from openai_api import run
 from openai_api.command_line import engine_options
 
-LEAK_BYTES = 256 * 1024
+LEAK_BYTES = 1024 * 1024
 MIXED_UP_EVERY = 7
 DIES_AT_STEP = 400
 

@@ -63,7 +63,7 @@ SHORT = Plan(
     stop_every_s=3,
     quiet_within_s=20,
     fill_tokens=20_000,
-    growth_mib=16,
+    growth_mib=24,
 )
 
 
@@ -78,7 +78,7 @@ def long_plan(*, minutes: float, num_workers: int, seed: int = 0) -> Plan:
         stop_every_s=min(20, 5 * minutes),
         quiet_within_s=120,
         fill_tokens=40_000,
-        growth_mib=16,
+        growth_mib=24,
         seed=seed,
     )
 
