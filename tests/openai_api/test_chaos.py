@@ -43,7 +43,7 @@ def test_a_padded_vocabulary_under_chaos(padded: Model, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_real_model_under_chaos(real: Model, tmp_path: Path) -> None:
-    plan = replace(SHORT, num_workers=6, num_rounds=1, fill_tokens=1_000)
+    plan = replace(SHORT, num_workers=6, fill_tokens=2_000)
     assert verdict_of(real, plan, tmp_path / "log").problems == []
 
 

@@ -67,7 +67,7 @@ class Target:
         return len(os.listdir(f"/proc/{self.pid}/task"))
 
 
-def real_model(*, kv_cache_mib: int = 48, max_model_len: int = 2_048) -> Model:
+def real_model(*, kv_cache_mib: int = 24, max_model_len: int = 1_024) -> Model:
     """The embedded default weights in int8."""
     return Model((), 262_144, max_model_len, kv_cache_mib * MIB, min(max_model_len - 8, 2_000))
 

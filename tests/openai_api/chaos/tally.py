@@ -11,12 +11,14 @@ from tests.openai_api.chaos.wire import Answer, error_complaint, events_of
 
 # A server that has too much to do says so, in time: what a client is to try again later.
 BUSY = {(429, "queue_full"), (503, "queue_timeout")}
-# How it says that the bodies on their way would take more memory than it gives to all of them.
-CROWDED = {"too_many_bodies", "busy"}
+# It says so too when the large bodies on their way would take more memory than it gives to all of them. Small bodies are
+# never kept out by large ones.
+BUSY_WITH_BODIES = (503, "busy")
+WITH_LARGE_BODIES = {"huge", "malformed", "long prompt"}
 
 
 def is_busy(answer: Answer) -> bool:
-    return (answer.status, answer.code) in BUSY or (answer.status in {429, 503} and answer.code in CROWDED)
+    return (answer.status, answer.code) in BUSY
 
 
 @dataclass
@@ -29,7 +31,7 @@ class Tally:
     def judge(self, attack: str, answer: Answer, *expected: int) -> None:
         """``expected``: the statuses that it may have beside those of a busy server; by default any below 500."""
         self.answers[f"{attack} {answer.status} {answer.code}".rstrip()] += 1
-        complaint = self._complaint(answer, expected)
+        complaint = self._complaint(attack, answer, expected)
         if complaint is not None:
             self.problem(attack, complaint)
 
@@ -50,18 +52,14 @@ class Tally:
     def problem(self, attack: str, complaint: str) -> None:
         self.problems[f"{attack}: {complaint}"] += 1
 
-    def _complaint(self, answer: Answer, expected: tuple[int, ...]) -> str | None:
+    def _complaint(self, attack: str, answer: Answer, expected: tuple[int, ...]) -> str | None:
         if answer.status == 0:
             return "no answer"
-        if is_busy(answer) or answer.status < 400:
-            return None if answer.status >= 400 or not expected or answer.status in expected else _unexpected(answer)
-        if answer.status >= 500 or (expected and answer.status not in expected):
-            return _unexpected(answer)
-        return error_complaint(answer)
-
-
-def _unexpected(answer: Answer) -> str:
-    return f"{'a 5xx: ' if answer.status >= 500 else ''}{answer.status} {answer.code}".rstrip()
+        is_body_refused = attack in WITH_LARGE_BODIES and (answer.status, answer.code) == BUSY_WITH_BODIES
+        is_expected = answer.status in expected if expected else answer.status < 500
+        if not (is_expected or is_body_refused or is_busy(answer)):
+            return f"{'a 5xx: ' if answer.status >= 500 else ''}{answer.status} {answer.code}".rstrip()
+        return None if answer.status < 400 else error_complaint(answer)
 
 
 def _error_code(event: bytes) -> str:
