@@ -12,15 +12,16 @@ from tests.openai_api.chaos.wire import Connection
 
 @dataclass(frozen=True)
 class Attacker:
-    """``longest_pause_s``: of clients that stall, in seconds."""
+    """``longest_pause_s``: of clients that stall, in seconds. ``source`` is its address."""
 
     target: Target
+    source: str
     rng: random.Random
     tally: Tally
     longest_pause_s: float
 
     def connect(self, receive_buffer: int | None = None) -> Awaitable[Connection]:
-        return Connection.open(self.target.address, receive_buffer=receive_buffer)
+        return Connection.open(self.target.address, source=self.source, receive_buffer=receive_buffer)
 
     async def pause(self) -> None:
         await asyncio.sleep(self.rng.uniform(0, self.longest_pause_s))

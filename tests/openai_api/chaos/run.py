@@ -54,6 +54,18 @@ class Plan:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Place:
+    """Which worker of which round. The workers are three callers; the canaries come from a fourth address."""
+
+    round_no: int
+    number: int
+
+    @property
+    def source(self) -> str:
+        return f"127.0.0.{2 + self.number % 3}"
+
+
 SHORT = Plan(
     num_workers=12,
     warm_up_s=4,
@@ -128,10 +140,7 @@ async def _fill(target: Target, plan: Plan) -> None:
 async def _attack(target: Target, plan: Plan, canaries: Canaries, round_no: int) -> None:
     """Everybody at once, until the time is over or the server has ended. The canaries' last answers are awaited."""
     hostile: list[Coroutine[Any, Any, None]] = [
-        *(
-            _worker(target, plan, canaries.tally, f"{plan.seed}/{round_no}/{number}")
-            for number in range(plan.num_workers)
-        ),
+        *(_worker(target, plan, canaries.tally, Place(round_no, number)) for number in range(plan.num_workers)),
         _stop_now_and_then(target, plan),
     ]
     attackers = [asyncio.create_task(each) for each in hostile]
@@ -149,8 +158,9 @@ async def _attack(target: Target, plan: Plan, canaries: Canaries, round_no: int)
             raise error  # a mistake of ours
 
 
-async def _worker(target: Target, plan: Plan, tally: Tally, seed: str) -> None:
-    await attack_for_ever(Attacker(target, random.Random(seed), tally, plan.longest_pause_s))
+async def _worker(target: Target, plan: Plan, tally: Tally, place: Place) -> None:
+    rng = random.Random(f"{plan.seed}/{place.round_no}/{place.number}")
+    await attack_for_ever(Attacker(target, place.source, rng, tally, plan.longest_pause_s))
 
 
 async def _pass(target: Target, seconds: float) -> None:

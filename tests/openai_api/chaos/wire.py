@@ -68,10 +68,16 @@ class Connection:
         self.writer = writer
 
     @classmethod
-    async def open(cls, address: Address, *, receive_buffer: int | None = None) -> "Connection":
-        """``receive_buffer`` (bytes): a small one makes the server feel at once that nothing is read."""
+    async def open(
+        cls, address: Address, *, source: str = "127.0.0.1", receive_buffer: int | None = None
+    ) -> "Connection":
+        """``source`` is the client's address, by which the server tells callers without a key apart.
+
+        A small ``receive_buffer`` (bytes) makes the server feel at once that nothing is read.
+        """
         sock = socket.socket()
         sock.setblocking(False)
+        sock.bind((source, 0))
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         try:
