@@ -155,7 +155,7 @@ def test_the_real_model_under_chaos(real: Model, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "reason"),
-    [("leak", "memory grows by"), ("mix up", "a wrong answer: canary"), ("die", "a 5xx: 5")],
+    [("leak", "memory grows by"), ("wrong token", "a wrong answer: canary"), ("death", "a 5xx: 5")],
 )
 def test_a_fault_put_in_on_purpose_is_found(padded: Model, tmp_path: Path, fault: str, reason: str) -> None:
     problems = verdict_of(padded, CONTROL, tmp_path / "log", fault).problems

@@ -1,79 +1,94 @@
 """The server program with a fault put in on purpose: ``python -m tests.openai_api.chaos.faulty FAULT --port 0 ...``.
 
-The control of the chaos run: each fault must make its verdict red, and for the right reason.
+The control of the chaos run: each fault must make its verdict red, and for the right reason. A fault is what comes after
+each step of the engine.
 """
 
 import argparse
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from engine.async_engine import AsyncLLMEngine
-from engine.loading import LoadedEngine
+from engine.loading import LoadedEngine, load_engine
 from engine.outputs import RequestOutput
 from openai_api import run
 from openai_api.command_line import engine_options
 
 LEAK_BYTES = 1024 * 1024
-MIXED_UP_EVERY = 7
+# The canaries are recorded before: some hundred outputs.
+WRONG_FROM_OUTPUT, WRONG_EVERY = 600, 50
 DIES_AT_STEP = 400
 
-
-class LeakingEngine(AsyncLLMEngine):
-    """Something is kept of each request."""
-
-    kept: list[bytes]
-
-    def generate(self, request_id: str, *args: Any, **kwargs: Any) -> AsyncGenerator[RequestOutput, None]:
-        self.kept = [*getattr(self, "kept", []), b"x" * LEAK_BYTES]
-        return super().generate(request_id, *args, **kwargs)
+Outputs = list[RequestOutput]
 
 
-class MixedUpEngine(AsyncLLMEngine):
-    """Now and then a request gets the prompt of the one before it."""
+class Leak:
+    """Something is kept of each request that has been answered."""
 
-    num_requests = 0
-    last_prompt: Any = (2,)
+    def __init__(self) -> None:
+        self.kept: list[bytes] = []
 
-    def generate(
-        self, request_id: str, prompt_token_ids: Any, *args: Any, **kwargs: Any
-    ) -> AsyncGenerator[RequestOutput, None]:
-        self.num_requests += 1
-        is_mixed_up = self.num_requests > 100 and self.num_requests % MIXED_UP_EVERY == 0
-        prompt = self.last_prompt if is_mixed_up else prompt_token_ids
-        self.last_prompt = prompt_token_ids
-        return super().generate(request_id, prompt, *args, **kwargs)
+    def __call__(self, outputs: Outputs) -> Outputs:
+        self.kept += [b"x" * LEAK_BYTES for output in outputs if output.finished]
+        return outputs
 
 
-class MortalEngine(AsyncLLMEngine):
+class WrongToken:
+    """Now and then a token is another one, in its id alone."""
+
+    def __init__(self) -> None:
+        self.num_outputs = 0
+
+    def __call__(self, outputs: Outputs) -> Outputs:
+        return [self._altered(output) for output in outputs]
+
+    def _altered(self, output: RequestOutput) -> RequestOutput:
+        self.num_outputs += 1
+        if self.num_outputs < WRONG_FROM_OUTPUT or self.num_outputs % WRONG_EVERY or not output.deltas:
+            return output
+        first, *others = output.deltas
+        token_ids = tuple(token_id ^ 1 for token_id in first.token_ids)
+        return replace(output, deltas=(replace(first, token_ids=token_ids), *others))
+
+
+class Death:
     """The engine thread dies of what no guard around a request can catch."""
 
-    def __init__(self, load: Callable[[], LoadedEngine], **options: Any) -> None:
-        super().__init__(lambda: _mortal(load()), **options)
+    def __init__(self) -> None:
+        self.num_steps = 0
 
-
-def _mortal(loaded: LoadedEngine) -> LoadedEngine:
-    step, num_steps = loaded.core.step, 0
-
-    def step_or_die() -> Any:
-        nonlocal num_steps
-        num_steps += 1
-        if num_steps == DIES_AT_STEP:
+    def __call__(self, outputs: Outputs) -> Outputs:
+        self.num_steps += 1
+        if self.num_steps == DIES_AT_STEP:
             raise RuntimeError("a fault put in on purpose")
-        return step()
+        return outputs
 
-    vars(loaded.core)["step"] = step_or_die
+
+FAULTS: Mapping[str, type[Leak] | type[WrongToken] | type[Death]] = {
+    "leak": Leak,
+    "wrong token": WrongToken,
+    "death": Death,
+}
+
+
+def with_fault(loaded: LoadedEngine, fault: Callable[[Outputs], Outputs]) -> LoadedEngine:
+    step = loaded.core.step
+
+    def faulty_step() -> object:
+        result = step()
+        return replace(result, outputs=fault(list(result.outputs)))
+
+    vars(loaded.core)["step"] = faulty_step
     return loaded
 
 
-FAULTS: Mapping[str, type[AsyncLLMEngine]] = {"leak": LeakingEngine, "mix up": MixedUpEngine, "die": MortalEngine}
-
-
 def main() -> int:
-    engine_class = FAULTS[sys.argv[1]]
+    fault = FAULTS[sys.argv[1]]
 
     def build(flags: argparse.Namespace) -> AsyncLLMEngine:
-        return engine_class.from_options(engine_options(flags))
+        options = engine_options(flags)
+        return AsyncLLMEngine(lambda: with_fault(load_engine(options), fault()))
 
     return run.main(sys.argv[2:], engine_builder=build)
 
