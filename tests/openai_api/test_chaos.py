@@ -100,12 +100,12 @@ def test_a_stream_and_a_whole_answer_are_the_same_reply() -> None:
         for text, ids, reason in (("a", [1], None), ("b", [2], None), (None, [], "stop"))
     ]
     events = [*(json.dumps(chunk) for chunk in (*chunks, {"choices": [], **usage})), "[DONE]"]
-    stream = "".join(f"data: {event}\n\n" for event in events).encode()
+    stream = ": waiting\n" + ": waiting\n\n".join(f"data: {event}\n\n" for event in events)
     reply = reply_of(Answer(200, {}, json.dumps(whole | usage).encode()), streams=False)
-    assert reply == reply_of(Answer(200, {}, stream), streams=True)
+    assert reply == reply_of(Answer(200, {}, stream.encode()), streams=True)
     assert reply.choices == {0: ("ab", (1, 2), "stop")}
     assert reply.usage == {"prompt_tokens": 3}
-    assert reply != reply_of(Answer(200, {}, stream.replace(b"[2]", b"[3]")), streams=True)
+    assert reply != reply_of(Answer(200, {}, stream.replace("[2]", "[3]").encode()), streams=True)
     assert len({canary.request(streams=False) for canary in CANARIES}) == len(CANARIES)
 
 

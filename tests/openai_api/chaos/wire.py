@@ -158,6 +158,5 @@ def error_complaint(answer: Answer) -> str | None:
 
 
 def events_of(body: bytes) -> list[bytes]:
-    """The data of each event of a stream, without comments."""
-    blocks = body.decode("utf-8").split("\n\n")
-    return [block.removeprefix("data: ").encode() for block in blocks if block.startswith("data: ")]
+    """The data of each event of a stream, one line in each. A comment is a line too, alone or before an event's data."""
+    return [line.removeprefix(b"data: ") for line in body.split(b"\n") if line.startswith(b"data: ")]
