@@ -22,7 +22,7 @@ QUIET = {
     "http_requests_in_flight": 1.0,
     "kv_cache_usage_perc": 0.0,
 }
-LOOK = Figures(num_files=8, num_threads=6, anonymous_mib=100.0, is_healthy=True, gauges=QUIET)
+LOOK = Figures(num_files=8, num_threads=6, anonymous_mib=100.0, peak_mib=300.0, is_healthy=True, gauges=QUIET)
 
 
 def error(status: int, code: str, **more: object) -> Answer:

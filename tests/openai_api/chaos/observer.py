@@ -130,11 +130,12 @@ class Canaries:
 
 @dataclass(frozen=True)
 class Figures:
-    """A look at the process from outside: counts, the gauges of ``/metrics`` and MiB of its own memory."""
+    """A look at the process from outside: counts, MiB of memory and the gauges of ``/metrics``."""
 
     num_files: int
     num_threads: int
     anonymous_mib: float
+    peak_mib: float
     is_healthy: bool
     gauges: Mapping[str, float]
 
@@ -151,6 +152,7 @@ async def figures(target: Target) -> Figures:
         target.num_files(),
         target.num_threads(),
         target.anonymous_mib(),
+        target.peak_mib(),
         (await ask(target, message("GET", "/health"))).status == 200,
         {name: gauges[name] for name in GAUGES if name in gauges},
     )
@@ -213,6 +215,7 @@ class Verdict:
         lines = [f"{name:44} {count}" for name, count in sorted(self.answers.items())]
         lines += [f"canaries: {self.num_right_canaries} right, {self.num_busy_canaries} told to come again"]
         for look in self.looks:
-            process = f"{look.anonymous_mib:.0f} MiB, {look.num_files} files, {look.num_threads} threads"
+            memory = f"{look.anonymous_mib:.0f} MiB (resident at most {look.peak_mib:.0f})"
+            process = f"{memory}, {look.num_files} files, {look.num_threads} threads"
             lines.append(f"quiet: {process}, {dict(look.gauges)}")
         return "\n".join([*lines, *(f"PROBLEM {problem}" for problem in self.problems or ["none"])])

@@ -55,10 +55,15 @@ class Target:
 
     def anonymous_mib(self) -> float:
         """Memory that only this process has: the heap and the KV cache, not the mapped weights."""
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) / 1024
-        return 0.0
+        return self._status_mib("RssAnon")
+
+    def peak_mib(self) -> float:
+        """The most that was resident at once, since the start."""
+        return self._status_mib("VmHWM")
+
+    def _status_mib(self, name: str) -> float:
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition(f"{name}:")[2].split()[0]) / 1024
 
     def num_files(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
