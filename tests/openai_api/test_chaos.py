@@ -148,7 +148,7 @@ def test_a_padded_vocabulary_under_chaos(padded: Model, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_real_model_under_chaos(real: Model, tmp_path: Path) -> None:
-    plan = replace(SHORT, num_workers=6, fill_tokens=2_000)
+    plan = replace(SHORT, num_workers=6, fill_tokens=1_500, warm_up_s=3, num_rounds=2, round_s=3)
     assert verdict_of(real, plan, tmp_path / "log").problems == []
 
 

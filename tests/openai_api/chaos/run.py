@@ -27,6 +27,8 @@ from tests.openai_api.chaos.servers import Target
 from tests.openai_api.chaos.tally import Tally
 from tests.openai_api.chaos.wire import message
 
+MAX_TOLD = 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -109,7 +111,8 @@ async def chaos(target: Target, plan: Plan) -> Verdict:
             num_files = verdict.looks[0].num_files
             verdict.looks.append(await quiet_figures(target, within_s=plan.quiet_within_s, num_files=num_files))
     verdict.num_right_canaries, verdict.num_busy_canaries = canaries.num_right.total(), canaries.num_busy
-    verdict.problems += [f"a wrong answer: {wrong}" for wrong in canaries.wrong]
+    verdict.problems += [f"a wrong answer: {wrong}" for wrong in canaries.wrong[:MAX_TOLD]]
+    verdict.problems += [f"{len(canaries.wrong)} wrong answers"] if canaries.wrong else []
     verdict.problems += [f"{problem} ({count} times)" for problem, count in canaries.tally.problems.items()]
     verdict.problems += [f"canary {i} was never answered" for i in range(len(CANARIES)) if not canaries.num_right[i]]
     _judge_end(target, plan, verdict)
