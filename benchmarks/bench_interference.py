@@ -1,11 +1,13 @@
-"""What requests do to each other, over HTTP: python benchmarks/bench_interference.py [--only prompt queue live bodies]
+"""What requests do to each other, over HTTP: python benchmarks/bench_interference.py [--only NAME ...]
 
-prompt   8 streams alone and beside one long prompt: time between tokens; the prompt's own time alone and beside them.
-queue    the wait of one client's request alone, and behind 1,000 that another client has queued (two API keys).
+prompt   8 streams alone and beside one long prompt: time between tokens; the prompt's own time
+         alone and beside them.
+queue    the wait of one client's request alone, and behind 1,000 that another client has queued
+         (two API keys).
 live     GET /live on a kept-alive connection.
 bodies   memory of the server for 150 bodies of 4 MiB of which the last byte never comes.
 
-Each starts a server of its own. With --prompt-tokens 4000 the longest, ``prompt``, takes half a minute.
+Each starts a server of its own. The longest is ``prompt``: --prompt-tokens makes it shorter.
 """
 
 import random
@@ -43,7 +45,9 @@ class Prompts:
 
 @dataclass
 class Streams:
-    """Some streams, read by a thread of its own until they are closed; when each event came, by stream."""
+    """Some streams, read by a thread of its own until they are closed; when each event came, by
+    stream.
+    """
 
     connections: Sequence[socket.socket]
     came_s: list[list[float]] = field(default_factory=list)
@@ -147,7 +151,9 @@ def kept_alive(num_threads: int) -> Figures:
 
 
 def unfinished_bodies(num_threads: int) -> Figures:
-    """Sent as fast as the server takes them; those that it refuses, or does not read, count as not taken."""
+    """Sent as fast as the server takes them; those that it refuses, or does not read, count as not
+    taken.
+    """
     head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     request = head + b"Content-Length: %d\r\n\r\n" % (4 * MIB) + b" " * (4 * MIB - 1)
     with server(num_threads) as ours:

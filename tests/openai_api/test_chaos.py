@@ -1,4 +1,7 @@
-"""Nobody is hurt under chaos, and the chaos run would notice. By hand: ``python -m tests.openai_api.chaos``."""
+"""Nobody is hurt under chaos, and the chaos run would notice.
+
+By hand: ``python -m tests.openai_api.chaos``.
+"""
 
 import asyncio
 import json

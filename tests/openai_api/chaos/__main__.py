@@ -1,6 +1,7 @@
 """A long run by hand: ``python -m tests.openai_api.chaos --minutes 10 --workers 60 [--padded]``.
 
-Prints what was answered, the process before and after, and every problem. Exit status 1 if there is one.
+Prints what was answered, the process before and after, and every problem. Exit status 1 if there is
+one.
 """
 
 import argparse

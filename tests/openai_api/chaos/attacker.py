@@ -1,4 +1,7 @@
-"""What every attacker has: the target, a generator of its own, and the tally. The attacks are functions of it."""
+"""What every attacker has: the target, a generator of its own, and the tally.
+
+The attacks are functions of it.
+"""
 
 import asyncio
 import random

@@ -163,7 +163,10 @@ HUGE_SIZES = (BODY_LIMIT // 4, BODY_LIMIT - 1, BODY_LIMIT, BODY_LIMIT + 1, 2 * B
 
 @functools.cache
 def huge(kind: str, size: int, target: Target) -> tuple[str, bytes]:
-    """Path and body of ``size`` bytes or a few less. Kept: to make one costs more than to send it."""
+    """Path and body of ``size`` bytes or a few less.
+
+    Kept: to make one costs more than to send it.
+    """
     model = json.dumps(target.model)
     paths = {"detokenize": DETOKENIZE, "tokenize": TOKENIZE, "messages": CHAT}
     before, unit, after = {

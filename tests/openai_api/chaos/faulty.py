@@ -1,7 +1,7 @@
-"""The server program with a fault put in on purpose: ``python -m tests.openai_api.chaos.faulty FAULT --port 0 ...``.
+"""The server program with a fault put in on purpose, which its first argument names.
 
-The control of the chaos run: each fault must make its verdict red, and for the right reason. A fault is what comes after
-each step of the engine.
+The control of the chaos run: each fault must make its verdict red, and for the right reason. A
+fault is what comes after each step of the engine.
 """
 
 import argparse

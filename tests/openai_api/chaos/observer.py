@@ -1,6 +1,7 @@
 """The canaries, the figures of the process, and the verdict over a run.
 
-Owns what must hold whatever the attackers do. Answers to the attackers themselves are the ``tally``'s.
+Owns what must hold whatever the attackers do. Answers to the attackers themselves are the
+``tally``'s.
 """
 
 import asyncio
@@ -47,7 +48,9 @@ CANARIES = (
 
 @dataclass(frozen=True)
 class Reply:
-    """All of an answer that must not depend on who else is there; how it was streamed is not among it."""
+    """All of an answer that must not depend on who else is there; how it was streamed is not among
+    it.
+    """
 
     choices: Mapping[int, tuple[str, tuple[int, ...], str]]
     usage: Mapping[str, object]
@@ -80,7 +83,10 @@ async def ask(target: Target, request: bytes) -> Answer:
 
 @dataclass
 class Canaries:
-    """Mutable: counts of right answers by canary, and the wrong ones in words. ``is_over`` ends ``watch``."""
+    """Mutable: counts of right answers by canary, and the wrong ones in words.
+
+    ``is_over`` ends ``watch``.
+    """
 
     target: Target
     tally: Tally
@@ -141,7 +147,9 @@ class Figures:
 
     @property
     def is_quiet(self) -> bool:
-        """Nobody is served but whoever asks for the metrics; what the KV cache holds is cached prefixes alone."""
+        """Nobody is served but whoever asks for the metrics; what the KV cache holds is cached
+        prefixes alone.
+        """
         return [self.gauges.get(name) for name in GAUGES] == [0, 0, 1, 0]
 
 
@@ -159,7 +167,9 @@ async def figures(target: Target) -> Figures:
 
 
 async def quiet_figures(target: Target, *, within_s: float, num_files: int | None = None) -> Figures:
-    """When all is quiet and no more than ``num_files`` are open; the last look if that does not come about in time."""
+    """When all is quiet and no more than ``num_files`` are open; the last look if that does not
+    come about in time.
+    """
     deadline = asyncio.get_running_loop().time() + within_s
     while True:
         now = await figures(target)
@@ -194,7 +204,10 @@ class Verdict:
 
     @property
     def growth_mib(self) -> float:
-        """Of the median round. A leak grows in every round; a heap that finds its size jumps in one."""
+        """Of the median round.
+
+        A leak grows in every round; a heap that finds its size jumps in one.
+        """
         return statistics.median(b.anonymous_mib - a.anonymous_mib for a, b in pairwise(self.looks))
 
     def judge_process(self, *, allowed_growth_mib: float) -> None:

@@ -1,4 +1,6 @@
-"""Attacks with requests that are HTTP: good, bad and huge ones, read whole, stalled, or left in any phase."""
+"""Attacks with requests that are HTTP: good, bad and huge ones, read whole, stalled, or left in any
+phase.
+"""
 
 import asyncio
 
@@ -78,7 +80,10 @@ async def malformed(a: Attacker) -> None:
 
 
 async def huge(a: Attacker) -> None:
-    """Near and over the limit. One of three goes before it is answered, as a client with a short time-out does."""
+    """Near and over the limit.
+
+    One of three goes before it is answered, as a client with a short time-out does.
+    """
     path, body = bodies.huge(a.rng.choice(bodies.HUGE), a.rng.choice(bodies.HUGE_SIZES), a.target)
     async with await a.connect() as connection:
         sending = asyncio.create_task(connection.send(message("POST", path, body)))

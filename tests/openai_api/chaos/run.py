@@ -1,6 +1,7 @@
 """A chaos run from the idle server to the verdict.
 
-Owns the order of things: record the canaries, fill the KV cache, attack, wait until all is quiet, judge.
+Owns the order of things: record the canaries, fill the KV cache, attack, wait until all is quiet,
+judge.
 """
 
 import asyncio
@@ -35,9 +36,11 @@ class Plan:
     """How hard and how long.
 
     Attributes:
-        warm_up_s: of attack before the first round: the heap takes its size, the KV cache is filled.
+        warm_up_s: of attack before the first round: the heap takes its size, the KV cache is
+            filled.
         num_rounds: of ``round_s`` seconds; after each the server must become quiet.
-        longest_pause_s: of clients that stall; from 30 s on they also meet the server's own deadlines.
+        longest_pause_s: of clients that stall; from 30 s on they also meet the server's own
+            deadlines.
         stop_every_s: the process is stopped so often (SIGSTOP), for one or two seconds.
         quiet_within_s: after an attack; the deadlines of connections that stay open are 10 to 60 s.
         fill_tokens: of prompts, before the attack.
@@ -58,7 +61,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Place:
-    """Which worker of which round. The workers are three callers; the canaries come from a fourth address."""
+    """Which worker of which round.
+
+    The workers are three callers; the canaries come from a fourth address.
+    """
 
     round_no: int
     number: int
@@ -130,7 +136,9 @@ def _judge_end(target: Target, plan: Plan, verdict: Verdict) -> None:
 
 
 async def _fill(target: Target, plan: Plan) -> None:
-    """Prompts unlike each other, several at a time; and large bodies, for which worker threads start."""
+    """Prompts unlike each other, several at a time; and large bodies, for which worker threads
+    start.
+    """
     rng, length = random.Random(plan.seed), min(256, target.max_model_len // 2)
     prompts = [bodies.token_ids(rng, target, length) for _ in range(plan.fill_tokens // length)]
     fields = {"model": target.model, "max_tokens": 1}
@@ -141,7 +149,10 @@ async def _fill(target: Target, plan: Plan) -> None:
 
 
 async def _attack(target: Target, plan: Plan, canaries: Canaries, round_no: int) -> None:
-    """Everybody at once, until the time is over or the server has ended. The canaries' last answers are awaited."""
+    """Everybody at once, until the time is over or the server has ended.
+
+    The canaries' last answers are awaited.
+    """
     hostile: list[Coroutine[Any, Any, None]] = [
         *(_worker(target, plan, canaries.tally, Place(round_no, number)) for number in range(plan.num_workers)),
         _stop_now_and_then(target, plan),

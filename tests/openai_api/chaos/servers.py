@@ -1,4 +1,5 @@
-"""What is attacked: a server process of its own, with the real weights or with a small padded checkpoint.
+"""What is attacked: a server process of its own, with the real weights or with a small padded
+checkpoint.
 
 Owns the processes, their logs and what ``/proc`` says of them. Linux only.
 """
@@ -24,7 +25,8 @@ class Model:
     Attributes:
         flags: of the server.
         kv_cache_bytes: what ``--kv-cache-memory`` says in ``flags``.
-        long_prompt_tokens: of the longest prompts; the real model computes some hundred tokens a second.
+        long_prompt_tokens: of the longest prompts; the real model computes some hundred tokens a
+            second.
     """
 
     flags: Sequence[str]
@@ -78,7 +80,9 @@ def real_model(*, kv_cache_mib: int = 24, max_model_len: int = 1_024) -> Model:
 
 
 def padded_model(folder: Path) -> Model:
-    """A random checkpoint whose embedding has more rows than the tokenizer has pieces, the surplus tempting."""
+    """A random checkpoint whose embedding has more rows than the tokenizer has pieces, the surplus
+    tempting.
+    """
     from tests.gemma3 import tiny
 
     shape = tiny.random_shape(random.Random(3)) | {
@@ -95,7 +99,10 @@ def padded_model(folder: Path) -> Model:
 
 @contextmanager
 def serving(model: Model, log: Path, *, program: Sequence[str] = ("main.py", "serve")) -> Iterator[Target]:
-    """A server of ``model`` until the block ends. ``program`` starts it and takes the server's flags."""
+    """A server of ``model`` until the block ends.
+
+    ``program`` starts it and takes the server's flags.
+    """
     flags = ("--served-model-name", MODEL, "--quantization", "int8", "--max-model-len", str(model.max_model_len))
     memory = ("--kv-cache-memory", f"{model.kv_cache_bytes // MIB}MiB")
     server = start_server(*model.flags, *flags, *memory, program=program, log=log)

@@ -1,6 +1,7 @@
 """What the attackers were answered, and which of it the contract does not allow.
 
-Owns the rules that hold for every answer to anybody; the canaries' stricter ones are in ``observer``.
+Owns the rules that hold for every answer to anybody; the canaries' stricter ones are in
+``observer``.
 """
 
 import json
@@ -11,8 +12,8 @@ from tests.openai_api.chaos.wire import Answer, error_complaint, events_of
 
 # A server that has too much to do says so, in time: what a client is to try again later.
 BUSY = {(429, "queue_full"), (503, "queue_timeout")}
-# It says so too when the large bodies on their way would take more memory than it gives to all of them. Small bodies are
-# never kept out by large ones.
+# It says so too when the large bodies on their way would take more memory than it gives to all of
+# them. Small bodies are never kept out by large ones.
 BUSY_WITH_BODIES = (503, "busy")
 WITH_LARGE_BODIES = {"huge", "malformed", "long prompt"}
 
@@ -29,14 +30,18 @@ class Tally:
     problems: Counter[str] = field(default_factory=Counter)
 
     def judge(self, attack: str, answer: Answer, *expected: int) -> None:
-        """``expected``: the statuses that it may have beside those of a busy server; by default any below 500."""
+        """``expected``: the statuses that it may have beside those of a busy server; by default any
+        below 500.
+        """
         self.answers[f"{attack} {answer.status} {answer.code}".rstrip()] += 1
         complaint = self._complaint(attack, answer, expected)
         if complaint is not None:
             self.problem(attack, complaint)
 
     def judge_stream(self, attack: str, answer: Answer, *expected: int) -> None:
-        """As ``judge``, and a stream that began must end with ``[DONE]`` or with a busy server's error."""
+        """As ``judge``, and a stream that began must end with ``[DONE]`` or with a busy server's
+        error.
+        """
         if answer.status != 200:
             self.judge(attack, answer, *expected)
             return

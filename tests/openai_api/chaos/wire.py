@@ -1,6 +1,7 @@
 """HTTP/1.1 on bare sockets, so that an attacker can stop, stall or lie anywhere in a request.
 
-Owns connections and the reading of answers; knows no endpoint. One event loop carries all connections of a run.
+Owns connections and the reading of answers; knows no endpoint. One event loop carries all
+connections of a run.
 """
 
 import asyncio
@@ -71,7 +72,8 @@ class Connection:
     async def open(
         cls, address: Address, *, source: str = "127.0.0.1", receive_buffer: int | None = None
     ) -> "Connection":
-        """``source`` is the client's address, by which the server tells callers without a key apart.
+        """``source`` is the client's address, by which the server tells callers without a key
+        apart.
 
         A small ``receive_buffer`` (bytes) makes the server feel at once that nothing is read.
         """
@@ -158,5 +160,8 @@ def error_complaint(answer: Answer) -> str | None:
 
 
 def events_of(body: bytes) -> list[bytes]:
-    """The data of each event of a stream, one line in each. A comment is a line too, alone or before an event's data."""
+    """The data of each event of a stream, one line in each.
+
+    A comment is a line too, alone or before an event's data.
+    """
     return [line.removeprefix(b"data: ") for line in body.split(b"\n") if line.startswith(b"data: ")]

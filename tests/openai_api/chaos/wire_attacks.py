@@ -1,4 +1,6 @@
-"""Attacks on the edge of the network: what is not HTTP, or not as one is used to it, and connections that say nothing."""
+"""Attacks on the edge of the network: what is not HTTP, or not as one is used to it, and
+connections that say nothing.
+"""
 
 import asyncio
 from collections.abc import Mapping
