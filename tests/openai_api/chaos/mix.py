@@ -21,6 +21,7 @@ MIX: Mapping[Callable[[Attacker], Awaitable[None]], int] = {
     wire_attacks.odd_encoding: 1,
     wire_attacks.offer_upgrade: 2,
     wire_attacks.chunked_with_trailers: 3,
+    wire_attacks.slow_body: 2,
     wire_attacks.pipeline: 2,
     request_attacks.tokenize_and_back: 4,
     request_attacks.look_around: 5,

@@ -74,6 +74,17 @@ async def chunked_with_trailers(a: Attacker) -> None:
         a.tally.judge("trailers", await connection.answer(), 200)
 
 
+async def slow_body(a: Attacker) -> None:
+    """In two halves, with a pause that may be longer than the deadline."""
+    body = bodies.ordinary(a.rng, a.target)
+    request = message("POST", body.path, body.encoded(), {"Expect": "100-continue"})
+    async with await a.connect() as connection:
+        await connection.send(request[:-20])
+        await a.pause()
+        await connection.send(request[-20:])
+        a.tally.judge("slow body", await connection.answer(), 200, 408)
+
+
 async def pipeline(a: Attacker) -> None:
     """Several requests at once on one connection; the answers come in order."""
     asked = [bodies.ordinary(a.rng, a.target) for _ in range(3)]
