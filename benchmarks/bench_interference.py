@@ -128,7 +128,9 @@ def behind_a_queue(num_threads: int) -> Figures:
     prompts, (first, second) = Prompts(), KEYS
     with server(num_threads, "--api-key", first, "--api-key", second) as ours:
         alone_s = [ours.seconds({"prompt": prompts.take(16), "max_tokens": 1}, second) for _ in range(5)]
-        queued = [ours.send({"prompt": prompts.take(16), "max_tokens": 64}, first) for _ in range(NUM_QUEUED)]
+        # Of many lengths, so that a seat becomes free now and then and not all at once.
+        lengths = [16 + i % 48 for i in range(NUM_QUEUED)]
+        queued = [ours.send({"prompt": prompts.take(16), "max_tokens": length}, first) for length in lengths]
         time.sleep(2)
         behind_s = ours.seconds({"prompt": prompts.take(16), "max_tokens": 1}, second)
         for connection in queued:
