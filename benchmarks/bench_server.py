@@ -13,14 +13,13 @@ import re
 import selectors
 import socket
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from common import PRECISIONS, ROOT, Prompts, line, parser, print_header, print_json
+from common import PRECISIONS, Prompts, line, parser, print_header, print_json
+from serving import server
 from workers.ours import generate, greedy
 from workers.protocol import Watch
 
@@ -113,20 +112,6 @@ def watched_health(address: tuple[str, int], times_s: list[float]) -> Iterator[N
         thread.join()
 
 
-@contextlib.contextmanager
-def server(precision: str, num_threads: int) -> Iterator[tuple[str, int]]:
-    """Our server in a process of its own; its address, once it serves."""
-    command = [sys.executable, "main.py", "serve", "--port", "0", "--log-level", "error", "--served-model-name", "m"]
-    command += ["--quantization", precision, "--threads", str(num_threads), "--max-num-seqs", str(MAX_STREAMS)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        host, _, port = process.stdout.readline().strip().rpartition("//")[2].rpartition(":")
-        yield host, int(port)
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
-
-
 def engine_speed(engine: LLMEngine, prompts: list[list[int]], max_tokens: int) -> float:
     watch = Watch(len(prompts))
     generate(engine.core, prompts, greedy(max_tokens), watch)
@@ -177,7 +162,8 @@ def main() -> None:
     prompts = Prompts()
     engine = LLMEngine(quantization=args.precision, threads=args.threads, max_num_seqs=MAX_STREAMS)
     figures, ratios = {}, {}
-    with server(args.precision, args.threads) as address:
+    with server(args.threads, "--quantization", args.precision, "--max-num-seqs", str(MAX_STREAMS)) as ours:
+        address = (ours.host, ours.port)
         for num in args.concurrency:
             alone, served = measure(engine, address, prompts, num, args.max_tokens, args.rounds)
             name = f"{num} streams"

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,16 +34,20 @@ class RealServer:
         self.process.communicate(timeout=30)
 
 
-def start_server(*args: str, timeout_s: float = 120) -> RealServer:
+def start_server(
+    *args: str, timeout_s: float = 120, program: Sequence[str] = ("main.py", "serve"), log: Path | None = None
+) -> RealServer:
+    """``args`` are the server's flags; ``program`` is what Python runs; stderr goes to the file ``log``."""
     began = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "main.py"), "serve", "--port", "0", *args],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-    )
+    with open(log or os.devnull, "wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, *program, "--port", "0", *args],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        )
     line = _first_line(process, timeout_s)
     if not line.startswith(READY):
         process.kill()

@@ -1,0 +1,66 @@
+"""Our server in a process of its own, and how the benchmarks ask it."""
+
+import contextlib
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import ROOT
+
+
+@dataclass(frozen=True)
+class Server:
+    host: str
+    port: int
+    pid: int
+
+    def anonymous_mib(self) -> float:
+        """Memory that only the server has: not the weights, which are mapped."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition("RssAnon:")[2].split()[0]) / 1024
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(self.host, self.port, timeout=3_600)
+
+    def send(self, body: Mapping[str, object], key: str = "") -> socket.socket:
+        """A connection on which a completion has been asked for."""
+        encoded = json.dumps({"model": "m", "ignore_eos": True} | dict(body)).encode()
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(encoded)}\r\n\r\n"
+        connection = socket.create_connection((self.host, self.port))
+        connection.sendall(head.encode() + encoded)
+        return connection
+
+    def seconds(self, body: Mapping[str, object], key: str = "") -> float:
+        """Until the answer is there; a note if it is none."""
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+        encoded = json.dumps({"model": "m", "ignore_eos": True} | dict(body))
+        began_s = time.perf_counter()
+        connection = self.connect()
+        connection.request("POST", "/v1/completions", encoded, headers)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        if answer.status != 200:
+            print(f"  answered {answer.status}: {content[:160]!r}")
+        return time.perf_counter() - began_s
+
+
+@contextlib.contextmanager
+def server(num_threads: int, *flags: str) -> Iterator[Server]:
+    """Our server in a process of its own, once it is ready."""
+    command = [sys.executable, "main.py", "serve", "--port", "0", "--log-level", "error", "--served-model-name", "m"]
+    command += ["--threads", str(num_threads), *flags]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        host, _, port = process.stdout.readline().strip().rpartition("//")[2].rpartition(":")
+        yield Server(host, int(port), process.pid)
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
