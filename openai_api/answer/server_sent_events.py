@@ -22,7 +22,9 @@ from openai_api.errors import ApiError, error_body, to_api_error
 from openai_api.logs import log_event, where_it_failed
 from openai_api.settings import ServerSettings
 
-KEEP_ALIVE = b": keep-alive\n\n"
+# A comment without a blank line behind it, which stands before the next event: some clients, older
+# ones in Go among them, take a blank line for the end of an event and fail on one without data.
+KEEP_ALIVE = b": keep-alive\n"
 HEADERS = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache"),

@@ -166,14 +166,18 @@ class Asgi:
 
 
 def events_of(body: bytes | str) -> list[str]:
-    """The data of each event, after checking the grammar: ``data: ...`` and a blank line, or a comment."""
+    """The data of each event, after checking the grammar: comments, then one line ``data: ...`` and a blank line."""
     text = body if isinstance(body, str) else body.decode()
     assert text.endswith("\n\n")
     blocks = text[:-2].split("\n\n")
+    events = []
     for block in blocks:
-        assert not {"\n", "\r"} & set(block)
-        assert block.startswith(("data: ", ": "))
-    return [block.removeprefix("data: ") for block in blocks if not block.startswith(":")]
+        *comments, event = block.split("\n")
+        assert all(line.startswith(": ") for line in comments)
+        assert event.startswith("data: ")
+        assert "\r" not in block
+        events.append(event.removeprefix("data: "))
+    return events
 
 
 def chunks_of(body: bytes | str) -> list[Any]:
