@@ -29,6 +29,8 @@ class ServerSettings:
         allowed_hosts: further names for the Host header.
         allowed_origins: exact origins of web pages that may call; they alone get CORS headers.
         api_keys: any one of these opens the server; empty: no key is asked for.
+        max_connections: open ones. Another takes the place of the one that has been without a request
+            for the longest time; if there is none, it gets 503.
         off_loop_bytes: bodies and texts larger than this are parsed and tokenised in a worker
             thread. 4 KiB of text take about 2 ms to tokenise, the hop to a thread 0.1 ms.
         keep_alive_interval_s: a stream that is silent this long gets a comment line.
