@@ -6,6 +6,7 @@ the event loop.
 """
 
 import asyncio
+import logging
 from typing import ClassVar
 
 import httptools
@@ -13,11 +14,13 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from openai_api.errors import ApiError
+from openai_api.logs import log_event
 from openai_api.settings import ServerSettings
 from openai_api.transport import wire_answers
 from openai_api.transport.connection_limit import ConnectionLimit
 from openai_api.transport.joined_writes import JoinedWrites
 from openai_api.transport.read_deadline import ReadDeadline, Wait
+from openai_api.transport.request_bytes import RequestBytes
 
 # Of a head: method, version and the line ends around them, which the parser does not hand out.
 UNCOUNTED_BYTES = 64
@@ -42,7 +45,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._deadline = ReadDeadline(self.loop, self.settings, on_late=self._on_late)
         self._running: RequestResponseCycle | None = None
         self._head_bytes = 0
-        self._overhead_bytes = 0
+        self._bytes = RequestBytes(self)
         self._is_refused = False
         self.limit.opened(self.transport)
         self._is_one_too_many = not self.limit.has_room()
@@ -65,45 +68,26 @@ class GuardedProtocol(HttpToolsProtocol):
     # From bytes to requests.
 
     def data_received(self, data: bytes) -> None:
-        """Bytes from the client.
+        """Bytes from the client."""
+        self._bytes.add(data)
+        self._parse()
 
-        Those that end neither a head nor a message and are no body count against
-        ``max_header_bytes``, parsed or not: the parser keeps a header without an end to itself.
+    def _parse(self) -> None:
+        """Bytes that end neither a head nor a message and are no body count against
+        ``max_header_bytes``.
         """
         if self._is_refused or self.transport.is_closing():
             return
-        self._overhead_bytes += len(data)
         try:
-            self._parse(data)
+            self._bytes.parse()
         except httptools.HttpParserError as error:
             cause = error.__context__  # what one of the methods below raised
             self._refuse(cause if isinstance(cause, ApiError) else wire_answers.not_http())
         else:
-            if self._overhead_bytes > self.settings.max_header_bytes + UNCOUNTED_BYTES:
+            if self._bytes.num_overhead > self.settings.max_header_bytes + UNCOUNTED_BYTES:
                 self._refuse(wire_answers.head_too_large(self.settings))
-
-    def _parse(self, data: bytes) -> None:
-        """The parser stops behind a head that offers another protocol: an HTTP/2 client's, mostly."""
-        rest = memoryview(data)
-        while True:
-            try:
-                self.parser.feed_data(rest)
-            except httptools.HttpParserUpgrade as offer:
-                rest = rest[offer.args[0] :]
-                self._parse_without_offer()
-            else:
-                return
-
-    def _parse_without_offer(self) -> None:
-        """A server may ignore the offer: the same head once more, as if it had not been made.
-
-        To another parser, as this one takes nothing behind a request that asks to close.
-        """
-        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + self.parser.get_http_version().encode()]
-        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self.parser.feed_data(b"\r\n".join([*lines, b"", b""]))
+        if self._bytes.is_waiting():
+            self.flow.pause_reading()
 
     def on_message_begin(self) -> None:
         """A new head, of 0 bytes so far."""
@@ -133,7 +117,7 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         wire_answers.check_head(method, version, self.headers)
         self.expect_100_continue = self.expect_100_continue and version != "1.0"
-        self._overhead_bytes = 0
+        self._bytes.num_overhead = 0
         self.limit.set_busy(self.transport)
         is_one_too_many = self._is_one_too_many and not self.limit.has_room()
         self.app = wire_answers.probes_only(self.config.loaded_app) if is_one_too_many else self.config.loaded_app
@@ -144,14 +128,14 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
-        self._overhead_bytes = 0
+        self._bytes.num_overhead = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """What follows is the next head."""
         if self.parser.should_upgrade():
             return
-        self._overhead_bytes = 0
+        self._bytes.num_overhead = 0
         self._reads = Wait.NEXT_REQUEST
         super().on_message_complete()
         self._on_change()
@@ -173,9 +157,12 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         self._unset_keepalive_if_required()  # ``ReadDeadline`` has that, and bytes do not put it off
         self._on_change()
+        if self._bytes.is_waiting():
+            self.loop.call_soon(self._parse)
 
     def _refuse(self, error: ApiError) -> None:
         """Answer ``error`` behind all answers that are due, and close; nothing more is read."""
+        log_event(logging.WARNING, "request_refused", {"status": error.status, "code": error.code})
         self._is_refused = self.transport.is_sent_to = True
         if self._reads is Wait.BODY and self.cycle.response_started:
             self.cycle.keep_alive = False

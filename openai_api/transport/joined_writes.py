@@ -14,7 +14,7 @@ from typing import Any
 # More than this is not copied together; it is also where asyncio begins to hold writers back.
 MAX_JOINED_BYTES = 64 * 1024
 # How long a client that is still sending is listened to after the last answer.
-LINGER_S = 2.0
+LINGER_S = 1.0
 
 
 class JoinedWrites(asyncio.Transport):

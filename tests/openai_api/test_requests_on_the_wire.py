@@ -1,11 +1,13 @@
 """Requests as odd clients write them: each is answered, in its place, and none as another than it is."""
 
 import http.client
+import logging
 from collections.abc import Iterator
 
 import pytest
 
 from openai_api.settings import ServerSettings
+from openai_api.transport.http_limits import GuardedProtocol
 from tests.openai_api.fake_engine import FakeEngine, Script
 from tests.openai_api.harness import LiveServer, SharedServer, chat_body, chunks_of, events_of, shared_server
 from tests.openai_api.raw_http import BODY, GET_HEALTH, JSON_HEAD, ask, chunked, connect, post, sized
@@ -173,6 +175,35 @@ def test_what_is_no_request_waits_for_the_answers_before_it(live: LiveServer, en
             assert connection.answer().error["code"] == "invalid_http"
             assert connection.is_closed()
     assert not engine.aborted
+
+
+def test_requests_in_advance_wait_as_bytes(
+    live: LiveServer, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request of 30 bytes takes a hundred times as much when it is parsed: only a few are."""
+    num_parsed: list[int] = []
+    take = GuardedProtocol.on_headers_complete
+
+    def count(self: GuardedProtocol) -> None:
+        take(self)
+        num_parsed.append(len(self.pipeline))
+
+    monkeypatch.setattr(GuardedProtocol, "on_headers_complete", count)
+    engine.script = Script(prefill_s=0.2)
+    with connect(live) as connection:
+        connection.send(post(CHAT, chat_body()), GET_HEALTH * 2000)
+        assert {connection.answer().status for _ in range(2001)} == {200}
+    assert len(num_parsed) == 2001
+    assert max(num_parsed) < 100
+
+
+def test_what_is_refused_is_logged_without_its_text(live: LiveServer, caplog: pytest.LogCaptureFixture) -> None:
+    assert ask(live, b"SECRET / HTTP/1.1\r\n\r\n").status == 400
+    (record,) = (record for record in caplog.records if record.levelno >= logging.WARNING)
+    assert (record.getMessage(), record.__dict__["fields"]) == (
+        "request_refused",
+        {"status": 400, "code": "invalid_http"},
+    )
 
 
 def test_a_bad_end_of_a_body_that_is_answered_already(live: LiveServer) -> None:
