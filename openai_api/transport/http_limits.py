@@ -149,6 +149,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
+        self.transport.hold_next()
         is_old = cycle.scope["http_version"] == "1.0"
         super()._start_asgi_task(cycle, wire_answers.without_chunks(app, cycle) if is_old else app)
 

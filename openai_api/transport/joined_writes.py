@@ -1,8 +1,7 @@
-"""A transport that sends the writes of one turn of the event loop together.
+"""A transport that sends the head of an answer with what follows it.
 
-Owns when bytes go to the socket and how a connection is closed: the head and the body of an answer
-are two writes of uvicorn's and one packet here. Knows no HTTP. One object for each connection, on
-the event loop.
+Owns when bytes go to the socket and how a connection is closed: head and body are two writes of
+uvicorn's and one packet here. Knows no HTTP. One object for each connection, on the event loop.
 """
 
 import asyncio
@@ -11,7 +10,7 @@ import socket
 from contextlib import suppress
 from typing import Any
 
-# More than this is not copied together; it is also where asyncio begins to hold writers back.
+# More than this is not copied together.
 MAX_JOINED_BYTES = 64 * 1024
 # How long a client that is still sending is listened to after the last answer.
 LINGER_S = 1.0
@@ -33,29 +32,35 @@ class JoinedWrites(asyncio.Transport):
         self._transport = transport
         self._loop = loop
         self._write_timeout_s = write_timeout_s
-        self._pending: list[bytes | bytearray | memoryview] = []
-        self._num_pending_bytes = 0
+        self._holds_next = False
+        self._held = b""
         self._is_half_closed = False
         self._stall_timer: asyncio.TimerHandle | None = None
         self._close_timer: asyncio.TimerHandle | None = None
         _send_at_once(transport)
 
+    def hold_next(self) -> None:
+        """The next write waits for the one behind it, but no longer than this turn of the event loop."""
+        self._holds_next = True
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send ``data`` at the end of this turn of the event loop, or now if there is much of it."""
+        """Send ``data``, behind what is held."""
         if self._is_half_closed:
             return
-        if not self._pending:
+        if self._holds_next:
+            self._holds_next, self._held = False, bytes(data)
             self._loop.call_soon(self.flush)
-        if self._num_pending_bytes + len(data) > MAX_JOINED_BYTES:
-            self.flush()
-        self._pending.append(data)
-        self._num_pending_bytes += len(data)
+            return
+        if self._held and len(data) <= MAX_JOINED_BYTES:
+            data, self._held = self._held + data, b""
+        self.flush()
+        self._transport.write(data)
 
     def flush(self) -> None:
-        """Hand everything that is pending to the socket."""
-        pending, self._pending, self._num_pending_bytes = self._pending, [], 0
-        if pending:
-            self._transport.write(b"".join(pending))
+        """Send what is held."""
+        held, self._held = self._held, b""
+        if held:
+            self._transport.write(held)
 
     def close(self) -> None:
         """Close behind the last byte; a client that does not take it has ``write_timeout_s`` seconds."""
@@ -73,7 +78,7 @@ class JoinedWrites(asyncio.Transport):
 
     def abort(self) -> None:
         """Close now; what is not sent yet is lost."""
-        self._pending.clear()
+        self._held = b""
         self._transport.abort()
 
     def expect_progress(self) -> None:
@@ -85,8 +90,8 @@ class JoinedWrites(asyncio.Transport):
         _cancel(self._stall_timer)
 
     def forget(self) -> None:
-        """The connection is lost: nothing is pending any more."""
-        self._pending.clear()
+        """The connection is lost: nothing is to be done any more."""
+        self._held = b""
         _cancel(self._stall_timer)
         _cancel(self._close_timer)
 
@@ -104,7 +109,7 @@ class JoinedWrites(asyncio.Transport):
 
     def get_write_buffer_size(self) -> int:
         """Bytes that the socket has not taken yet."""
-        return self._num_pending_bytes + self._transport.get_write_buffer_size()
+        return len(self._held) + self._transport.get_write_buffer_size()
 
     def has_unread(self) -> bool:
         """Whether the client has sent something, or hung up, that was not read yet."""

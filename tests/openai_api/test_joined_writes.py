@@ -58,32 +58,41 @@ def run(act: Callable[[JoinedWrites], Coroutine[Any, Any, None]], recorder: Reco
     return recorder.done
 
 
-def test_the_writes_of_one_turn_go_out_together() -> None:
+def test_a_head_goes_out_with_what_follows_it() -> None:
     async def act(transport: JoinedWrites) -> None:
-        for turn in (b"a", b"b"):
-            transport.write(turn)
+        for head in (b"a", b"b"):
+            transport.hold_next()
+            transport.write(head)
+            assert transport.get_write_buffer_size() == 1
             transport.write(bytearray(b"-"))
-            assert transport.get_write_buffer_size() == 2
+            transport.write(b"+")
             await asyncio.sleep(0)
 
-    assert run(act, Recorder()) == [b"a-", b"b-"]
+    assert run(act, Recorder()) == [b"a-", b"+", b"b-", b"+"]
 
 
-def test_much_is_written_at_once() -> None:
-    """So a stalled reader is seen, and nothing large is copied."""
-
+def test_a_head_alone_does_not_wait() -> None:
     async def act(transport: JoinedWrites) -> None:
+        transport.hold_next()
         transport.write(b"head")
-        transport.write(b"x" * MAX_JOINED_BYTES)
-        transport.write(b"end")
-        assert transport.get_write_buffer_size() < MAX_JOINED_BYTES
         await asyncio.sleep(0)
+        transport.write(b"body")
 
-    assert run(act, Recorder()) == [b"head", b"x" * MAX_JOINED_BYTES, b"end"]
+    assert run(act, Recorder()) == [b"head", b"body"]
+
+
+def test_much_is_not_copied() -> None:
+    async def act(transport: JoinedWrites) -> None:
+        transport.hold_next()
+        transport.write(b"head")
+        transport.write(b"x" * (MAX_JOINED_BYTES + 1))
+
+    assert run(act, Recorder()) == [b"head", b"x" * (MAX_JOINED_BYTES + 1)]
 
 
 def test_closing_is_behind_the_last_byte() -> None:
     async def act(transport: JoinedWrites) -> None:
+        transport.hold_next()
         transport.write(b"a")
         transport.close()
         transport.close()
