@@ -61,10 +61,6 @@ class GuardedProtocol(HttpToolsProtocol):
             self._running.message_event.set()
         super().connection_lost(exc)
 
-    def eof_received(self) -> None:
-        """The client sends no more, which ends the connection; what is answered already goes out."""
-        self.transport.flush()
-
     # From bytes to requests.
 
     def data_received(self, data: bytes) -> None:

@@ -177,6 +177,17 @@ def test_what_is_no_request_waits_for_the_answers_before_it(live: LiveServer, en
     assert not engine.aborted
 
 
+def test_after_a_refusal_nothing_is_read(
+    live: LiveServer, engine: FakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.script = Script(prefill_s=0.3)
+    with connect(live) as connection:
+        connection.send(post(CHAT, chat_body()), b"garbage\r\n\r\n", b"more\r\n\r\n", GET_HEALTH)
+        assert [connection.answer().status for _ in range(2)] == [200, 400]
+        assert connection.is_closed()
+    assert [record.getMessage() for record in caplog.records].count("request_refused") == 1
+
+
 def test_requests_in_advance_wait_as_bytes(
     live: LiveServer, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """Clients that send or read slowly: each wait has one deadline, which bytes one at a time do not put off."""
 
+import asyncio
 import json
 import socket
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from openai_api.settings import ServerSettings
 from openai_api.transport import joined_writes, read_deadline
+from openai_api.transport.read_deadline import ReadDeadline, Wait
 from tests.openai_api.fake_engine import FakeEngine, Script
 from tests.openai_api.harness import LiveServer, SharedServer, chat_body, chunks_of, shared_server, wait_until
 from tests.openai_api.raw_http import BODY, GET_HEALTH, JSON_HEAD, connect, post, sized
@@ -41,6 +43,23 @@ def all_at_once(check: Callable[..., object], cases: Iterable[tuple[object, ...]
     with ThreadPoolExecutor(len(listed)) as pool:
         for future in [pool.submit(check, *case) for case in listed]:
             future.result()
+
+
+def test_a_deadline_is_not_put_off_by_waiting_for_the_same() -> None:
+    late: list[Wait] = []
+
+    async def wait() -> None:
+        deadline = ReadDeadline(asyncio.get_running_loop(), SLOW, on_late=late.append)
+        deadline.wait_for(Wait.BODY)
+        deadline.wait_for(Wait.HEAD)
+        await asyncio.sleep(0.2)
+        deadline.wait_for(Wait.HEAD)
+        await asyncio.sleep(0.2)
+        deadline.wait_for(None)
+        await asyncio.sleep(0.5)
+
+    asyncio.run(wait())
+    assert late == [Wait.HEAD]
 
 
 # Heads.
