@@ -24,6 +24,7 @@ from openai_api.transport.request_bytes import RequestBytes
 
 # Of a head: method, version and the line ends around them, which the parser does not hand out.
 UNCOUNTED_BYTES = 64
+MAX_WAITING_BYTES = 16 * 1024
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -65,8 +66,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
-        self._bytes.add(data)
-        self._parse()
+        if not self._is_refused and not self.transport.is_closing():
+            self._bytes.add(data)
+            self._parse()
 
     def _parse(self) -> None:
         """Bytes that end neither a head nor a message and are no body count against
@@ -82,8 +84,15 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             if self._bytes.num_overhead > self.settings.max_header_bytes + UNCOUNTED_BYTES:
                 self._refuse(wire_answers.head_too_large(self.settings))
-        if self._bytes.is_waiting():
+        if self.pipeline:
+            self._read_in_advance()
+
+    def _read_in_advance(self) -> None:
+        """Further requests wait; the client is still read, up to a bound, so that its end is seen."""
+        if self._bytes.num_waiting > MAX_WAITING_BYTES:
             self.flow.pause_reading()
+        else:
+            self.flow.resume_reading()
 
     def on_message_begin(self) -> None:
         """A new head, of 0 bytes so far."""
@@ -150,11 +159,11 @@ class GuardedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, wire_answers.without_chunks(app, cycle) if is_old else app)
 
     def on_response_complete(self) -> None:
-        """The next request starts, if there is one."""
+        """The next request starts, if there is one; what was sent in advance is parsed behind it."""
         super().on_response_complete()
         self._unset_keepalive_if_required()  # ``ReadDeadline`` has that, and bytes do not put it off
         self._on_change()
-        if self._bytes.is_waiting():
+        if self._bytes.num_waiting:
             self.loop.call_soon(self._parse)
 
     def _refuse(self, error: ApiError) -> None:

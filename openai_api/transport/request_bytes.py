@@ -38,9 +38,10 @@ class RequestBytes:
         while self._unparsed and not self._protocol.pipeline:
             self._parse_piece(self._unparsed[:PIECE_BYTES])
 
-    def is_waiting(self) -> bool:
-        """Whether something is left."""
-        return bool(self._unparsed)
+    @property
+    def num_waiting(self) -> int:
+        """Bytes that are not parsed yet."""
+        return len(self._unparsed)
 
     def _parse_piece(self, piece: memoryview) -> None:
         self.num_overhead += len(piece)

@@ -56,7 +56,6 @@ def test_a_deadline_is_not_put_off_by_waiting_for_the_same() -> None:
         deadline.wait_for(Wait.HEAD)
         await asyncio.sleep(0.2)
         deadline.wait_for(None)
-        await asyncio.sleep(0.5)
 
     asyncio.run(wait())
     assert late == [Wait.HEAD]
@@ -105,16 +104,16 @@ def test_blank_lines_before_a_request(slow: LiveServer) -> None:
 
 
 def test_a_blank_line_after_a_request_is_no_slow_head(slow: LiveServer) -> None:
-    slow.engine.script = Script(prefill_s=0.7)
+    slow.engine.script = Script(prefill_s=0.5)
     with connect(slow) as connection:
         assert connection.send(post(CHAT, chat_body()), b"\r\n").answer().status == 200
-        time.sleep(0.5)  # more than a head may take
+        time.sleep(0.4)  # more than a head may take
         assert connection.send(GET_HEALTH).answer().status == 200
 
 
 def test_a_part_of_a_head_during_a_long_answer(slow: LiveServer) -> None:
     """It has its time from the end of the answer on, and no more than that."""
-    slow.engine.script = Script(prefill_s=0.7)
+    slow.engine.script = Script(prefill_s=0.5)
 
     def check(part: bytes, rest: bytes) -> None:
         with connect(slow) as connection:
@@ -193,7 +192,7 @@ def test_the_end_of_a_body_nobody_asked_for(slow: LiveServer) -> None:
 
 def test_a_body_behind_a_long_answer(slow: LiveServer) -> None:
     """Its time begins when the server turns to it; the answer before it is not cut."""
-    slow.engine.script = Script(text="abc", prefill_s=1.0, token_s=0.3)
+    slow.engine.script = Script(text="ab", prefill_s=0.6, token_s=0.15)
     with connect(slow) as connection:
         connection.send(post(CHAT, chat_body(stream=True)) + JSON_HEAD + b'Content-Length: 100\r\n\r\n{"pro')
         assert chunks_of(connection.answer().body)
