@@ -5,7 +5,6 @@ HTTP. One object for a server, on the event loop.
 """
 
 from collections import OrderedDict
-from itertools import islice
 
 from openai_api.transport.joined_writes import JoinedWrites
 
@@ -55,6 +54,11 @@ class ConnectionLimit:
         return True
 
     def _longest_idle(self) -> JoinedWrites | None:
-        """One whose next bytes have come already is not idle; a few of these are passed over."""
-        idle = islice(self._silent or self._served, MAX_PASSED_OVER)
-        return next((transport for transport in idle if not transport.has_unread()), None)
+        """One that is still at work on its last answer or its next request takes its turn again."""
+        order = self._silent or self._served
+        for _ in range(min(len(order), MAX_PASSED_OVER)):
+            transport = next(iter(order))
+            if transport.is_idle():
+                return transport
+            order.move_to_end(transport)
+        return None

@@ -111,11 +111,11 @@ class JoinedWrites(asyncio.Transport):
         """Bytes that the socket has not taken yet."""
         return len(self._held) + self._transport.get_write_buffer_size()
 
-    def has_unread(self) -> bool:
-        """Whether the client has sent something, or hung up, that was not read yet."""
+    def is_idle(self) -> bool:
+        """Whether all is sent, and nothing has come from the client that was not read yet."""
         poll = select.poll()
         poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return bool(poll.poll(0))
+        return self.get_write_buffer_size() == 0 and not poll.poll(0)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """As of the transport."""

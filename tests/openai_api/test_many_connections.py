@@ -4,6 +4,7 @@ import asyncio
 import errno
 import logging
 import resource
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import cast
@@ -77,6 +78,21 @@ def test_answers_are_never_cut_for_a_newcomer(few: LiveServer, engine: FakeEngin
         assert ask(few, sized()).status == 200
 
 
+def test_an_answer_that_is_still_being_read_is_not_cut(few: LiveServer) -> None:
+    large = chat_body(max_tokens=2000, ignore_eos=True, logprobs=True, top_logprobs=20, n=2)
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.settimeout(10)
+        sock.connect((few.host, few.port))
+        slow = RawConnection(sock).send(post(CHAT, large))
+        slow.received = sock.recv(1)
+        with connections(few, LIMIT - 1) as idle:
+            for each in idle:
+                assert each.send(GET_HEALTH).answer().status == 200
+            assert ask(few, GET_HEALTH).status == 200
+            assert len(slow.answer().json["choices"]) == 2
+
+
 def test_bodies_are_waited_for(few: LiveServer) -> None:
     message = sized()
     with connections(few, LIMIT, message[:-1]) as busy:
@@ -100,7 +116,7 @@ def test_which_connections_are_closed_and_when() -> None:
     class Transport:
         def __init__(self, name: str) -> None:
             self.abort = lambda: closed.append(name)
-            self.has_unread = lambda: name == "unread"
+            self.is_idle = lambda: name != "unread"
 
     limit = ConnectionLimit(3)
     names = ("served", "first", "unread", "second", "busy", "gone", "busy too")
