@@ -196,13 +196,14 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _on_change(self) -> None:
         """To be called whenever what the connection waits for may have changed."""
-        wait = self._awaited()
-        self._deadline.wait_for(wait)
+        self._deadline.wait_for(self._awaited())
         self.transport.is_sent_to = self._is_refused or self._reads is Wait.BODY or bool(self.pipeline)
-        if self._is_answering() or wait is Wait.BODY:
+        if self._is_answering():
             self.limit.set_busy(self.transport)
         else:
-            self.limit.set_idle(self.transport, is_served=self.cycle is not None and not self.transport.is_closing())
+            # With an answer before the end of the body there is little use in the rest of it.
+            is_over = self._reads is Wait.BODY or self.transport.is_closing()
+            self.limit.set_idle(self.transport, is_served=self.cycle is not None and not is_over)
 
     def _awaited(self) -> Wait | None:
         """Nothing while the client waits for us; it may send its next head in advance."""

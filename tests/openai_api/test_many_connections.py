@@ -62,6 +62,17 @@ def test_connections_that_say_nothing_lock_nobody_out(few: LiveServer, part: byt
             assert ask(few, sized()).status == 200
 
 
+def test_bodies_that_nobody_wants_give_way(few: LiveServer) -> None:
+    head = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40\r\n\r\n"
+    with connect(few) as earlier:
+        assert earlier.send(GET_HEALTH).answer().status == 200
+        with connections(few, LIMIT - 1, head) as unfinished:
+            assert [each.answer().status for each in unfinished] == [404] * (LIMIT - 1)
+            assert ask(few, sized()).status == 200
+            assert unfinished[0].is_closed()
+            assert earlier.send(GET_HEALTH).answer().status == 200
+
+
 def test_answers_are_never_cut_for_a_newcomer(few: LiveServer, engine: FakeEngine) -> None:
     engine.script = Script(token_s=0.02, prefill_s=0.2)
     with connections(few, LIMIT, STREAM) as busy:
