@@ -5,6 +5,7 @@ import errno
 import logging
 import resource
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import cast
@@ -179,7 +180,10 @@ def test_connections_are_bounded_by_the_files(
 
 def test_a_server_with_few_files() -> None:
     """Twice as many connections as files, at once: none of them is refused for want of a file."""
-    with program(wrapper=["prlimit", "--nofile=300:300"]) as server:
+    limited = (
+        "import os, resource as r, sys; r.setrlimit(r.RLIMIT_NOFILE, (300, 300)); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    with program(wrapper=[sys.executable, "-c", limited]) as server:
         ready_line(server)
         port = int(server.url.rpartition(":")[2])
         live = LiveServer(FakeEngine(), "127.0.0.1", port)
