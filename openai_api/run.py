@@ -12,9 +12,11 @@ import logging
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import uvicorn
 from fastapi import FastAPI
@@ -29,7 +31,12 @@ from openai_api.transport.http_limits import guarded_protocol
 
 # After the drain the last bytes still have to reach the clients.
 CLOSE_TIMEOUT_S = 5
+# Files beyond the connections: the model's, and three times ``ACCEPT_BATCH``, since a connection is
+# accepted three turns of the event loop before another is closed for it.
 SPARE_FILES = 256
+# Connections that asyncio takes at once; those behind them wait in the system's queue.
+ACCEPT_BATCH = 32
+MAX_PENDING_CONNECTIONS = 2048
 
 
 def build_engine(flags: argparse.Namespace) -> Engine:
@@ -58,9 +65,8 @@ def main(
         engine = engine_builder(flags)
     except ValueError as error:
         return _fail(error)
-    _allow_open_files(settings.max_connections + SPARE_FILES)
     try:
-        return ServerProcess(engine, settings, listeners).run()
+        return ServerProcess(engine, within_file_limit(settings), listeners).run()
     finally:
         if flags.uds:
             with suppress(FileNotFoundError):
@@ -72,13 +78,28 @@ def _fail(error: Exception) -> int:
     return 2
 
 
-def _allow_open_files(num_files: int) -> None:
-    """Many systems start programs with 1,024, which as many connections would use up."""
+def within_file_limit(settings: ServerSettings) -> ServerSettings:
+    """``settings`` with no more connections than this process may have files for.
+
+    The limit is raised first: many systems start programs with 1,024, which as many connections
+    would use up.
+    """
+    num_files = _allow_open_files(settings.max_connections + SPARE_FILES)
+    max_connections = num_files - min(SPARE_FILES, num_files // 2)
+    if max_connections >= settings.max_connections:
+        return settings
+    log_event(logging.WARNING, "few_open_files_allowed", {"files": num_files, "max_connections": max_connections})
+    return replace(settings, max_connections=max_connections)
+
+
+def _allow_open_files(num_files: int) -> int:
+    """How many may be open, at most ``num_files``."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY:
         num_files = min(num_files, hard)
     if soft != resource.RLIM_INFINITY and soft < num_files:
         resource.setrlimit(resource.RLIMIT_NOFILE, (num_files, hard))
+    return num_files
 
 
 def server_config(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:
@@ -92,12 +113,13 @@ def server_config(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        backlog=ACCEPT_BATCH,
         timeout_keep_alive=settings.idle_timeout_s,
         timeout_graceful_shutdown=CLOSE_TIMEOUT_S,
     )
 
 
-class _Server(uvicorn.Server):
+class HttpServer(uvicorn.Server):
     """uvicorn would stop listening at the first signal, and end with the signal instead of an exit
     status.
     """
@@ -106,6 +128,12 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Nothing: ``ServerProcess`` has handlers of its own."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let more connections wait than are taken at once; asyncio has one number for both."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(MAX_PENDING_CONNECTIONS)
 
 
 class ServerProcess:
@@ -117,7 +145,7 @@ class ServerProcess:
         self.listeners = listeners
         self.exit_status = 0
         self.draining: asyncio.Task[None] | None = None
-        self.server = _Server(server_config(create_app(engine, settings, on_loaded=self._on_loaded), settings))
+        self.server = HttpServer(server_config(create_app(engine, settings, on_loaded=self._on_loaded), settings))
 
     def run(self) -> int:
         """Serve until a signal or a failed load; the exit status: 0, 1 or 2."""

@@ -31,10 +31,15 @@ class ServerSettings:
             every port; they alone get CORS headers.
         api_keys: any one of these opens the server; empty: no key is asked for. Each is a caller of
             its own, with cached prefixes of its own.
+        max_connections: open ones. Another takes the place of the one that has been without a request
+            for the longest time; if there is none, it gets 503.
         off_loop_bytes: bodies and texts larger than this are parsed and tokenised in a worker
             thread. 4 KiB of text take about 2 ms to tokenise, the hop to a thread 0.1 ms.
         keep_alive_interval_s: a stream that is silent this long gets a comment line.
-        write_timeout_s: a client must take what it is sent within this time of its last progress.
+        header_timeout_s: from the first byte of a head, or the end of the answer before it, to its
+            last; a new connection has it also for its first byte.
+        write_timeout_s: when 64 KiB wait for a client, it must take all but 16 KiB of them within
+            this time; and all that is left when its connection is closed.
         request_timeout_s: from a request's body to its last token.
         idle_timeout_s: a connection without a request is closed; longer than clients keep theirs,
             so that theirs wins.

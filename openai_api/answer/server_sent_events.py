@@ -22,7 +22,9 @@ from openai_api.errors import ApiError, error_body, to_api_error
 from openai_api.logs import log_event, where_it_failed
 from openai_api.settings import ServerSettings
 
-KEEP_ALIVE = b": keep-alive\n\n"
+# A comment without a blank line behind it, which stands before the next event: some clients, older
+# ones in Go among them, take a blank line for the end of an event and fail on one without data.
+KEEP_ALIVE = b": keep-alive\n"
 HEADERS = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache"),
@@ -93,24 +95,24 @@ class EventStream(Response):
         keep_alive = asyncio.ensure_future(sender.keep_alive(self._settings.keep_alive_interval_s))
         try:
             async with request_deadline(self._deadline_s):
-                await self._send_events(sender)
+                last = await self._send_events(sender)
         except Exception as error:
             if not sender.is_started:
                 raise
-            await sender.send(_error_event(error, self._settings))
+            last = _error_event(error, self._settings)
         finally:
             keep_alive.cancel()
-        await sender.end()
+        await sender.send(last, is_last=True)
 
-    async def _send_events(self, sender: "_EventSender") -> None:
-        """One piece of bytes for each output of the engine, then the end."""
+    async def _send_events(self, sender: "_EventSender") -> bytes:
+        """Send one piece of bytes for each output of the engine; the result is the end of them."""
         writer, usage = self._writer, self._generation.usage
         opening = writer.opening(usage)
         async with aclosing(self._generation.chunks()) as steps:
             async for chunks in steps:
                 await sender.send((opening + writer.events(chunks, usage)).encode())
                 opening = ""
-        await sender.send(writer.end(usage).encode())
+        return writer.end(usage).encode()
 
 
 def _error_event(error: Exception, settings: ServerSettings) -> bytes:
@@ -132,19 +134,16 @@ class _EventSender:
         self._lock = asyncio.Lock()
         self.is_started = False
 
-    async def send(self, event: bytes) -> None:
+    async def send(self, event: bytes, *, is_last: bool = False) -> None:
         """Send the bytes of one or more events, behind the head of the response if these are the
-        first.
+        first; it ends with the last ones.
         """
         async with self._lock:
             if not self.is_started:
                 self.is_started = True
                 await self._send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
             self._last_sent_s = self._clock()
-            await self._send({"type": "http.response.body", "body": event, "more_body": True})
-
-    async def end(self) -> None:
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self._send({"type": "http.response.body", "body": event, "more_body": not is_last})
 
     async def keep_alive(self, interval_s: float) -> None:
         """A comment line after each ``interval_s`` seconds of silence, until cancelled."""

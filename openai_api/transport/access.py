@@ -18,10 +18,9 @@ from openai_api.errors import ApiError, error_response
 from openai_api.transport.callers import caller_at_address, caller_of_key
 from openai_api.transport.cors import AllowedOrigins, is_preflight, preflight_response
 from openai_api.transport.hosts import HostRule
+from openai_api.transport.wire_answers import PROBE_PATHS
 from openai_api.web_addresses import parse_origin
 
-# A probe comes with whatever address it was given, or by HTTP/1.0 without a Host; it learns nothing.
-PROBE_PATHS = frozenset({"/health", "/live"})
 PUBLIC_PATHS = frozenset({"/", *PROBE_PATHS})
 
 _BEARER = re.compile(r"bearer[ \t]+(.*)", re.IGNORECASE | re.ASCII)

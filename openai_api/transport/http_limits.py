@@ -1,70 +1,105 @@
-"""The limits that no ASGI application can see: connections, heads, slow readers and slow writers.
+"""One connection: what of it is a request, how large and how slow it may be, and how many there are.
 
-Owns timers and counts around uvicorn's HTTP protocol, and error bodies like everywhere else. Knows
-no path and no body. One object for each connection, on the event loop.
+Owns the parsing of requests with uvicorn's HTTP protocol: limits, refusals in the order of the
+requests, offers that are declined. Knows no path and no body. One object for each connection, on
+the event loop.
 """
 
 import asyncio
-import uuid
+import logging
 from typing import ClassVar
 
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+import httptools
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from openai_api.errors import ApiError, error_response, retry_after
+from openai_api.errors import ApiError
+from openai_api.logs import log_event
 from openai_api.settings import ServerSettings
+from openai_api.transport import wire_answers
+from openai_api.transport.connection_limit import ConnectionLimit
+from openai_api.transport.joined_writes import JoinedWrites
+from openai_api.transport.read_deadline import ReadDeadline, Wait
+from openai_api.transport.request_bytes import RequestBytes
 
-# After this time beyond the body's deadline the application has had its chance to answer 408.
-BODY_GRACE_S = 1.0
+# Of a head: method, version and the line ends around them, which the parser does not hand out.
+UNCOUNTED_BYTES = 64
+MAX_WAITING_BYTES = 16 * 1024
 
 
 class GuardedProtocol(HttpToolsProtocol):
     """A *head* is the request line and the headers.
 
-    Its size is counted as the parser hands its parts out.
+    ``cycle`` is uvicorn's name for a request and its answer; here it is the newest one, which may
+    wait for the answers before it.
     """
 
     settings: ClassVar[ServerSettings]
+    limit: ClassVar[ConnectionLimit]
+    transport: JoinedWrites
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """The first head is expected within ``header_timeout_s`` seconds."""
-        super().connection_made(transport)
-        self._is_in_head = True
-        self._num_heads = 0
+        """One connection too many takes the place of the one that has been idle for the longest time."""
+        timeout_s = self.settings.write_timeout_s
+        super().connection_made(JoinedWrites(transport, loop=self.loop, write_timeout_s=timeout_s))
+        self._reads = Wait.FIRST_REQUEST
+        self._deadline = ReadDeadline(self.loop, self.settings, on_late=self._on_late)
+        self._running: RequestResponseCycle | None = None
         self._head_bytes = 0
-        self._unparsed_bytes = 0
-        self._read_timer: asyncio.TimerHandle | None = None
-        self._write_timer: asyncio.TimerHandle | None = None
-        self._expect_head()
+        self._bytes = RequestBytes(self)
+        self._is_refused = False
+        self.limit.opened(self.transport)
+        self._is_one_too_many = not self.limit.has_room()
+        self._on_change()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """No deadline outlives its connection."""
-        self._stop_read_timer()
-        self._stop_write_timer()
+        """No deadline outlives its connection; uvicorn tells the newest request, this the running one."""
+        self._deadline.wait_for(None)
+        self.limit.closed(self.transport)
+        self.transport.forget()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
 
-    # Heads: how large, how slow, and on how many connections.
+    # From bytes to requests.
 
     def data_received(self, data: bytes) -> None:
-        """Bytes from the client.
+        """Bytes from the client."""
+        if not self._is_refused and not self.transport.is_closing():
+            self._bytes.add(data)
+            self._parse()
 
-        A head that stays open counts against ``max_header_bytes``, parsed or not.
+    def _parse(self) -> None:
+        """Bytes that end neither a head nor a message and are no body count against
+        ``max_header_bytes``.
         """
-        was_in_head, num_heads = self._is_in_head, self._num_heads
-        if was_in_head and self._read_timer is None:
-            self._expect_head()
-        super().data_received(data)
-        if was_in_head and self._num_heads == num_heads and not self.transport.is_closing():
-            # Still the same head, and the parser may keep its bytes to itself: a header without an end.
-            self._unparsed_bytes += len(data)
-            if self._unparsed_bytes > self.settings.max_header_bytes:
-                self._refuse(_head_too_large(self.settings))
+        if self._is_refused or self.transport.is_closing():
+            return
+        try:
+            self._bytes.parse()
+        except httptools.HttpParserError as error:
+            cause = error.__context__  # what one of the methods below raised
+            self._refuse(cause if isinstance(cause, ApiError) else wire_answers.not_http())
+        else:
+            if self._bytes.num_overhead > self.settings.max_header_bytes + UNCOUNTED_BYTES:
+                self._refuse(wire_answers.head_too_large(self.settings))
+        if self.pipeline:
+            self._read_in_advance()
+
+    def _read_in_advance(self) -> None:
+        """Further requests wait; the client is still read, up to a bound, so that its end is seen."""
+        if self._bytes.num_waiting > MAX_WAITING_BYTES:
+            self.flow.pause_reading()
+        else:
+            self.flow.resume_reading()
 
     def on_message_begin(self) -> None:
         """A new head, of 0 bytes so far."""
         super().on_message_begin()
         self._head_bytes = 0
+        self._reads = Wait.HEAD
+        self._on_change()
 
     def on_url(self, url: bytes) -> None:
         """A part of the path; its bytes count."""
@@ -72,116 +107,138 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header; its bytes count, with the colon and the line break."""
+        """One header, or a trailer field, which is dropped: the checks of the headers are over.
+
+        Its bytes count, with the colon and the line break.
+        """
         self._count_head(len(name) + len(value) + len(": \r\n"))
-        super().on_header(name, value)
+        if self._reads is Wait.HEAD:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The body may take ``body_timeout_s`` seconds from here.
-
-        One connection too many is answered 503.
-        """
-        self._is_in_head = False
-        self._num_heads += 1
-        self._stop_read_timer()
-        self._read_timer = self.loop.call_later(self.settings.body_timeout_s + BODY_GRACE_S, self.transport.close)
-        is_one_too_many = len(self.connections) > self.settings.max_connections
-        self.app = _too_many_connections if is_one_too_many else self.config.loaded_app
+        """The request starts, or waits until those before it are answered."""
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        if self.parser.should_upgrade() and method != b"CONNECT":
+            return
+        wire_answers.check_head(method, version, self.headers)
+        self.expect_100_continue = self.expect_100_continue and version != "1.0"
+        self._bytes.num_overhead = 0
+        self.limit.set_busy(self.transport)
+        is_one_too_many = self._is_one_too_many and not self.limit.has_room()
+        self.app = wire_answers.probes_only(self.config.loaded_app) if is_one_too_many else self.config.loaded_app
         super().on_headers_complete()
+        self.cycle.keep_alive = self.cycle.keep_alive and not is_one_too_many
+        self._reads = Wait.BODY
+        self._on_change()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._bytes.num_overhead = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The body has come in time; what follows it is the next head."""
-        self._is_in_head = True
-        self._unparsed_bytes = 0
-        self._stop_read_timer()
+        """What follows is the next head."""
+        if self.parser.should_upgrade():
+            return
+        self._bytes.num_overhead = 0
+        self._reads = Wait.NEXT_REQUEST
         super().on_message_complete()
-
-    def send_400_response(self, msg: str) -> None:
-        """uvicorn calls this for whatever the parser refuses, ``_count_head`` included."""
-        if self._head_bytes > self.settings.max_header_bytes:
-            self._refuse(_head_too_large(self.settings))
-        else:
-            self._refuse(ApiError(400, "This is not an HTTP request.", code="invalid_http"))
-
-    # A client that does not take its answer.
-
-    def pause_writing(self) -> None:
-        """The client takes nothing: it has ``write_timeout_s`` seconds to go on."""
-        super().pause_writing()
-        self._write_timer = self.loop.call_later(self.settings.write_timeout_s, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        """The client takes its answer again."""
-        self._stop_write_timer()
-        super().resume_writing()
+        self._on_change()
 
     def _count_head(self, num_bytes: int) -> None:
         self._head_bytes += num_bytes
         if self._head_bytes > self.settings.max_header_bytes:
-            raise ValueError("head too large")  # ends the parser, which ends in send_400_response
+            raise wire_answers.head_too_large(self.settings)
 
-    def _expect_head(self) -> None:
-        self._read_timer = self.loop.call_later(self.settings.header_timeout_s, self._head_too_slow)
+    # Answers, one after the other.
 
-    def _head_too_slow(self) -> None:
-        """A connection on which nothing ever came is closed without a word: browsers open some in
-        advance.
-        """
-        if self._is_answering():
-            return  # some clients send an empty line after their request
-        if self._unparsed_bytes == 0:
-            self.transport.close()
-        else:
-            self._refuse(ApiError(408, "The request headers did not arrive in time.", code="request_timeout"))
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        self.transport.hold_next()
+        is_old = cycle.scope["http_version"] == "1.0"
+        super()._start_asgi_task(cycle, wire_answers.without_chunks(app, cycle) if is_old else app)
+
+    def on_response_complete(self) -> None:
+        """The next request starts, if there is one; what was sent in advance is parsed behind it."""
+        super().on_response_complete()
+        self._unset_keepalive_if_required()  # ``ReadDeadline`` has that, and bytes do not put it off
+        self._on_change()
+        if self._bytes.num_waiting:
+            self.loop.call_soon(self._parse)
 
     def _refuse(self, error: ApiError) -> None:
-        """Answer outside of the application and hang up; into a running answer nothing can be
-        written.
-        """
-        if not self._is_answering():
-            response = _closing(error)
-            lines = [name + b": " + value + b"\r\n" for name, value in response.raw_headers]
-            self.transport.write(STATUS_LINE[error.status] + b"".join(lines) + b"\r\n" + bytes(response.body))
-        self.transport.close()
+        """Answer ``error`` behind all answers that are due, and close; nothing more is read."""
+        log_event(logging.WARNING, "request_refused", {"status": error.status, "code": error.code})
+        self._is_refused = self.transport.is_sent_to = True
+        if self._reads is Wait.BODY and self.cycle.response_started:
+            self.cycle.keep_alive = False
+            if self.cycle.response_complete:
+                self.transport.close()
+            return
+        if self._reads is Wait.BODY:
+            self._withdraw()
+        super().on_message_begin()
+        self.url = b"/"
+        self.app = wire_answers.refusal(error)
+        super().on_headers_complete()
+        self._on_change()
+
+    def _withdraw(self) -> None:
+        """The newest request has turned out to be none; no part of its answer was sent."""
+        if self.cycle is self._running:
+            self.cycle.disconnected = self.cycle.response_complete = True
+            self.cycle.message_event.set()
+        elif self._running is not None:
+            self.pipeline.popleft()
+            self.cycle = self._running
+
+    # Deadlines and numbers.
+
+    def _on_change(self) -> None:
+        """To be called whenever what the connection waits for may have changed."""
+        self._deadline.wait_for(self._awaited())
+        self.transport.is_sent_to = self._is_refused or self._reads is Wait.BODY or bool(self.pipeline)
+        if self._is_answering():
+            self.limit.set_busy(self.transport)
+        else:
+            # With an answer before the end of the body there is little use in the rest of it.
+            is_over = self._reads is Wait.BODY or self.transport.is_closing()
+            self.limit.set_idle(self.transport, is_served=self.cycle is not None and not is_over)
+
+    def _awaited(self) -> Wait | None:
+        """Nothing while the client waits for us; it may send its next head in advance."""
+        if self._is_refused or self.transport.is_closing():
+            return None
+        is_body_of_running = self._reads is Wait.BODY and self.cycle is self._running
+        return self._reads if is_body_of_running or not self._is_answering() else None
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _stop_read_timer(self) -> None:
-        if self._read_timer is not None:
-            self._read_timer.cancel()
-            self._read_timer = None
+    def _on_late(self, wait: Wait) -> None:
+        """A connection on which nothing came is closed without a word: browsers open some in advance."""
+        if wait is Wait.HEAD:
+            self._refuse(wire_answers.head_too_slow())
+        else:
+            self.transport.close()
 
-    def _stop_write_timer(self) -> None:
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
+    def pause_writing(self) -> None:
+        """The client does not take what it is sent."""
+        super().pause_writing()
+        self.transport.expect_progress()
+
+    def resume_writing(self) -> None:
+        """The client takes its answer again."""
+        self.transport.made_progress()
+        super().resume_writing()
 
 
 def guarded_protocol(settings: ServerSettings) -> type[GuardedProtocol]:
-    """A protocol class with ``settings``: uvicorn makes the objects itself, one for each
-    connection.
-    """
+    """The protocol of one server: uvicorn makes the objects itself, one for each connection."""
 
-    class WithSettings(GuardedProtocol):
+    class OfOneServer(GuardedProtocol):
         pass
 
-    WithSettings.settings = settings
-    return WithSettings
-
-
-def _head_too_large(settings: ServerSettings) -> ApiError:
-    message = f"The request headers are larger than {settings.max_header_bytes} bytes."
-    return ApiError(431, message, code="headers_too_large")
-
-
-def _closing(error: ApiError) -> Response:
-    response = error_response(error)
-    response.headers["Connection"] = "close"
-    response.headers["x-request-id"] = f"req_{uuid.uuid4().hex}"
-    return response
-
-
-async def _too_many_connections(scope: Scope, receive: Receive, send: Send) -> None:
-    error = ApiError(503, "Too many connections are open.", code="too_many_connections", headers=retry_after(1))
-    await _closing(error)(scope, receive, send)
+    OfOneServer.settings = settings
+    OfOneServer.limit = ConnectionLimit(settings.max_connections)
+    return OfOneServer

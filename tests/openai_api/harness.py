@@ -10,11 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
-import uvicorn
-
 from engine.engine_info import EngineStats
 from openai_api.app import create_app
-from openai_api.run import server_config
+from openai_api.run import HttpServer, server_config
 from openai_api.settings import ServerSettings
 from tests.openai_api.fake_engine import MODEL_ID, FakeEngine
 
@@ -75,15 +73,18 @@ def shared_server(settings: ServerSettings) -> Iterator[SharedServer]:
 
 
 @contextmanager
-def live_server(engine: FakeEngine, settings: ServerSettings) -> Iterator[LiveServer]:
-    """uvicorn with all of our limits, on loopback, in a thread."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(server_config(create_app(engine, settings), settings))
+def live_server(
+    engine: FakeEngine, settings: ServerSettings, *, listener: socket.socket | None = None
+) -> Iterator[LiveServer]:
+    """uvicorn with all of our limits, on loopback or another socket, in a thread."""
+    listener = listener or socket.create_server(("127.0.0.1", 0))
+    server = HttpServer(server_config(create_app(engine, settings), settings))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
         wait_until(lambda: server.started)
-        yield LiveServer(engine, *listener.getsockname())
+        address = listener.getsockname()
+        yield LiveServer(engine, *(address if listener.family == socket.AF_INET else (address, 0)))
     finally:
         server.should_exit = True
         thread.join(timeout=15)
@@ -180,14 +181,18 @@ class Asgi:
 
 
 def events_of(body: bytes | str) -> list[str]:
-    """The data of each event, after checking the grammar: ``data: ...`` and a blank line, or a comment."""
+    """The data of each event, after checking the grammar: comments, then one line ``data: ...`` and a blank line."""
     text = body if isinstance(body, str) else body.decode()
     assert text.endswith("\n\n")
     blocks = text[:-2].split("\n\n")
+    events = []
     for block in blocks:
-        assert not {"\n", "\r"} & set(block)
-        assert block.startswith(("data: ", ": "))
-    return [block.removeprefix("data: ") for block in blocks if not block.startswith(":")]
+        *comments, event = block.split("\n")
+        assert all(line.startswith(": ") for line in comments)
+        assert event.startswith("data: ")
+        assert "\r" not in block
+        events.append(event.removeprefix("data: "))
+    return events
 
 
 def chunks_of(body: bytes | str) -> list[Any]:

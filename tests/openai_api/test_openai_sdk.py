@@ -139,3 +139,13 @@ def test_raw_responses_have_our_headers(client: openai.OpenAI) -> None:
     )
     assert raw.headers["x-request-id"] == "mine"
     assert int(raw.headers["openai-processing-ms"]) >= 0
+
+
+def test_a_stream_with_keep_alives(engine: FakeEngine) -> None:
+    settings = ServerSettings(keep_alive_interval_s=0.03)
+    with shared_server(settings) as shared:
+        live = shared.use(engine)
+        engine.script = Script(text="ab", prefill_s=0.1, token_s=0.1)
+        with openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", timeout=20) as sdk:
+            chunks = list(sdk.chat.completions.create(model=MODEL_ID, messages=MESSAGES, stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "ab"

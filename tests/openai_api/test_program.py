@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,11 +45,13 @@ class Program:
 
 
 @contextmanager
-def program(*flags: str, script: dict[str, Any] | None = None, drain_s: float = 30) -> Iterator[Program]:
-    """Started, listening (from its log), perhaps still loading."""
+def program(
+    *flags: str, script: dict[str, Any] | None = None, drain_s: float = 30, wrapper: Sequence[str] = ()
+) -> Iterator[Program]:
+    """Started, listening (from its log), perhaps still loading; ``wrapper`` is a command that starts it."""
     environment = {**os.environ, "FAKE_SCRIPT": json.dumps(script or {}), "DRAIN_S": str(drain_s)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.openai_api.serve_fake", "--port", "0", *flags],
+        [*wrapper, sys.executable, "-m", "tests.openai_api.serve_fake", "--port", "0", *flags],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,

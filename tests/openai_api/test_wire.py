@@ -1,19 +1,15 @@
-"""What a real connection may do: sizes at their limits, slow clients, many clients, things that are not HTTP."""
+"""What a real connection may do: sizes at their limits, things that are not HTTP."""
 
-import contextlib
 import json
 import socket
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx
 import pytest
 
-from openai_api.settings import MIB, ServerSettings
-from tests.openai_api.fake_engine import FakeEngine, Script
-from tests.openai_api.harness import LiveServer, SharedServer, chat_body, live_server, shared_server, wait_until
+from openai_api.settings import MIB
+from tests.openai_api.harness import LiveServer
 
 HEAD = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
@@ -157,12 +153,6 @@ def test_what_is_not_http(live: LiveServer, garbage: bytes) -> None:
     assert httpx.get(f"{live.url}/health").status_code == 200
 
 
-def test_an_upgrade_is_not_followed(live: LiveServer) -> None:
-    with connection(live) as sock:
-        sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-        assert read_answer(sock)[0] == 200
-
-
 def test_requests_in_a_row_on_one_connection(live: LiveServer) -> None:
     """Also after an answer that came before the body had been read."""
     with connection(live) as sock:
@@ -173,136 +163,3 @@ def test_requests_in_a_row_on_one_connection(live: LiveServer) -> None:
             body = b"x" * 200_000
             sock.sendall(b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
             assert read_answer(sock)[0] == 404
-
-
-# Short limits, so that the tests of slow clients are not slow themselves.
-SLOW = ServerSettings(header_timeout_s=0.3, body_timeout_s=0.5, write_timeout_s=0.5, idle_timeout_s=1)
-
-
-@pytest.fixture(scope="module")
-def slow_server() -> Iterator[SharedServer]:
-    with shared_server(SLOW) as server:
-        yield server
-
-
-@pytest.fixture
-def slow(slow_server: SharedServer, engine: FakeEngine) -> LiveServer:
-    return slow_server.use(engine)
-
-
-def test_a_connection_that_says_nothing_is_closed(slow: LiveServer) -> None:
-    with connection(slow) as sock:
-        begin = time.monotonic()
-        assert read_all(sock) == b""
-        assert 0.2 < time.monotonic() - begin < 3
-
-
-def test_a_slow_head(slow: LiveServer) -> None:
-    with connection(slow) as sock:
-        sock.sendall(b"GET /health HTTP/1.1\r\n")
-        begin = time.monotonic()
-        status, body = read_answer(sock)
-        assert (status, code_of(body)) == (408, "request_timeout")
-        assert 0.2 < time.monotonic() - begin < 3
-
-
-def test_a_slow_second_head(slow: LiveServer) -> None:
-    with connection(slow) as sock:
-        sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert read_answer(sock)[0] == 200
-        sock.sendall(b"GET ")
-        assert read_answer(sock)[0] == 408
-
-
-def test_a_drip_does_not_put_the_deadline_off(slow: LiveServer) -> None:
-    begin = time.monotonic()
-    with connection(slow) as sock, contextlib.suppress(OSError):
-        while time.monotonic() - begin < 5:
-            sock.sendall(b"x")
-            time.sleep(0.05)
-    assert time.monotonic() - begin < 3
-
-
-def test_a_slow_body(slow: LiveServer) -> None:
-    with connection(slow) as sock:
-        sock.sendall(HEAD + b'Content-Length: 100\r\n\r\n{"pro')
-        begin = time.monotonic()
-        status, body = read_answer(sock)
-        assert (status, code_of(body)) == (408, "request_timeout")
-        assert 0.4 < time.monotonic() - begin < 3
-        assert is_closed(sock)
-
-
-def test_a_slow_body_nobody_asked_for(slow: LiveServer) -> None:
-    with connection(slow) as sock:
-        sock.sendall(b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
-        assert read_answer(sock)[0] == 404
-        assert is_closed(sock)
-
-
-def test_an_idle_connection_is_closed(slow: LiveServer) -> None:
-    with connection(slow) as sock:
-        sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert read_answer(sock)[0] == 200
-        assert is_closed(sock)
-
-
-def test_a_client_that_does_not_read_its_stream(slow: LiveServer) -> None:
-    slow.engine.script = Script(text="x" * 1000, tokens_per_output=1000)
-    body = json.dumps(chat_body(stream=True, ignore_eos=True, max_tokens=4000, n=8)).encode()
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        sock.connect((slow.host, slow.port))
-        slow.engine.script = Script(text="x" * 4000)
-        sock.sendall(HEAD.replace(b"/tokenize", b"/v1/chat/completions"))
-        sock.sendall(b"Content-Length: %d\r\n\r\n" % len(body) + body)
-        wait_until(lambda: slow.engine.calls)
-        wait_until(lambda: slow.engine.aborted, timeout_s=10)
-        assert not slow.engine.running
-
-
-def test_an_empty_line_after_a_request_is_no_slow_head(slow: LiveServer) -> None:
-    slow.engine.script = Script(prefill_s=1.0)
-    with connection(slow) as sock:
-        body = json.dumps(chat_body()).encode()
-        head = HEAD.replace(b"/tokenize", b"/v1/chat/completions")
-        sock.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-        time.sleep(0.1)
-        sock.sendall(b"\r\n")
-        assert read_answer(sock)[0] == 200
-
-
-def test_a_slow_model_is_no_slow_client(slow: LiveServer) -> None:
-    """None of the deadlines above may end a request that only takes its time."""
-    slow.engine.script = Script(text="a", queue_s=0.8, prefill_s=0.8, token_s=0.6)
-
-    def ask(stream: bool) -> int:
-        return httpx.post(f"{slow.url}/v1/chat/completions", json=chat_body(stream=stream), timeout=20).status_code
-
-    with ThreadPoolExecutor() as pool:
-        assert list(pool.map(ask, (True, False))) == [200, 200]
-    assert not slow.engine.aborted
-
-
-def test_the_number_of_connections(engine: FakeEngine) -> None:
-    limit = 5
-    with live_server(engine, ServerSettings(max_connections=limit)) as live:
-        request = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        open_ones = [socket.create_connection((live.host, live.port), timeout=10) for _ in range(limit)]
-        try:
-            for sock in open_ones:
-                sock.sendall(request)
-                assert read_answer(sock)[0] == 200
-            with connection(live) as one_more:
-                one_more.sendall(request)
-                status, body = read_answer(one_more)
-                assert (status, code_of(body)) == (503, "too_many_connections")
-                assert is_closed(one_more)
-            open_ones.pop().close()
-            time.sleep(0.1)
-            with connection(live) as again:
-                again.sendall(request)
-                assert read_answer(again)[0] == 200
-        finally:
-            for sock in open_ones:
-                sock.close()
