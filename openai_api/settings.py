@@ -31,6 +31,11 @@ class ServerSettings:
         api_keys: any one of these opens the server; empty: no key is asked for.
         off_loop_bytes: bodies and texts larger than this are parsed and tokenised in a worker
             thread. 4 KiB of text take about 2 ms to tokenise, the hop to a thread 0.1 ms.
+        heavy_bytes: those larger than this, on one of two threads for such work; such bodies count
+            against ``max_bytes_of_bodies``, from their arrival until they are tokens.
+        max_json_values: of one body; room for 128 prompts of 2,048 token ids.
+        max_text_chars: of a text that need not fit into the context, as it is cut or only its
+            tokens are wanted; 1 Mi characters that are made to be slow take 3 s.
         keep_alive_interval_s: a stream that is silent this long gets a comment line.
         write_timeout_s: a client must take what it is sent within this time of its last progress.
         request_timeout_s: from a request's body to its last token.
@@ -48,7 +53,11 @@ class ServerSettings:
     max_header_bytes: int = 16 * 1024
     max_body_bytes: int = 4 * MIB
     max_json_depth: int = 64
+    max_json_values: int = 300_000
+    max_bytes_of_bodies: int = 64 * MIB
+    max_text_chars: int = MIB
     off_loop_bytes: int = 4 * 1024
+    heavy_bytes: int = 64 * 1024
 
     header_timeout_s: float = 10.0
     body_timeout_s: float = 30.0

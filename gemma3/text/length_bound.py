@@ -9,11 +9,10 @@ from collections.abc import Iterable
 
 
 class LengthBound:
-    """``pieces``: every piece of text that can become one token."""
+    """``pieces``: every piece of text that can become one token, in the characters of texts."""
 
     def __init__(self, pieces: Iterable[str]) -> None:
-        self._longest = self._longest_run = 1
-        runs = []
+        runs, self._longest = [], 1
         for piece in pieces:
             if piece == piece[0] * len(piece):
                 runs.append(piece)
@@ -24,10 +23,10 @@ class LengthBound:
         self._run_chars = {piece[0] for piece in long_runs}
 
     def min_num_tokens(self, text: str) -> int:
-        """No tokenization of ``text``, written with the vocabulary's character for spaces, has fewer tokens.
+        """No tokenization of ``text`` has fewer tokens.
 
         Each character counts as one share of the longest piece it can be in, so the shares of one token are at most 1.
         """
         num_in_runs = sum(map(text.count, self._run_chars))
-        num_others = len(text) - num_in_runs
-        return -(-(num_in_runs * self._longest + num_others * self._longest_run) // (self._longest * self._longest_run))
+        shares = num_in_runs * self._longest + (len(text) - num_in_runs) * self._longest_run
+        return -(-shares // (self._longest * self._longest_run))

@@ -114,12 +114,13 @@ class Gemma3Tokenizer:
 
     def min_num_tokens(self, text: str) -> int:
         """``encode`` gives at least so many tokens for ``text``: told in milliseconds, without merging anything."""
-        return self._length_bound.min_num_tokens(text.replace(" ", SPACE))
+        return self._length_bound.min_num_tokens(text)
 
     @cached_property
     def _length_bound(self) -> LengthBound:
-        """40 ms, so only made when a text is long."""
-        return LengthBound(piece for token_id, piece in enumerate(self._pieces) if token_id not in self._byte_of)
+        """40 ms, so only made when a text is long. A text may write a space as the vocabulary does, too."""
+        pieces = [piece for token_id, piece in enumerate(self._pieces) if token_id not in self._byte_of]
+        return LengthBound([*pieces, *(piece.replace(SPACE, " ") for piece in pieces if piece[0] == SPACE)])
 
     def decode(self, token_ids: Iterable[int], *, skip_special: bool = True) -> str:
         """The text of ``token_ids``; bytes that are not UTF-8 become U+FFFD."""

@@ -7,29 +7,29 @@ Owns keep-alives, the deadline and the disconnect; knows nothing of what is in a
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, TypeVar
 
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from engine.errors import DeadlineError, EngineError
-from openai_api.answer.generation import Generation
+from openai_api.answer.generation import Chunk, Generation, num_values
 from openai_api.answer.writer import Writer
+from openai_api.app_state import AppState
+from openai_api.disconnects import unless_disconnected
 from openai_api.errors import ApiError, error_body, to_api_error
 from openai_api.logs import log_event, where_it_failed
 from openai_api.settings import ServerSettings
 
+# A transport copies what a client does not take at once.
+_MAX_MESSAGE_BYTES = 256 * 1024
 KEEP_ALIVE = b": keep-alive\n\n"
 HEADERS = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
-
-T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -46,30 +46,6 @@ async def request_deadline(deadline_s: float) -> AsyncIterator[None]:
         raise DeadlineError("The request ran longer than this server allows.") from None
 
 
-async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """The result of ``work``, which is cancelled when the client goes away.
-
-    Raises:
-        ClientDisconnect: it went away.
-    """
-    working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(_disconnected(receive))
-    try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        watching.cancel()
-        working.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
 class EventStream(Response):
     """Sends a generation as events until it ends, the client goes away, or the deadline passes.
 
@@ -78,12 +54,13 @@ class EventStream(Response):
     error is the last event.
     """
 
-    def __init__(self, generation: Generation, writer: Writer, *, deadline_s: float, settings: ServerSettings) -> None:
+    def __init__(self, generation: Generation, writer: Writer, *, deadline_s: float, app_state: AppState) -> None:
         super().__init__()
         self._generation = generation
         self._writer = writer
         self._deadline_s = deadline_s
-        self._settings = settings
+        self._settings = app_state.settings
+        self._off_loop = app_state.off_loop
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sender = _EventSender(send)
@@ -108,9 +85,16 @@ class EventStream(Response):
         opening = writer.opening(usage)
         async with aclosing(self._generation.chunks()) as steps:
             async for chunks in steps:
-                await sender.send((opening + writer.events(chunks, usage)).encode())
+                await sender.send((opening + await self._events(chunks)).encode())
                 opening = ""
         await sender.send(writer.end(usage).encode())
+
+    async def _events(self, chunks: Sequence[Chunk]) -> str:
+        """Only an echo may be long, with log probabilities for each token of the prompt."""
+        generation, writer = self._generation, self._writer
+        if not generation.job.echo:
+            return writer.events(chunks, generation.usage)
+        return await self._off_loop.run(num_values(chunks), lambda: writer.events(chunks, generation.usage))
 
 
 def _error_event(error: Exception, settings: ServerSettings) -> bytes:
@@ -141,7 +125,9 @@ class _EventSender:
                 self.is_started = True
                 await self._send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
             self._last_sent_s = self._clock()
-            await self._send({"type": "http.response.body", "body": event, "more_body": True})
+            for at in range(0, len(event), _MAX_MESSAGE_BYTES):
+                piece = event[at : at + _MAX_MESSAGE_BYTES]
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
 
     async def end(self) -> None:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})

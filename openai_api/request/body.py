@@ -1,7 +1,7 @@
 """How a request body is read: every rule about bodies, in the order they are checked.
 
 Owns content type, size, time and the way to JSON and schema; knows no field. Runs on the event
-loop; bodies above ``off_loop_bytes`` are parsed in a worker thread.
+loop; large bodies are parsed in a worker thread, unless their client has gone.
 """
 
 import asyncio
@@ -10,11 +10,13 @@ from typing import TypeVar
 from pydantic import BaseModel
 from starlette.requests import Request
 
+from openai_api.app_state import AppState
+from openai_api.body_budget import BodyShare
+from openai_api.disconnects import unless_disconnected
 from openai_api.errors import ApiError
 from openai_api.request.field_support import RequestField
 from openai_api.request.strict_json import parse_json
 from openai_api.request.validation import validate
-from openai_api.settings import ServerSettings
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -22,25 +24,30 @@ _CHARSETS = ("", "utf-8", "utf8")
 
 
 async def read_body(
-    request: Request, model: type[M], *, fields: tuple[RequestField, ...], settings: ServerSettings
+    request: Request, model: type[M], *, fields: tuple[RequestField, ...], app_state: AppState, share: BodyShare
 ) -> M:
-    """The body of ``request`` as a ``model``.
+    """The body of ``request`` as a ``model``; its bytes are taken from ``share``.
 
     Raises:
-        ApiError: 415, 413, 408 or 400.
+        ApiError: 415, 413, 408, 503 or 400.
+        ClientDisconnect: the client went away.
     """
+    settings = app_state.settings
     _check_content_type(request)
     try:
         async with asyncio.timeout(settings.body_timeout_s):
-            body = await _read_bytes(request, settings.max_body_bytes)
+            body = await _read_bytes(request, settings.max_body_bytes, share)
     except TimeoutError:
         message = f"The request body did not arrive within {settings.body_timeout_s:g} seconds."
         raise ApiError(408, message, code="request_timeout", headers={"Connection": "close"}) from None
 
     def parse() -> M:
-        return validate(parse_json(body, max_depth=settings.max_json_depth), model, fields)
+        value = parse_json(body, max_depth=settings.max_json_depth, max_values=settings.max_json_values)
+        body.clear()
+        return validate(value, model, fields)
 
-    return await asyncio.to_thread(parse) if len(body) > settings.off_loop_bytes else parse()
+    parsing = app_state.off_loop.run(len(body), parse)
+    return await (unless_disconnected(request.receive, parsing) if share.is_large else parsing)
 
 
 def _check_content_type(request: Request) -> None:
@@ -54,16 +61,17 @@ def _check_content_type(request: Request) -> None:
         raise ApiError(415, "The request body must not be compressed.", code="unsupported_media_type")
 
 
-async def _read_bytes(request: Request, max_body_bytes: int) -> bytes:
+async def _read_bytes(request: Request, max_body_bytes: int, share: BodyShare) -> bytearray:
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > max_body_bytes:
         raise _too_large(max_body_bytes)
     body = bytearray()
     async for piece in request.stream():
-        body += piece
-        if len(body) > max_body_bytes:
+        if len(body) + len(piece) > max_body_bytes:
             raise _too_large(max_body_bytes)
-    return bytes(body)
+        share.take(len(piece))
+        body += piece
+    return body
 
 
 def _too_large(max_body_bytes: int) -> ApiError:

@@ -47,6 +47,7 @@ def test_a_long_text_has_the_official_ids(from_gguf: Gemma3Tokenizer, official: 
 def test_the_bound_is_reached(from_gguf: Gemma3Tokenizer) -> None:
     for text, num_tokens in (("addEventListener" * 9, 9), (" " * 310, 10), ("\n" * 310 + "addEventListener", 11)):
         assert from_gguf.min_num_tokens(text) == len(from_gguf.encode(text)) == num_tokens
+    assert from_gguf.min_num_tokens("\u2581" * 310) == 10
     assert from_gguf.min_num_tokens("a" * 17) == 2
     assert from_gguf.min_num_tokens("") == 0
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 import httpx
 import uvicorn
 
+from engine.caller import ANYBODY, Caller
 from engine.outputs import FinishReason, RequestOutput, SequenceDelta
 from engine.sampling_params import SamplingParams
 from openai_api.app import create_app
@@ -29,6 +30,7 @@ class FastEngine(FakeEngine):
         params: SamplingParams,
         *,
         prediction_token_ids: Sequence[int] = (),
+        caller: Caller = ANYBODY,
     ) -> AsyncGenerator[RequestOutput, None]:
         for left in range(NUM_TOKENS - 1, -1, -1):
             await asyncio.sleep(0)
