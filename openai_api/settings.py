@@ -33,7 +33,8 @@ class ServerSettings:
             thread. 4 KiB of text take about 2 ms to tokenise, the hop to a thread 0.1 ms.
         heavy_bytes: those larger than this, on one of two threads for such work; such bodies count
             against ``max_bytes_of_bodies``, from their arrival until they are tokens.
-        max_json_values: of one body; room for 128 prompts of 2,048 token ids.
+        max_json_values: of one large body; room for 128 prompts of 2,048 token ids. An object, and
+            each of its members, counts as 4 more.
         max_text_chars: of a text that need not fit into the context, as it is cut or only its
             tokens are wanted; 1 Mi characters that are made to be slow take 3 s.
         keep_alive_interval_s: a stream that is silent this long gets a comment line.

@@ -2,7 +2,7 @@
 
 ``json.loads`` holds the interpreter until it is done, up to 0.4 s for 4 MiB. Here values are read in Python, where threads
 take turns, and only short strings and runs of simple values by the C code. Knows what JSON is and no more, as ``json`` does; the
-number of values is bounded because each takes a microsecond and up to 200 bytes. Pure; any thread may call it.
+number of values is bounded because each takes time, and memory many times its bytes. Pure; any thread may call it.
 """
 
 import json
@@ -29,6 +29,9 @@ _SCALARS = re.compile(
     r'(?:[ \t\n\r]?(?:"[^"\\\x00-\x1f]{0,64}+"|true|false|null'
     r"|-?(?:0|[1-9][0-9]{0,17}+)(?:\.[0-9]{1,18}+)?(?:[eE][-+]?[0-9]{1,3}+)?),){1,1024}+"
 )
+
+# An object takes as long and as much memory as so many values more, and so does each of its members.
+_OBJECT_COST = 4
 
 
 class TooManyValuesError(ValueError):
@@ -95,8 +98,10 @@ class LongJson:
 
     def _object(self, depth_left: int) -> object:
         pairs: list[tuple[str, object]] = []
+        self._count(_OBJECT_COST)
         char = self._take()
         while char == '"':
+            self._count(_OBJECT_COST)
             name = self._string()
             if self._take() != ":":
                 raise self._error()
