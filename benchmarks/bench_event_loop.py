@@ -3,8 +3,9 @@
     python benchmarks/bench_event_loop.py [--rounds 3] [--only WORDS]
 
 Serves the real tokenizer and a scripted model in a process of its own, whose event loop is watched by a coroutine that wants to
-run every millisecond; what other programs take from the process does not count. Each kind of request is sent alone; a line has the least of all rounds: the longest block in
-milliseconds, the peak memory added per byte of body, the seconds of CPU. The last lines are 150 unfinished bodies at once.
+run every millisecond; what other programs take from the process does not count. Each kind of request is sent alone; a line has
+the least of all rounds: the longest block in milliseconds, the peak memory added, the same per byte of body, the seconds of CPU.
+The last lines are 150 unfinished bodies at once.
 """
 
 import argparse

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from engine.caller import Caller
-from openai_api.errors import ApiError, retry_after
 from openai_api.settings import ServerSettings
 
 
@@ -33,15 +32,22 @@ class BodyBudget:
         try:
             yield share
         finally:
-            self._held_bytes[caller.name] -= share.counted_bytes
-            self._held_bytes += Counter()  # drops the names that hold nothing
+            share.give_back()
 
-    def hold(self, name: str, num_bytes: int) -> None:
-        """Raises: ApiError 503 if there is no room for so many more bytes."""
-        if self.held_bytes + num_bytes > self._max_bytes or self._held_bytes[name] + num_bytes > self._max_bytes // 2:
-            message = "The server holds as many bytes of request bodies as it can; try again."
-            raise ApiError(503, message, code="busy", headers={**retry_after(1), "Connection": "close"})
-        self._held_bytes[name] += num_bytes
+    def hold(self, name: str, num_bytes: int) -> bool:
+        """Whether there is room for so many more bytes, which this caller then holds."""
+        is_room = (
+            self.held_bytes + num_bytes <= self._max_bytes
+            and self._held_bytes[name] + num_bytes <= self._max_bytes // 2
+        )
+        if is_room:
+            self._held_bytes[name] += num_bytes
+        return is_room
+
+    def give_back(self, name: str, num_bytes: int) -> None:
+        """So many bytes are gone."""
+        self._held_bytes[name] -= num_bytes
+        self._held_bytes += Counter()  # drops the names that hold nothing
 
 
 class BodyShare:
@@ -51,21 +57,29 @@ class BodyShare:
         self._budget = budget
         self._name = name
         self._num_bytes = 0
-        self.counted_bytes = 0
+        self._counted_bytes = 0
 
     @property
     def is_large(self) -> bool:
         """Whether the body is no small one."""
-        return self.counted_bytes > 0
+        return self._num_bytes > self._budget.free_bytes
 
-    def take(self, num_bytes: int) -> None:
-        """So many bytes have arrived.
+    def take(self, num_bytes: int) -> bool:
+        """Whether there is room for so many bytes more, which have arrived.
 
-        Raises:
-            ApiError: 503, there is no room for them.
+        Where there is none, all that was taken before is given back.
         """
         self._num_bytes += num_bytes
-        if self._num_bytes > self._budget.free_bytes:
-            uncounted_bytes = self._num_bytes - self.counted_bytes
-            self._budget.hold(self._name, uncounted_bytes)
-            self.counted_bytes += uncounted_bytes
+        if not self.is_large:
+            return True
+        uncounted_bytes = self._num_bytes - self._counted_bytes
+        if not self._budget.hold(self._name, uncounted_bytes):
+            self.give_back()
+            return False
+        self._counted_bytes += uncounted_bytes
+        return True
+
+    def give_back(self) -> None:
+        """The bytes are gone."""
+        self._budget.give_back(self._name, self._counted_bytes)
+        self._counted_bytes = 0

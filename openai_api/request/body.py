@@ -13,7 +13,7 @@ from starlette.requests import Request
 from openai_api.app_state import AppState
 from openai_api.body_budget import BodyShare
 from openai_api.disconnects import unless_disconnected
-from openai_api.errors import ApiError
+from openai_api.errors import ApiError, retry_after
 from openai_api.request.field_support import RequestField
 from openai_api.request.strict_json import parse_json
 from openai_api.request.validation import validate
@@ -62,15 +62,23 @@ def _check_content_type(request: Request) -> None:
 
 
 async def _read_bytes(request: Request, max_body_bytes: int, share: BodyShare) -> bytearray:
+    """The body, to its end: a client that is still sending would not read why it is refused."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > max_body_bytes:
         raise _too_large(max_body_bytes)
-    body = bytearray()
+    body, num_bytes, is_room = bytearray(), 0, True
     async for piece in request.stream():
-        if len(body) + len(piece) > max_body_bytes:
+        num_bytes += len(piece)
+        if num_bytes > max_body_bytes:
             raise _too_large(max_body_bytes)
-        share.take(len(piece))
-        body += piece
+        is_room = is_room and share.take(len(piece))
+        if is_room:
+            body += piece
+        else:
+            body.clear()
+    if not is_room:
+        message = "The server holds as many bytes of request bodies as it can; try again."
+        raise ApiError(503, message, code="busy", headers=retry_after(1))
     return body
 
 
