@@ -263,8 +263,10 @@ def main() -> None:
     for name, (path, make) in requests().items():
         if args.only in name:
             value = make()
-            body = value if isinstance(value, bytes) else json.dumps(value).encode() if value is not None else None
-            measure(name, path, body, args.rounds, port, pipe)
+            if isinstance(value, dict):
+                value = json.dumps(value, ensure_ascii=False).encode()
+            assert value is None or isinstance(value, bytes)
+            measure(name, path, value, args.rounds, port, pipe)
     if args.only in "unfinished":
         unfinished(port, pipe)
     process.terminate()
