@@ -109,7 +109,7 @@ class Gemma3Tokenizer:
             if isinstance(part, int):
                 token_ids.append(part)
             else:
-                token_ids.extend(self._merger.encode(part))
+                token_ids += self._merger.encode(part)
         return token_ids
 
     def min_num_tokens(self, text: str) -> int:

@@ -81,20 +81,20 @@ class EventStream(Response):
 
     async def _send_events(self, sender: "_EventSender") -> None:
         """One piece of bytes for each output of the engine, then the end."""
-        writer, usage = self._writer, self._generation.usage
-        opening = writer.opening(usage)
+        opening = self._writer.opening(self._generation.usage)
         async with aclosing(self._generation.chunks()) as steps:
             async for chunks in steps:
-                await sender.send((opening + await self._events(chunks)).encode())
+                await sender.send(await self._written(opening, chunks))
                 opening = ""
-        await sender.send(writer.end(usage).encode())
+        await sender.send(self._writer.end(self._generation.usage).encode())
 
-    async def _events(self, chunks: Sequence[Chunk]) -> str:
+    async def _written(self, opening: str, chunks: Sequence[Chunk]) -> bytes:
         """Only an echo may be long, with log probabilities for each token of the prompt."""
-        generation, writer = self._generation, self._writer
-        if not generation.job.echo:
-            return writer.events(chunks, generation.usage)
-        return await self._off_loop.run(num_values(chunks), lambda: writer.events(chunks, generation.usage))
+
+        def write() -> bytes:
+            return (opening + self._writer.events(chunks, self._generation.usage)).encode()
+
+        return await self._off_loop.run(num_values(chunks), write) if self._generation.job.echo else write()
 
 
 def _error_event(error: Exception, settings: ServerSettings) -> bytes:

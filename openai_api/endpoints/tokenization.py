@@ -16,6 +16,7 @@ from openai_api.answer.logprobs import legacy_token
 from openai_api.answer.models import DetokenizeAnswer, TokenizeAnswer
 from openai_api.app_state import AppState, app_state_of, caller_of
 from openai_api.disconnects import unless_disconnected
+from openai_api.engine_api import Tokenizer
 from openai_api.errors import ApiError, invalid_value
 from openai_api.request.body import read_body
 from openai_api.request.field_support import DETOKENIZE_FIELDS, TOKENIZE_FIELDS, RequestField
@@ -88,13 +89,21 @@ async def _token_ids(body: TokenizeRequest, app_state: AppState) -> Sequence[int
 
 
 def _tokenized(body: TokenizeRequest, token_ids: Sequence[int], app_state: AppState) -> Response:
-    tokenizer = app_state.engine.tokenizer
-    strs = [legacy_token(token_id, tokenizer) for token_id in token_ids] if body.return_token_strs else None
+    strs = _token_strs(token_ids, app_state.engine.tokenizer) if body.return_token_strs else None
     # Not validated: that takes 20 ms for a million ids, in which no other thread runs.
     answer = TokenizeAnswer.model_construct(
         count=len(token_ids), max_model_len=app_state.engine.info.max_model_len, tokens=list(token_ids), token_strs=strs
     )
     return large_json_response(answer, size=len(token_ids), small_size=app_state.settings.off_loop_bytes)
+
+
+def _token_strs(token_ids: Sequence[int], tokenizer: Tokenizer) -> list[str]:
+    """One object for each of the different tokens, of which a long text has few."""
+    known: dict[int, str] = {}
+    for token_id in token_ids:
+        if token_id not in known:
+            known[token_id] = legacy_token(token_id, tokenizer)
+    return [known[token_id] for token_id in token_ids]
 
 
 async def detokenize(request: Request) -> Response:

@@ -122,10 +122,9 @@ def asgi(engine: FakeEngine) -> Asgi:
 
 
 LARGE: Sequence[tuple[str, dict[str, Any]]] = [
-    ("/v1/completions", completion_body(prompt=[7] * 900, echo=True, logprobs=2)),
-    ("/v1/completions", completion_body(prompt=[7] * 900, echo=True, logprobs=2, stream=True)),
+    ("/v1/completions", completion_body(prompt=[7] * 2_500, echo=True, logprobs=2)),
+    ("/v1/completions", completion_body(prompt=[7] * 2_500, echo=True, logprobs=2, stream=True)),
     ("/v1/chat/completions", chat_body(logprobs=True, top_logprobs=20, max_tokens=200, ignore_eos=True)),
-    ("/tokenize", {"prompt": "a" * 3_000, "return_token_strs": True}),
     ("/detokenize", {"tokens": [9] * 3_000}),
 ]
 
@@ -152,6 +151,15 @@ def test_a_large_answer_says_the_same(engine: FakeEngine, asgi: Asgi, path: str,
     else:
         assert without_id(found.json) == without_id(expected.json)
         assert found.headers["content-length"] == str(len(found.body))
+
+
+def test_equal_tokens_are_written_once(asgi: Asgi, engine: FakeEngine) -> None:
+    """2 million different strings take 150 MB."""
+    notes = ThreadNotes(engine)
+    answer = asgi.post("/tokenize", {"prompt": "abc\u4e00" * 1_000, "return_token_strs": True}).json
+    strs = ["a", "b", "c", "bytes:\\xe4", "bytes:\\xb8", "bytes:\\x80"] * 1_000
+    assert answer["token_strs"] == ["<bos>", *strs]
+    assert notes.num_tokens == {True: 7}
 
 
 def without_id(answer: dict[str, Any]) -> dict[str, Any]:
