@@ -72,7 +72,7 @@ def test_depth(opening: bytes, closing: bytes) -> None:
             parse(nested(depth))
 
 
-@pytest.mark.parametrize("entry", [b"[],", b"{},", b"1,", b'"a",', b"1e5,", b"null ,", b'{"a":1},', b"[[1]],"])
+@pytest.mark.parametrize("entry", [b"[],", b"1,", b'"a",', b"1e5,", b'{"a":1},'])
 def test_a_large_body_has_no_more_values_than_allowed(entry: bytes) -> None:
     """Each value takes time and up to 200 bytes of memory."""
     body = b"[" + entry * (FOUR_MIB // len(entry)) + b"1]"
@@ -82,10 +82,18 @@ def test_a_large_body_has_no_more_values_than_allowed(entry: bytes) -> None:
     assert "more than 300000 values" in caught.value.message
 
 
+def test_an_object_and_a_member_count_as_more() -> None:
+    """They take as long and as much memory."""
+    for body in (b"[" + b"{}," * 60_000 + b"1]", json.dumps({f"f{i}": 1 for i in range(60_000)}).encode()):
+        with pytest.raises(ApiError, match="more than"):
+            parse(body)
+    parse(b"[" + b"{}," * 59_000 + b"1]")
+
+
 def test_the_number_of_values() -> None:
     token_ids = [[100_000 + i] * 2_048 for i in range(128)]
     body = json.dumps({"prompt": token_ids}).encode()
-    num_values = 2 + 128 + 128 * 2_048
+    num_values = 10 + 128 + 128 * 2_048
     assert parse_json(body, max_depth=64, max_values=num_values) == {"prompt": token_ids}
     with pytest.raises(ApiError, match="more than"):
         parse_json(body, max_depth=64, max_values=num_values - 1)
