@@ -216,6 +216,10 @@ def test_bodies_on_the_way_take_no_more_than_allowed(tight: LiveServer) -> None:
     held = [begin_body(tight, 160_000) for _ in range(3)]
     wait_until(lambda: status_of(tight, 160_000) == b"503")
     with begin_body(tight, 160_000) as refused:
+        refused.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            refused.recv(1)
+        refused.settimeout(5)
         refused.sendall(b"[")
         answer = b""
         while b'"code": "busy"' not in answer:

@@ -132,6 +132,13 @@ def test_what_is_no_json(text: str) -> None:
     assert 0 <= caught.value.pos <= len(text)
 
 
+@pytest.mark.parametrize("pair", ["\\ud83d\\ude42", "\\uDBFF\\uDFFF", "\\uDAaF\\udC00", "\\uda00\\uDdDd"])
+def test_a_surrogate_pair_is_not_cut(pair: str) -> None:
+    for before in ("", "\\n", "\\n\\n"):
+        text = f'"{before}{pair * 2_000}"'
+        assert read(text) == json.loads(text)
+
+
 def test_numbers_that_are_long() -> None:
     assert read(f"[{'9' * 4300},1]") == [int("9" * 4300), 1]
     for digits in ("9" * 4301, "9" * 100_000):
