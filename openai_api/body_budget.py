@@ -5,8 +5,7 @@ has at most half of all, so that none keeps the others out. Knows nothing of HTT
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Self
 
 from engine.caller import Caller
 from openai_api.settings import ServerSettings
@@ -25,14 +24,9 @@ class BodyBudget:
         """All callers' together, without small bodies."""
         return self._held_bytes.total()
 
-    @contextmanager
-    def share(self, caller: Caller) -> "Iterator[BodyShare]":
-        """The bytes of one request, which are given back at the end, however it comes."""
-        share = BodyShare(self, caller.name)
-        try:
-            yield share
-        finally:
-            share.give_back()
+    def share(self, caller: Caller) -> "BodyShare":
+        """The bytes of one request; used in a ``with`` statement."""
+        return BodyShare(self, caller.name)
 
     def hold(self, name: str, num_bytes: int) -> bool:
         """Whether there is room for so many more bytes, which this caller then holds."""
@@ -51,13 +45,19 @@ class BodyBudget:
 
 
 class BodyShare:
-    """One request's part of the budget. Mutable."""
+    """One request's part of the budget, which is given back at the end of a ``with`` statement. Mutable."""
 
     def __init__(self, budget: BodyBudget, name: str) -> None:
         self._budget = budget
         self._name = name
         self._num_bytes = 0
         self._counted_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.give_back()
 
     @property
     def is_large(self) -> bool:
@@ -81,5 +81,6 @@ class BodyShare:
 
     def give_back(self) -> None:
         """The bytes are gone."""
-        self._budget.give_back(self._name, self._counted_bytes)
-        self._counted_bytes = 0
+        if self._counted_bytes:
+            self._budget.give_back(self._name, self._counted_bytes)
+            self._counted_bytes = 0

@@ -22,6 +22,8 @@ from openai_api.errors import ApiError, error_body, to_api_error
 from openai_api.logs import log_event, where_it_failed
 from openai_api.settings import ServerSettings
 
+# No step of the model gives a choice so many tokens.
+_MANY_TOKENS = 64
 # A transport copies what a client does not take at once.
 _MAX_MESSAGE_BYTES = 256 * 1024
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -81,20 +83,21 @@ class EventStream(Response):
 
     async def _send_events(self, sender: "_EventSender") -> None:
         """One piece of bytes for each output of the engine, then the end."""
-        opening = self._writer.opening(self._generation.usage)
+        writer, usage = self._writer, self._generation.usage
+        opening = writer.opening(usage)
         async with aclosing(self._generation.chunks()) as steps:
             async for chunks in steps:
-                await sender.send(await self._written(opening, chunks))
+                if self._generation.job.echo and any(len(chunk.token_ids) > _MANY_TOKENS for chunk in chunks):
+                    await sender.send(opening.encode() + await self._long_echo(chunks))
+                else:
+                    await sender.send((opening + writer.events(chunks, usage)).encode())
                 opening = ""
-        await sender.send(self._writer.end(self._generation.usage).encode())
+        await sender.send(writer.end(usage).encode())
 
-    async def _written(self, opening: str, chunks: Sequence[Chunk]) -> bytes:
-        """Only an echo may be long, with log probabilities for each token of the prompt."""
-
-        def write() -> bytes:
-            return (opening + self._writer.events(chunks, self._generation.usage)).encode()
-
-        return await self._off_loop.run(num_values(chunks), write) if self._generation.job.echo else write()
+    async def _long_echo(self, chunks: Sequence[Chunk]) -> bytes:
+        """There may be 20 log probabilities for each token of the prompt."""
+        writer, usage = self._writer, self._generation.usage
+        return await self._off_loop.run(num_values(chunks), lambda: writer.events(chunks, usage).encode())
 
 
 def _error_event(error: Exception, settings: ServerSettings) -> bytes:
