@@ -1,7 +1,8 @@
 """How many bytes of large request bodies the server holds at once, over all connections.
 
-Owns the count and who may take from it. A small body is free, so that no number of large ones keeps it out; and one caller
-has at most half of all, so that none keeps the others out. Knows nothing of HTTP. Runs on the event loop.
+Owns the count and who may take from it. A small body is free, so that no number of large ones keeps
+it out; and one caller has at most half of all, so that none keeps the others out. Knows nothing of
+HTTP. Runs on the event loop.
 """
 
 from collections import Counter
@@ -45,7 +46,10 @@ class BodyBudget:
 
 
 class BodyShare:
-    """One request's part of the budget, which is given back at the end of a ``with`` statement. Mutable."""
+    """One request's part of the budget, given back at the end of a ``with`` statement.
+
+    Mutable.
+    """
 
     def __init__(self, budget: BodyBudget, name: str) -> None:
         self._budget = budget

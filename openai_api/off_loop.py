@@ -1,8 +1,9 @@
 """Where work is done that would keep the event loop waiting.
 
-Owns which thread does what. Small work is done at once; more of it on asyncio's threads; heavy work on two threads of its own,
-in the order in which it came. So a few huge requests neither take the threads of all others nor fight the event loop and the
-engine for the interpreter, which only one thread can have. Knows nothing of what the work is. Called on the event loop.
+Owns which thread does what. Small work is done at once; more of it on asyncio's threads; heavy work
+on two threads of its own, in the order in which it came. So a few huge requests neither take the
+threads of all others nor fight the event loop and the engine for the interpreter, which only one
+thread can have. Knows nothing of what the work is. Called on the event loop.
 """
 
 import asyncio

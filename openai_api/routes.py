@@ -1,8 +1,8 @@
 """Which function serves which path, and what the OpenAPI document says of it.
 
 Owns the table of endpoints with their bodies, answers and errors. Knows nothing of how they are
-served. Runs once, when the app is made; the document is made in a worker thread at the first request
-of it.
+served. Runs once, when the app is made; the document is made in a worker thread at the first
+request of it.
 """
 
 import asyncio

@@ -1,8 +1,9 @@
 """How many tokens a text has at least, known from its characters alone.
 
-Owns the argument: a token of n characters takes n characters of a text, so a text of N characters has at least N / n tokens,
-n being the longest piece. Gemma's longest pieces, 31 characters, are runs of one character (spaces, line breaks, tabs); no other
-piece has more than 16, so that the two kinds are counted apart. Knows nothing of merging. Immutable, so any thread may use it.
+Owns the argument: a token of n characters takes n characters of a text, so a text of N characters
+has at least N / n tokens, n being the longest piece. Gemma's longest pieces, 31 characters, are
+runs of one character (spaces, line breaks, tabs); no other piece has more than 16, so that the two
+kinds are counted apart. Knows nothing of merging. Immutable, so any thread may use it.
 """
 
 from collections.abc import Iterable

@@ -1,8 +1,9 @@
 """Large answers as JSON, in pieces.
 
-Owns the cuts: no call into pydantic writes more than some thousand values, as it would keep the event loop and the engine
-waiting however long it takes (20 log probabilities for each of 6,000 tokens: 80 ms), also from a worker thread. The bytes are
-those of ``model_dump_json``. Knows no endpoint. Any thread; the response is sent on the event loop.
+Owns the cuts: no call into pydantic writes more than some thousand values, as it would keep the
+event loop and the engine waiting however long it takes (20 log probabilities for each of 6,000
+tokens: 80 ms), also from a worker thread. The bytes are those of ``model_dump_json``. Knows no
+endpoint. Any thread; the response is sent on the event loop.
 """
 
 from collections.abc import Iterator, Sequence
@@ -87,7 +88,7 @@ def _blocks(answer: Answer) -> list[bytes]:
 
 
 class _BlocksResponse(Response):
-    """Status 200 with JSON that was made before; the connection takes the blocks at its own pace."""
+    """Status 200 with JSON that was made before; the connection takes blocks at its own pace."""
 
     def __init__(self, blocks: Sequence[bytes]) -> None:
         length = str(sum(map(len, blocks)))

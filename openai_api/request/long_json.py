@@ -1,8 +1,10 @@
-"""The JSON of a large body, piece by piece: ``json.loads`` for texts that would keep every other thread waiting.
+"""The JSON of a large body, piece by piece: ``json.loads`` for texts that would keep every other
+thread waiting.
 
-``json.loads`` holds the interpreter until it is done, up to 0.4 s for 4 MiB. Here values are read in Python, where threads
-take turns, and only short strings and runs of simple values by the C code. Knows what JSON is and no more, as ``json`` does; the
-number of values is bounded because each takes time, and memory many times its bytes. Pure; any thread may call it.
+``json.loads`` holds the interpreter until it is done, up to 0.4 s for 4 MiB. Here values are read
+in Python, where threads take turns, and only short strings and runs of simple values by the C code.
+Knows what JSON is and no more, as ``json`` does; the number of values is bounded because each takes
+time, and memory many times its bytes. Pure; any thread may call it.
 """
 
 import json
@@ -17,7 +19,8 @@ _EXPONENT = r"(?:\.[0-9]{1,4999}+)?(?:[eE][-+]?[0-9]{1,4999}+)?"
 _NUMBER = re.compile(f"({_INTEGER})({_EXPONENT})")
 _CONSTANT = re.compile(r"NaN|-?Infinity")
 _LITERALS = {"t": ("true", True), "f": ("false", False), "n": ("null", None)}
-# Up to 32 Ki characters of a string, never cut within an escape or between the two of a surrogate pair.
+# Up to 32 Ki characters of a string, never cut within an escape or between the two of a surrogate
+# pair.
 _STRING_PIECE = re.compile(
     r'(?:[^"\\\x00-\x1f]{1,64}+'
     r'|\\["\\/bfnrt]'
@@ -30,7 +33,7 @@ _SCALARS = re.compile(
     r"|-?(?:0|[1-9][0-9]{0,17}+)(?:\.[0-9]{1,18}+)?(?:[eE][-+]?[0-9]{1,3}+)?),){1,1024}+"
 )
 
-# An object takes as long and as much memory as so many values more, and so does each of its members.
+# An object takes as long and as much memory as so many values more, and so does each member.
 _OBJECT_COST = 4
 
 
