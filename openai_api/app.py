@@ -13,11 +13,13 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from openai_api.app_state import AppState
+from openai_api.body_budget import BodyBudget
 from openai_api.engine_api import Engine
 from openai_api.errors import install_error_handlers
 from openai_api.logs import log_event, where_it_failed
 from openai_api.metrics import Metrics
-from openai_api.routes import add_routes, openapi_document
+from openai_api.off_loop import OffLoop
+from openai_api.routes import add_routes
 from openai_api.settings import ServerSettings
 from openai_api.transport.access import AccessControl
 from openai_api.transport.cors import AllowedOrigins, CorsHeaders
@@ -59,15 +61,15 @@ def create_app(
     app = FastAPI(
         title="Gemma 3 270M",
         version=API_VERSION,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
     )
     metrics = Metrics(engine.stats)
-    app.state.app_state = AppState(engine, settings, metrics)
+    app.state.app_state = AppState(engine, settings, metrics, OffLoop(settings), BodyBudget(settings))
     add_routes(app)
-    app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]
     install_error_handlers(app, retry_after_s=settings.retry_after_s)
     app.add_exception_handler(404, answer_unknown_path)
     _add_layers(app, settings, metrics)

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from engine.caller import ANYBODY, Caller
+from openai_api.body_budget import BodyBudget
 from openai_api.engine_api import Engine
 from openai_api.errors import ApiError
 from openai_api.metrics import Metrics
+from openai_api.off_loop import OffLoop
 from openai_api.settings import ServerSettings
 
 
 @dataclass(frozen=True, slots=True)
 class AppState:
-    """Engine, settings and metrics of one app.
+    """Engine, settings and metrics of one app, its threads and its room for bodies.
 
     Immutable; its checks answer for the endpoints: 503, 429 and 404.
     """
@@ -25,6 +27,8 @@ class AppState:
     engine: Engine
     settings: ServerSettings
     metrics: Metrics
+    off_loop: OffLoop
+    body_budget: BodyBudget
 
     def check_ready(self) -> None:
         """Raises: EngineNotReadyError while loading, draining or dead."""

@@ -31,6 +31,9 @@ class Tokenizer(Protocol):
             ValueError: a lone surrogate.
         """
 
+    def min_num_tokens(self, text: str) -> int:
+        """``encode`` gives at least so many tokens: told quickly, without tokenising."""
+
     def decode(self, token_ids: Iterable[int], *, skip_special: bool = ...) -> str:
         """The text of token ids, with a replacement character for bytes that are no UTF-8."""
 

@@ -8,6 +8,7 @@ the process at once. Main thread, and from ``ServerProcess.run`` on its event lo
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import resource
@@ -175,6 +176,8 @@ class ServerProcess:
 
     def _on_loaded(self, error: Exception | None) -> None:
         if error is None:
+            # What is there now stays: later collections of garbage, which keep all threads waiting, leave it out.
+            gc.freeze()
             if self.draining is None:
                 sys.stdout.write(f"Ready: {self.engine.info.model_id} at {self.listeners.url}\n")
                 sys.stdout.flush()

@@ -34,7 +34,14 @@ class ServerSettings:
         max_connections: open ones. Another takes the place of the one that has been without a request
             for the longest time; if there is none, it gets 503.
         off_loop_bytes: bodies and texts larger than this are parsed and tokenised in a worker
-            thread. 4 KiB of text take about 2 ms to tokenise, the hop to a thread 0.1 ms.
+            thread. 2 KiB of text take about 1 ms to tokenise and at most 6, the hop to a thread
+            0.1 ms.
+        heavy_bytes: those larger than this, on one of two threads for such work; such bodies count
+            against ``max_bytes_of_bodies``, from their arrival until they are tokens.
+        max_json_values: of one large body; room for 128 prompts of 2,048 token ids. An object, and
+            each of its members, counts as 4 more.
+        max_text_chars: of a text that need not fit into the context, as it is cut or only its
+            tokens are wanted; 1 Mi characters that are made to be slow take 3 s.
         keep_alive_interval_s: a stream that is silent this long gets a comment line.
         header_timeout_s: from the first byte of a head, or the end of the answer before it, to its
             last; a new connection has it also for its first byte.
@@ -55,7 +62,11 @@ class ServerSettings:
     max_header_bytes: int = 16 * 1024
     max_body_bytes: int = 4 * MIB
     max_json_depth: int = 64
-    off_loop_bytes: int = 4 * 1024
+    max_json_values: int = 300_000
+    max_bytes_of_bodies: int = 64 * MIB
+    max_text_chars: int = MIB
+    off_loop_bytes: int = 2 * 1024
+    heavy_bytes: int = 64 * 1024
 
     header_timeout_s: float = 10.0
     body_timeout_s: float = 30.0

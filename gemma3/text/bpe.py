@@ -11,13 +11,20 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
+from sys import intern
 
 SPACE = "\u2581"  # how a space is written inside the vocabulary
 BYTE_PIECES = [f"<0x{byte:02X}>" for byte in range(256)]
 
 _MAX_CACHED_CHARS = 32
 _MAX_CACHED_WORDS = 1 << 15
+_MAX_CACHED_WINDOWS = 64
 _POSITION_BITS = 32
+# No call into C (searching, splitting) takes more characters than this, 1 to 2 ms: it would keep every other thread waiting.
+BLOCK_CHARS = 1 << 15
+# A longer word is merged window by window: merging as a whole takes 190 bytes a character, and ever longer for each.
+_WINDOW_CHARS = 1 << 10
+_OVERLAP_PARTS = 16
 
 
 class AddedTokens:
@@ -35,7 +42,11 @@ class AddedTokens:
     def split(self, text: str) -> Iterator[str | int]:
         """The stretches of text between added tokens, and the ids of these, in order."""
         done = at = 0
-        while found := self._starts.search(text, at):
+        while at < len(text):
+            found = self._starts.search(text, at, at + BLOCK_CHARS)
+            if found is None:
+                at += BLOCK_CHARS
+                continue
             start = found.start()
             ends = (start + num for num in self._lengths[text[start]])
             at = next((end for end in ends if text[start:end] in self._ids), 0)
@@ -55,14 +66,66 @@ class Merger:
         self._byte_ids = [ids[piece] for piece in BYTE_PIECES]
         self._written_space = SPACE if SPACE in ids else " "
         self._word_ends = _word_ends(ranks)
-        self._cached = lru_cache(_MAX_CACHED_WORDS)(self._merge)
+        self._cached = lru_cache(_MAX_CACHED_WORDS)(self._word)
+        self._cached_window = lru_cache(_MAX_CACHED_WINDOWS)(self._merge)
 
-    def encode(self, text: str) -> Iterator[int]:
+    def encode(self, text: str) -> list[int]:
         """The token ids of a stretch of text."""
-        for word in self._word_ends.split(text.replace(" ", self._written_space)):
-            yield from self._cached(word) if len(word) <= _MAX_CACHED_CHARS else self._merge(word)
+        token_ids: list[int] = []
+        for words in self._blocks(text):
+            for word in words:
+                token_ids += self._cached(word) if len(word) <= _MAX_CACHED_CHARS else self._word(word)
+        return token_ids
 
-    def _merge(self, word: str) -> list[int]:
+    def _blocks(self, text: str) -> Iterator[list[str]]:
+        """The words of a text, block by block. The last word of a block may go on in the next one."""
+        split = self._word_ends.split
+        begun: list[str] = []
+        for at in range(0, len(text), BLOCK_CHARS):
+            block = text[at : at + BLOCK_CHARS].replace(" ", self._written_space)
+            words = split(block)
+            if begun and len(split(begun[-1][-1] + block[0])) == 1:
+                begun.append(words.pop(0))
+            if words:
+                yield ["".join(begun), *words[:-1]] if begun else words[:-1]
+                begun = [words[-1]]
+        yield ["".join(begun)]
+
+    def _word(self, word: str) -> list[int]:
+        if len(word) <= _WINDOW_CHARS:
+            return [token_id for part in self._merge(word) for token_id in self._ids_of(part)]
+        parts, token_ids = self._merge_long(word), list[int]()
+        parts.reverse()
+        while parts:  # to free a million at once takes 80 ms, in which no other thread runs
+            token_ids += self._ids_of(parts.pop())
+        return token_ids
+
+    def _merge_long(self, word: str) -> list[str]:
+        parts: list[str] = []
+        for at in range(0, len(word), _WINDOW_CHARS):
+            self._append(parts, word[at : at + _WINDOW_CHARS])
+        return parts
+
+    def _append(self, parts: list[str], text: str) -> None:
+        """Merge ``text`` behind the parts of what stands before it.
+
+        The last parts are merged again with it. That is exact if the part before them and the first new part stay apart
+        when they are merged alone: parts of which all neighbours stay apart are what merging makes of the whole, because
+        the first merge across a seam would also happen between the two parts that meet there. If they do not stay apart,
+        more of the last parts are merged again.
+        """
+        num_again = _OVERLAP_PARTS
+        while True:
+            kept = max(0, len(parts) - num_again)
+            merged = self._cached_window("".join(parts[kept:]) + text)
+            seam = [parts[kept - 1], merged[0]] if kept else []
+            if not seam or self._merge("".join(seam)) == seam:
+                # One object for each piece: a text of 4 million characters has as many parts.
+                parts[kept:] = map(intern, merged)
+                return
+            num_again *= 4
+
+    def _merge(self, word: str) -> list[str]:
         """Merge neighbours, the lowest rank first and of equal ranks the leftmost, until no pair is a piece.
 
         The parts form a linked list: ``parts[i]`` begins at character ``i`` of the word, ``""`` once it was taken into its left
@@ -88,7 +151,7 @@ class Merger:
                     heappush(heap, (r << _POSITION_BITS) + i)
             if before >= 0 and (r := rank(parts[before] + parts[i])) is not None:
                 heappush(heap, (r << _POSITION_BITS) + before)
-        return [token_id for part in parts if part for token_id in self._ids_of(part)]
+        return [part for part in parts if part]
 
     def _ids_of(self, part: str) -> list[int]:
         """One id, or those of its bytes for a character that the vocabulary lacks."""

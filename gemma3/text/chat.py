@@ -6,7 +6,7 @@ Knows nothing of HTTP or of sampling; plain Python, so any thread may use it.
 
 import enum
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -124,23 +124,24 @@ def _joined(messages: Iterable[Message]) -> str:
 
 def _gemma_turns(
     turns: Sequence[_Turn], tokenizer: Gemma3Tokenizer, *, add_generation_prompt: bool, leave_open: bool
-) -> Iterator[int]:
+) -> list[int]:
     """``<bos>``, then for each turn ``<start_of_turn>role\\ntext<end_of_turn>\\n``.
 
     What lies between two control tokens is encoded as one string, as the official tokenizer sees it: the line break behind
     the role may merge with the text.
     """
-    yield tokenizer.bos_token_id
+    token_ids = [tokenizer.bos_token_id]
     for i, turn in enumerate(turns):
-        yield tokenizer.start_of_turn_id
-        yield from tokenizer.encode(f"{_GEMMA_NAMES[turn.role]}\n{turn.text}")
+        token_ids.append(tokenizer.start_of_turn_id)
+        token_ids += tokenizer.encode(f"{_GEMMA_NAMES[turn.role]}\n{turn.text}")
         if leave_open and i == len(turns) - 1:
-            return
-        yield tokenizer.end_of_turn_id
-        yield from tokenizer.encode("\n")
+            return token_ids
+        token_ids.append(tokenizer.end_of_turn_id)
+        token_ids += tokenizer.encode("\n")
     if add_generation_prompt:
-        yield tokenizer.start_of_turn_id
-        yield from tokenizer.encode(f"{_GEMMA_NAMES['assistant']}\n")
+        token_ids.append(tokenizer.start_of_turn_id)
+        token_ids += tokenizer.encode(f"{_GEMMA_NAMES['assistant']}\n")
+    return token_ids
 
 
 def _transcript(turns: Sequence[_Turn], *, add_generation_prompt: bool, leave_open: bool) -> str:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 
 from openai_api.answer.generation import Chunk, Job, Usage
+from openai_api.answer.json_pieces import json_text
 from openai_api.answer.logprobs import LegacyLogprobsWriter
 from openai_api.answer.models import Completion, CompletionChoice
 from openai_api.answer.writer import ChunkWriter, Head, finish_word, usage_answer
@@ -76,7 +77,7 @@ class CompletionWriter:
         finish = "null" if chunk.finish_reason is None else f'"{chunk.finish_reason}"'
         choice = (
             f'{{"index":{chunk.choice},"text":{json.dumps(chunk.text)}'
-            f',"logprobs":{"null" if logprobs is None else logprobs.model_dump_json()},"finish_reason":{finish}'
+            f',"logprobs":{"null" if logprobs is None else json_text(logprobs)},"finish_reason":{finish}'
             f"{self._token_ids(chunk) if self._returns_token_ids else ''}}}"
         )
         return self._chunk_writer.event(choice, usage)

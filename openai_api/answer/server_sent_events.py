@@ -7,21 +7,25 @@ Owns keep-alives, the deadline and the disconnect; knows nothing of what is in a
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, TypeVar
 
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from engine.errors import DeadlineError, EngineError
-from openai_api.answer.generation import Generation
+from openai_api.answer.generation import Chunk, Generation, num_values
 from openai_api.answer.writer import Writer
+from openai_api.app_state import AppState
+from openai_api.disconnects import unless_disconnected
 from openai_api.errors import ApiError, error_body, to_api_error
 from openai_api.logs import log_event, where_it_failed
 from openai_api.settings import ServerSettings
 
+# No step of the model gives a choice so many tokens.
+_MANY_TOKENS = 64
+# A transport copies what a client does not take at once.
+_MAX_MESSAGE_BYTES = 256 * 1024
 # A comment without a blank line behind it, which stands before the next event: some clients, older
 # ones in Go among them, take a blank line for the end of an event and fail on one without data.
 KEEP_ALIVE = b": keep-alive\n"
@@ -30,8 +34,6 @@ HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
-
-T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -48,30 +50,6 @@ async def request_deadline(deadline_s: float) -> AsyncIterator[None]:
         raise DeadlineError("The request ran longer than this server allows.") from None
 
 
-async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """The result of ``work``, which is cancelled when the client goes away.
-
-    Raises:
-        ClientDisconnect: it went away.
-    """
-    working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(_disconnected(receive))
-    try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        watching.cancel()
-        working.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
 class EventStream(Response):
     """Sends a generation as events until it ends, the client goes away, or the deadline passes.
 
@@ -80,12 +58,13 @@ class EventStream(Response):
     error is the last event.
     """
 
-    def __init__(self, generation: Generation, writer: Writer, *, deadline_s: float, settings: ServerSettings) -> None:
+    def __init__(self, generation: Generation, writer: Writer, *, deadline_s: float, app_state: AppState) -> None:
         super().__init__()
         self._generation = generation
         self._writer = writer
         self._deadline_s = deadline_s
-        self._settings = settings
+        self._settings = app_state.settings
+        self._off_loop = app_state.off_loop
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sender = _EventSender(send)
@@ -110,9 +89,17 @@ class EventStream(Response):
         opening = writer.opening(usage)
         async with aclosing(self._generation.chunks()) as steps:
             async for chunks in steps:
-                await sender.send((opening + writer.events(chunks, usage)).encode())
+                if self._generation.job.echo and any(len(chunk.token_ids) > _MANY_TOKENS for chunk in chunks):
+                    await sender.send(opening.encode() + await self._long_echo(chunks))
+                else:
+                    await sender.send((opening + writer.events(chunks, usage)).encode())
                 opening = ""
         return writer.end(usage).encode()
+
+    async def _long_echo(self, chunks: Sequence[Chunk]) -> bytes:
+        """There may be 20 log probabilities for each token of the prompt."""
+        writer, usage = self._writer, self._generation.usage
+        return await self._off_loop.run(num_values(chunks), lambda: writer.events(chunks, usage).encode())
 
 
 def _error_event(error: Exception, settings: ServerSettings) -> bytes:
@@ -143,7 +130,10 @@ class _EventSender:
                 self.is_started = True
                 await self._send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
             self._last_sent_s = self._clock()
-            await self._send({"type": "http.response.body", "body": event, "more_body": not is_last})
+            for at in range(0, len(event), _MAX_MESSAGE_BYTES):
+                end = at + _MAX_MESSAGE_BYTES
+                more_body = not is_last or end < len(event)
+                await self._send({"type": "http.response.body", "body": event[at:end], "more_body": more_body})
 
     async def keep_alive(self, interval_s: float) -> None:
         """A comment line after each ``interval_s`` seconds of silence, until cancelled."""

@@ -16,7 +16,7 @@ from openai_api.app_state import AppState
 from openai_api.endpoints.generate import Endpoint, answer
 from openai_api.errors import invalid_value
 from openai_api.request.field_support import CHAT_FIELDS
-from openai_api.request.prompts import render_chat, run_sized, truncated
+from openai_api.request.prompts import render_chat, truncated
 from openai_api.request.sampling_params import check_stream_options, sampling_params
 from openai_api.request.schemas import ChatCompletionRequest
 
@@ -34,6 +34,7 @@ async def _render(body: ChatCompletionRequest, request_id: str, app_state: AppSt
         body.messages,
         add_generation_prompt=body.add_generation_prompt,
         continue_final_message=body.continue_final_message,
+        must_fit=body.truncate_prompt_tokens is None,
     )
     params = sampling_params(
         body,
@@ -52,8 +53,10 @@ async def _render(body: ChatCompletionRequest, request_id: str, app_state: AppSt
 
 
 async def _prediction(body: ChatCompletionRequest, app_state: AppState) -> Sequence[int]:
-    text = "" if body.prediction is None else body.prediction.text
-    return await run_sized(app_state, len(text), lambda: app_state.engine.tokenizer.encode(text))
+    """No more of it than an answer may have."""
+    text = "" if body.prediction is None else body.prediction.text[: app_state.settings.max_text_chars]
+    encode, limit = app_state.engine.tokenizer.encode, app_state.engine.info.max_model_len
+    return await app_state.off_loop.run(len(text), lambda: encode(text)[:limit])
 
 
 def _num_logprobs(body: ChatCompletionRequest) -> int | None:

@@ -18,7 +18,7 @@ from openai_api.answer.generation import Job
 from openai_api.app_state import AppState
 from openai_api.endpoints.generate import Endpoint, answer
 from openai_api.request.field_support import COMPLETION_FIELDS, DEFAULT_MAX_TOKENS
-from openai_api.request.prompts import check_token_ids, run_sized, truncated
+from openai_api.request.prompts import check_text_length, check_token_ids, truncated
 from openai_api.request.sampling_params import check_stream_options, sampling_params
 from openai_api.request.schemas import CompletionRequest
 
@@ -51,11 +51,21 @@ class _Prompt:
 
 
 async def _prompts(body: CompletionRequest, app_state: AppState) -> list[_Prompt]:
-    return await run_sized(
-        app_state,
-        sum(map(len, body.prompt)),
-        lambda: [_prepare(given, body, app_state) for given in body.prompt],
-    )
+    return await app_state.off_loop.run(sum(map(len, body.prompt)), lambda: _prepare_all(body, app_state))
+
+
+def _prepare_all(body: CompletionRequest, app_state: AppState) -> list[_Prompt]:
+    """All prompts, or only one that is too long: the engine refuses it, and with it the request."""
+    must_fit, limit = body.truncate_prompt_tokens is None, app_state.engine.info.max_model_len
+    for given in body.prompt:
+        if isinstance(given, str):
+            check_text_length(app_state, given, param="prompt", must_fit=must_fit)
+    prompts = []
+    for given in body.prompt:
+        prompts.append(_prepare(given, body, app_state))
+        if len(prompts[-1].token_ids) > limit:
+            return prompts[-1:]
+    return prompts
 
 
 def _prepare(given: str | list[int], body: CompletionRequest, app_state: AppState) -> _Prompt:

@@ -6,23 +6,22 @@ is another ``Endpoint``. Runs on the event loop.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from openai_api.answer.generation import Chunk, Generation, Job
-from openai_api.answer.logprobs import num_logprobs
-from openai_api.answer.models import json_response
-from openai_api.answer.server_sent_events import EventStream, request_deadline, unless_disconnected
+from openai_api.answer.generation import Chunk, Generation, Job, num_values
+from openai_api.answer.json_pieces import large_json_response
+from openai_api.answer.server_sent_events import EventStream, request_deadline
 from openai_api.answer.writer import Head, Writer, new_head
 from openai_api.app_state import AppState, app_state_of, caller_of
+from openai_api.disconnects import unless_disconnected
 from openai_api.engine_api import Tokenizer
 from openai_api.request.body import read_body
 from openai_api.request.field_support import RequestField
-from openai_api.request.prompts import run_sized
 from openai_api.request.schemas import GenerationRequest
 
 B = TypeVar("B", bound=GenerationRequest)
@@ -44,7 +43,7 @@ class Endpoint(Generic[B]):
     body: type[B]
     fields: tuple[RequestField, ...]
     id_prefix: str
-    render: Callable[[B, str, AppState], Awaitable[Job]]
+    render: Callable[[B, str, AppState], Coroutine[Any, Any, Job]]
     writer: Callable[[B, Job, Head, Tokenizer], Writer]
 
 
@@ -59,18 +58,25 @@ async def answer(request: Request, endpoint: Endpoint[B]) -> Response:
     app_state = app_state_of(request)
     caller = caller_of(request)
     app_state.check_admission(caller)
-    body = await read_body(request, endpoint.body, fields=endpoint.fields, settings=app_state.settings)
-    app_state.check_model(body.model)
-    deadline_s = asyncio.get_running_loop().time() + app_state.settings.request_timeout_s
-    head = new_head(endpoint.id_prefix, app_state.engine.info)
-    job = await endpoint.render(body, head.id, app_state)
+    with app_state.body_budget.share(caller) as share:
+        body = await read_body(request, endpoint.body, fields=endpoint.fields, app_state=app_state, share=share)
+        app_state.check_model(body.model)
+        deadline_s = asyncio.get_running_loop().time() + app_state.settings.request_timeout_s
+        head = new_head(endpoint.id_prefix, app_state.engine.info)
+        rendering = endpoint.render(body, head.id, app_state)
+        job = await (unless_disconnected(request.receive, rendering) if share.is_large else rendering)
     writer = endpoint.writer(body, job, head, app_state.engine.tokenizer)
     generation = Generation(job, caller=caller, engine=app_state.engine, metrics=app_state.metrics)
     if body.stream:
-        return EventStream(generation, writer, deadline_s=deadline_s, settings=app_state.settings)
+        return EventStream(generation, writer, deadline_s=deadline_s, app_state=app_state)
     chunks = await _fold(request, generation, deadline_s)
-    return await run_sized(
-        app_state, num_logprobs(chunks), lambda: json_response(writer.whole(chunks, generation.usage))
+    size, small_size = (
+        num_values(chunks) + job.params.n * generation.usage.prompt_tokens,
+        app_state.settings.off_loop_bytes,
+    )
+    return await app_state.off_loop.run(
+        size,
+        lambda: large_json_response(writer.whole(chunks, generation.usage), size=size, small_size=small_size),
     )
 
 

@@ -5,6 +5,8 @@ Owns which of these need a loaded model. Reads plain values of the engine and ne
 compute. Runs on the event loop.
 """
 
+from functools import cache
+
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
@@ -88,8 +90,13 @@ async def capabilities(_request: Request) -> Response:
     """The table of fields as JSON: endpoint -> ``exact``, ``no_effect`` or ``refused`` -> field ->
     note.
     """
+    return Response(_capabilities(), media_type="application/json")
+
+
+@cache
+def _capabilities() -> bytes:
     endpoints = {endpoint: _by_support(fields) for endpoint, fields in FIELDS_BY_ENDPOINT.items()}
-    return json_response(CapabilitiesAnswer(object="capabilities", endpoints=endpoints))
+    return bytes(json_response(CapabilitiesAnswer(object="capabilities", endpoints=endpoints)).body)
 
 
 def _by_support(fields: tuple[RequestField, ...]) -> dict[str, dict[str, str]]:

@@ -1,34 +1,46 @@
 """``POST /tokenize`` and ``POST /detokenize``, in vLLM's shapes.
 
 Owns which of their fields go together. Never asks the engine to compute, so a full queue does not
-matter. Runs on the event loop; long texts are tokenised in a worker thread.
+matter. Runs on the event loop; long texts are tokenised, and long answers written, in a worker
+thread.
 """
 
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from openai_api.answer.json_pieces import large_json_response
 from openai_api.answer.logprobs import legacy_token
-from openai_api.answer.models import DetokenizeAnswer, TokenizeAnswer, json_response
-from openai_api.app_state import AppState, app_state_of
+from openai_api.answer.models import DetokenizeAnswer, TokenizeAnswer
+from openai_api.app_state import AppState, app_state_of, caller_of
+from openai_api.disconnects import unless_disconnected
+from openai_api.engine_api import Tokenizer
 from openai_api.errors import ApiError, invalid_value
 from openai_api.request.body import read_body
 from openai_api.request.field_support import DETOKENIZE_FIELDS, TOKENIZE_FIELDS, RequestField
-from openai_api.request.prompts import check_token_ids, render_chat, run_sized
+from openai_api.request.prompts import check_text_length, check_token_ids, render_chat
 from openai_api.request.schemas import DetokenizeRequest, TokenizeRequest
 
 B = TypeVar("B", TokenizeRequest, DetokenizeRequest)
 
 
-async def _read(request: Request, model: type[B], fields: tuple[RequestField, ...]) -> B:
-    """The body, of a server that is ready and, if the client names one, of its model."""
+async def _answer(
+    request: Request,
+    model: type[B],
+    fields: tuple[RequestField, ...],
+    respond: Callable[[B, AppState], Coroutine[Any, Any, Response]],
+) -> Response:
+    """The response to a body, of a server that is ready and, if the client names one, of its model."""
     app_state = app_state_of(request)
     app_state.check_ready()
-    body = await read_body(request, model, fields=fields, settings=app_state.settings)
-    if body.model is not None:
-        app_state.check_model(body.model)
-    return body
+    with app_state.body_budget.share(caller_of(request)) as share:
+        body = await read_body(request, model, fields=fields, app_state=app_state, share=share)
+        if body.model is not None:
+            app_state.check_model(body.model)
+        responding = respond(body, app_state)
+        return await (unless_disconnected(request.receive, responding) if share.is_large else responding)
 
 
 async def tokenize(request: Request) -> Response:
@@ -38,17 +50,13 @@ async def tokenize(request: Request) -> Response:
         ApiError: a wrong body, or fields that do not go together.
         EngineNotReadyError: while loading, draining or dead.
     """
-    app_state = app_state_of(request)
-    body = await _read(request, TokenizeRequest, TOKENIZE_FIELDS)
+    return await _answer(request, TokenizeRequest, TOKENIZE_FIELDS, _tokenize)
+
+
+async def _tokenize(body: TokenizeRequest, app_state: AppState) -> Response:
     _check_prompt_or_messages(body)
     token_ids = await _token_ids(body, app_state)
-    answer = TokenizeAnswer(
-        count=len(token_ids), max_model_len=app_state.engine.info.max_model_len, tokens=token_ids, token_strs=None
-    )
-    if body.return_token_strs:
-        tokenizer = app_state.engine.tokenizer
-        answer.token_strs = [legacy_token(token_id, tokenizer) for token_id in token_ids]
-    return json_response(answer)
+    return await app_state.off_loop.run(len(token_ids), lambda: _tokenized(body, token_ids, app_state))
 
 
 def _check_prompt_or_messages(body: TokenizeRequest) -> None:
@@ -62,20 +70,40 @@ def _check_prompt_or_messages(body: TokenizeRequest) -> None:
         raise invalid_value("add_generation_prompt", "Turns are only opened or continued with 'messages'.")
 
 
-async def _token_ids(body: TokenizeRequest, app_state: AppState) -> list[int]:
+async def _token_ids(body: TokenizeRequest, app_state: AppState) -> Sequence[int]:
     if body.messages is not None:
         prompt = await render_chat(
             app_state,
             body.messages,
             add_generation_prompt=body.add_generation_prompt,
             continue_final_message=body.continue_final_message,
+            must_fit=False,
         )
-        return list(prompt.token_ids)
+        return prompt.token_ids
     text, tokenizer = body.prompt or "", app_state.engine.tokenizer
     add_bos = body.add_special_tokens is not False
-    return await run_sized(
-        app_state, len(text), lambda: tokenizer.encode(text, add_bos=add_bos, parse_special=bool(body.parse_special))
+    check_text_length(app_state, text, param="prompt", must_fit=False)
+    return await app_state.off_loop.run(
+        len(text), lambda: tokenizer.encode(text, add_bos=add_bos, parse_special=bool(body.parse_special))
     )
+
+
+def _tokenized(body: TokenizeRequest, token_ids: Sequence[int], app_state: AppState) -> Response:
+    strs = _token_strs(token_ids, app_state.engine.tokenizer) if body.return_token_strs else None
+    # Not validated: that takes 20 ms for a million ids, in which no other thread runs.
+    answer = TokenizeAnswer.model_construct(
+        count=len(token_ids), max_model_len=app_state.engine.info.max_model_len, tokens=list(token_ids), token_strs=strs
+    )
+    return large_json_response(answer, size=len(token_ids), small_size=app_state.settings.off_loop_bytes)
+
+
+def _token_strs(token_ids: Sequence[int], tokenizer: Tokenizer) -> list[str]:
+    """One object for each of the different tokens, of which a long text has few."""
+    known: dict[int, str] = {}
+    for token_id in token_ids:
+        if token_id not in known:
+            known[token_id] = legacy_token(token_id, tokenizer)
+    return [known[token_id] for token_id in token_ids]
 
 
 async def detokenize(request: Request) -> Response:
@@ -85,13 +113,16 @@ async def detokenize(request: Request) -> Response:
         ApiError: a wrong body, or ids outside of the vocabulary.
         EngineNotReadyError: while loading, draining or dead.
     """
-    app_state = app_state_of(request)
-    body = await _read(request, DetokenizeRequest, DETOKENIZE_FIELDS)
+    return await _answer(request, DetokenizeRequest, DETOKENIZE_FIELDS, _detokenize)
 
-    def decode() -> Response:
-        check_token_ids(app_state, body.tokens, param="tokens")
-        return json_response(
-            DetokenizeAnswer(prompt=app_state.engine.tokenizer.decode(body.tokens, skip_special=False))
-        )
 
-    return await run_sized(app_state, len(body.tokens), decode)
+async def _detokenize(body: DetokenizeRequest, app_state: AppState) -> Response:
+    return await app_state.off_loop.run(len(body.tokens), lambda: _detokenized(body.tokens, app_state))
+
+
+def _detokenized(token_ids: Sequence[int], app_state: AppState) -> Response:
+    check_token_ids(app_state, token_ids, param="tokens")
+    text = app_state.engine.tokenizer.decode(token_ids, skip_special=False)
+    return large_json_response(
+        DetokenizeAnswer(prompt=text), size=len(text), small_size=app_state.settings.off_loop_bytes
+    )

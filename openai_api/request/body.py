@@ -1,7 +1,7 @@
 """How a request body is read: every rule about bodies, in the order they are checked.
 
-Owns size, time and the way to JSON and schema; knows no field. Runs on the event
-loop; bodies above ``off_loop_bytes`` are parsed in a worker thread.
+Owns size, time and the way to JSON and schema; knows no field. Runs on the event loop; large bodies
+are parsed in a worker thread, unless their client has gone.
 """
 
 import asyncio
@@ -10,48 +10,64 @@ from typing import TypeVar
 from pydantic import BaseModel
 from starlette.requests import Request
 
-from openai_api.errors import ApiError
+from openai_api.app_state import AppState
+from openai_api.body_budget import BodyShare
+from openai_api.disconnects import unless_disconnected
+from openai_api.errors import ApiError, retry_after
 from openai_api.request.content_type import check_content_type
 from openai_api.request.field_support import RequestField
 from openai_api.request.strict_json import parse_json
 from openai_api.request.validation import validate
-from openai_api.settings import ServerSettings
 
 M = TypeVar("M", bound=BaseModel)
 
 
 async def read_body(
-    request: Request, model: type[M], *, fields: tuple[RequestField, ...], settings: ServerSettings
+    request: Request, model: type[M], *, fields: tuple[RequestField, ...], app_state: AppState, share: BodyShare
 ) -> M:
-    """The body of ``request`` as a ``model``.
+    """The body of ``request`` as a ``model``; its bytes are taken from ``share``.
 
     Raises:
-        ApiError: 415, 413, 408 or 400.
+        ApiError: 415, 413, 408, 503 or 400.
+        ClientDisconnect: the client went away.
     """
+    settings = app_state.settings
     check_content_type(request.headers)
     try:
         async with asyncio.timeout(settings.body_timeout_s):
-            body = await _read_bytes(request, settings.max_body_bytes)
+            body = await _read_bytes(request, settings.max_body_bytes, share)
     except TimeoutError:
         message = f"The request body did not arrive within {settings.body_timeout_s:g} seconds."
         raise ApiError(408, message, code="request_timeout", headers={"Connection": "close"}) from None
 
     def parse() -> M:
-        return validate(parse_json(body, max_depth=settings.max_json_depth), model, fields)
+        value = parse_json(body, max_depth=settings.max_json_depth, max_values=settings.max_json_values)
+        body.clear()
+        return validate(value, model, fields)
 
-    return await asyncio.to_thread(parse) if len(body) > settings.off_loop_bytes else parse()
+    parsing = app_state.off_loop.run(len(body), parse)
+    return await (unless_disconnected(request.receive, parsing) if share.is_large else parsing)
 
 
-async def _read_bytes(request: Request, max_body_bytes: int) -> bytes:
+async def _read_bytes(request: Request, max_body_bytes: int, share: BodyShare) -> bytearray:
+    """The body, to its end: a client that is still sending would not read why it is refused."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > max_body_bytes:
         raise _too_large(max_body_bytes)
-    body = bytearray()
+    body, num_bytes, is_room = bytearray(), 0, True
     async for piece in request.stream():
-        body += piece
-        if len(body) > max_body_bytes:
+        num_bytes += len(piece)
+        if num_bytes > max_body_bytes:
             raise _too_large(max_body_bytes)
-    return bytes(body)
+        is_room = is_room and share.take(len(piece))
+        if is_room:
+            body += piece
+        else:
+            body.clear()
+    if not is_room:
+        message = "The server holds as many bytes of request bodies as it can; try again."
+        raise ApiError(503, message, code="busy", headers=retry_after(1))
+    return body
 
 
 def _too_large(max_body_bytes: int) -> ApiError:

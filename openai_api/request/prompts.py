@@ -1,26 +1,16 @@
 """From the text of a request to token ids.
 
-Owns what is done off the event loop, and how a long prompt is cut. Knows no endpoint; the engine
-and its tokenizer make the token ids. Runs on the event loop, with much text in a worker thread.
+Owns how a long prompt is cut, and which text is too long to be looked at. Knows no endpoint; the
+engine and its tokenizer make the token ids. Runs on the event loop, with much text in a worker
+thread.
 """
 
-import asyncio
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from gemma3.text.chat import ChatPrompt
 from openai_api.app_state import AppState
-from openai_api.errors import invalid_value
+from openai_api.errors import ApiError, invalid_value
 from openai_api.request.schemas import ChatMessage
-
-T = TypeVar("T")
-
-
-async def run_sized(app_state: AppState, size: int, work: Callable[[], T]) -> T:
-    """``work()`` here if ``size`` (characters, tokens or log probabilities) is small, else off the
-    event loop.
-    """
-    return await asyncio.to_thread(work) if size > app_state.settings.off_loop_bytes else work()
 
 
 async def render_chat(
@@ -29,23 +19,48 @@ async def render_chat(
     *,
     add_generation_prompt: bool | None,
     continue_final_message: bool | None,
+    must_fit: bool,
 ) -> ChatPrompt:
     """The messages as the model reads them.
 
-    A continued message leaves no turn to open, hence the default.
+    A continued message leaves no turn to open, hence the default. ``must_fit`` is as in
+    ``check_text_length``.
 
     Raises:
+        ApiError: 400, they are too long.
         RequestError: the messages, or these with the flags, cannot be a prompt.
     """
     pairs = [(message.role, message.text) for message in messages]
     open_turn = not continue_final_message if add_generation_prompt is None else add_generation_prompt
-    return await run_sized(
-        app_state,
-        sum(len(text) for _, text in pairs),
-        lambda: app_state.engine.render_chat(
+
+    def render() -> ChatPrompt:
+        text = "".join([text.strip() for _, text in pairs])
+        check_text_length(app_state, text, param="messages", must_fit=must_fit)
+        return app_state.engine.render_chat(
             pairs, add_generation_prompt=open_turn, continue_final_message=bool(continue_final_message)
-        ),
-    )
+        )
+
+    return await app_state.off_loop.run(sum(len(text) for _, text in pairs), render)
+
+
+def check_text_length(app_state: AppState, text: str, *, param: str, must_fit: bool) -> None:
+    """Refuse what would be tokenised in vain, or for too long.
+
+    ``must_fit``: all of it has to fit into the context; else it is cut, or only its tokens are
+    wanted.
+
+    Raises:
+        ApiError: 400 ``context_length_exceeded`` if no tokenization of the text fits, or 400
+            ``invalid_value`` for more than ``max_text_chars`` characters that need not fit.
+    """
+    limit, max_chars = app_state.engine.info.max_model_len, app_state.settings.max_text_chars
+    if not must_fit and len(text) > max_chars:
+        raise invalid_value(param, f"Invalid value for '{param}': expected at most {max_chars} characters.")
+    if must_fit and len(text) > limit:
+        num_tokens = app_state.engine.tokenizer.min_num_tokens(text)
+        if num_tokens > limit:
+            message = f"The context has room for {limit} tokens; the prompt has at least {num_tokens}."
+            raise ApiError(400, message, code="context_length_exceeded", param=param)
 
 
 def check_token_ids(app_state: AppState, token_ids: Sequence[int], *, param: str) -> None:

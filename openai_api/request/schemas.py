@@ -41,6 +41,13 @@ def _text_as_parts(value: object) -> object:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
+def _few_biases(value: object) -> object:
+    """Each wrong one of many would become an error record."""
+    if isinstance(value, dict) and len(value) > MAX_LOGIT_BIAS:
+        raise PydanticCustomError("too_long", "at most {max_length} entries", {"max_length": MAX_LOGIT_BIAS})
+    return value
+
+
 def _is_token_ids(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(type(token_id) is int for token_id in value)
 
@@ -158,6 +165,7 @@ class SamplingFields(GenerationRequest):
         Annotated[
             dict[str, Annotated[float, Field(ge=-MAX_ABS_LOGIT_BIAS, le=MAX_ABS_LOGIT_BIAS)]],
             Field(max_length=MAX_LOGIT_BIAS),
+            BeforeValidator(_few_biases),
         ]
         | None
     ) = None
