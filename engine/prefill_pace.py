@@ -1,0 +1,121 @@
+"""How much prefill goes beside sequences that decode, so that a long prompt does not stop the streams.
+
+Owns what steps have cost of late, in seconds, and turns that into tokens. Reads no clock: whoever runs a step measures
+it and tells ``observe``. Engine thread only.
+
+Every step pays for its decodes once, whatever prefill it brings. So few long steps finish a prompt sooner than many
+short ones, but they are the gaps in everybody's stream. The median gap is how fast a stream feels, the longest is what
+its reader notices; both are bounded here, as multiples of a step that only decodes. With heavy and light steps in turn
+the median is a light one, and the prompt gets nearly the mean of both: at 4.6 and 2.4 it is ready about a quarter later
+than if every stream stood still for it, with all steps at 2.4 it would be two thirds.
+
+Each round begins with a step that only decodes. It makes the light ones the majority, and it measures what the rest of
+the round is compared with, which would otherwise not be known for the minutes that a prompt may take.
+"""
+
+import math
+import statistics
+from collections import abc, deque
+
+from engine.sequence import Batch, ScheduledSequence, Sequence
+
+HEAVY, LIGHT = 4.6, 2.4  # a step's time, in steps that only decode
+STEPS_PER_ROUND = 21  # the first only decodes, then heavy and light ones alternate
+MIN_TOKENS = 16  # of a step that prefills at all: a block
+NUM_REMEMBERED = 5  # a median of so many is not moved by an odd one, and follows a change in three
+POSITIONS_PER_PLACE = 2_048  # attention makes a token dearer the further behind it stands
+
+
+class PrefillShare:
+    """What one step may prefill. Mutable: the scheduler takes from it, the sequence first in turn first."""
+
+    def __init__(self, pace: "PrefillPace", seconds: float, *, min_tokens: int = MIN_TOKENS) -> None:
+        self._pace = pace
+        self._seconds = self._left_s = seconds
+        self._min_tokens = min_tokens
+
+    def whole(self, seq: Sequence) -> int:
+        """Tokens of ``seq`` if it gets the share for itself."""
+        return max(self._min_tokens, self._pace.num_tokens(seq, self._seconds))
+
+    def left(self, seq: Sequence) -> int:
+        """Tokens of ``seq`` that are left of it now."""
+        return self.whole(seq) if self._left_s == self._seconds else self._pace.num_tokens(seq, self._left_s)
+
+    def take(self, seq: Sequence, num_tokens: int) -> None:
+        if num_tokens > 0 and self._seconds < math.inf:
+            self._left_s -= num_tokens * self._pace.token_s(seq)
+
+
+class PrefillPace:
+    """Learns from ``observe``, and says by ``share`` what the next step may prefill."""
+
+    def __init__(self) -> None:
+        self._decode_s: dict[int, deque[float]] = {}  # of a step, by how many sequences decode
+        # Of one token, by its place in the sequence; those that ask for prompt logprobs are dearer by far.
+        self._token_s: dict[bool, dict[int, deque[float]]] = {False: {}, True: {}}
+        self._num_steps = 0  # of this round
+
+    def share(self, num_decoding: int) -> PrefillShare:
+        """Everything while nobody decodes."""
+        if num_decoding == 0:
+            return PrefillShare(self, math.inf)
+        decode_s = self._decoding_s(num_decoding)
+        if decode_s is None or self._num_steps == STEPS_PER_ROUND:
+            return PrefillShare(self, 0.0, min_tokens=0)
+        return PrefillShare(self, decode_s * ((LIGHT if self._num_steps % 2 == 0 else HEAVY) - 1))
+
+    def observe(self, batch: Batch, seconds: float) -> None:
+        """``batch`` ran for ``seconds``. Called before its sequences take in what it brought."""
+        prefills = [item for item in batch.scheduled if not _decodes(item)]
+        num_decoding = len(batch.scheduled) - len(prefills)
+        if prefills:
+            self._num_steps += num_decoding > 0
+            self._learn_token_s(prefills, max(seconds - (self._decoding_s(num_decoding) or 0.0), seconds / 4))
+        elif num_decoding:
+            self._num_steps = 1
+            _remember(self._decode_s, num_decoding, seconds)
+
+    def num_tokens(self, seq: Sequence, seconds: float) -> int:
+        """How many tokens of ``seq`` can be prefilled in this time; 0 if what they cost is not known."""
+        if seconds == math.inf:
+            return seq.num_uncomputed_tokens
+        return int(min(max(0.0, seconds) / self.token_s(seq), seq.num_uncomputed_tokens))
+
+    def token_s(self, seq: Sequence) -> float:
+        """Of the next token of ``seq``, in seconds; infinite if no prefill of its kind has been seen.
+
+        At a place not seen yet, what the nearest before it cost, in proportion to the position: that is never too
+        little, since only attention grows with it.
+        """
+        known = self._token_s[seq.wants_prompt_logprobs]
+        if not known:
+            return math.inf
+        place = seq.num_computed_tokens // POSITIONS_PER_PLACE
+        nearest = max((each for each in known if each <= place), default=min(known))
+        return statistics.median_high(known[nearest]) * max(1.0, (place + 0.5) / (nearest + 0.5))
+
+    def _decoding_s(self, num_decoding: int) -> float | None:
+        """Of a step in which so many decode; rather too little than too much."""
+        known = self._decode_s
+        if not known or num_decoding == 0:
+            return None
+        nearest = max((each for each in known if each <= num_decoding), default=min(known))
+        return statistics.median_low(known[nearest]) * min(1.0, num_decoding / nearest)
+
+    def _learn_token_s(self, prefills: abc.Sequence[ScheduledSequence], seconds: float) -> None:
+        """All is put down to the longest chunk; from few tokens nothing is learned."""
+        num_tokens = sum(item.num_scheduled_tokens for item in prefills)
+        if num_tokens >= MIN_TOKENS:
+            longest = max(prefills, key=lambda item: item.num_scheduled_tokens)
+            costs = self._token_s[longest.seq.wants_prompt_logprobs]
+            _remember(costs, longest.start // POSITIONS_PER_PLACE, seconds / num_tokens)
+
+
+def _decodes(item: ScheduledSequence) -> bool:
+    """As the scheduler counts: one token is all there is to compute, the drafts behind it aside."""
+    return item.num_scheduled_tokens == 1 and item.seq.num_uncomputed_tokens == 1
+
+
+def _remember(recent: dict[int, deque[float]], key: int, seconds: float) -> None:
+    recent.setdefault(key, deque(maxlen=NUM_REMEMBERED)).append(seconds)
