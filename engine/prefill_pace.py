@@ -6,11 +6,12 @@ it and tells ``observe``. Engine thread only.
 Every step pays for its decodes once, whatever prefill it brings. So few long steps finish a prompt sooner than many
 short ones, but they are the gaps in everybody's stream. The median gap is how fast a stream feels, the longest is what
 its reader notices; both are bounded here, as multiples of a step that only decodes. With heavy and light steps in turn
-the median is a light one, and the prompt gets nearly the mean of both: at 4.6 and 2.4 it is ready about a quarter later
-than if every stream stood still for it, with all steps at 2.4 it would be two thirds.
+the median is a light one, and the prompt gets nearly the mean of both: at 4.6 and 2.35 it is ready about a third later
+than without these bounds, with all steps at 2.35 it would be two thirds.
 
-Each round begins with a step that only decodes. It makes the light ones the majority, and it measures what the rest of
-the round is compared with, which would otherwise not be known for the minutes that a prompt may take.
+Each round begins with a step that only decodes. It measures what the rest of the round is compared with, which would
+otherwise not be known for the minutes that a prompt may take. The number of the other steps is odd, so that of two
+prompts in turn none always has the heavy ones.
 """
 
 import math
@@ -19,9 +20,9 @@ from collections import abc, deque
 
 from engine.sequence import Batch, ScheduledSequence, Sequence
 
-HEAVY, LIGHT = 4.6, 2.4  # a step's time, in steps that only decode
-STEPS_PER_ROUND = 21  # the first only decodes, then heavy and light ones alternate
-MIN_TOKENS = 16  # of a step that prefills at all: a block
+HEAVY, LIGHT = 4.6, 2.35  # a step's time, in steps that only decode
+STEPS_PER_ROUND = 20  # the first only decodes, then heavy and light ones alternate; the last is light
+MIN_TOKENS = 8  # of a step that prefills at all
 NUM_REMEMBERED = 5  # a median of so many is not moved by an odd one, and follows a change in three
 POSITIONS_PER_PLACE = 2_048  # attention makes a token dearer the further behind it stands
 
@@ -63,7 +64,8 @@ class PrefillPace:
         decode_s = self._decoding_s(num_decoding)
         if decode_s is None or self._num_steps == STEPS_PER_ROUND:
             return PrefillShare(self, 0.0, min_tokens=0)
-        return PrefillShare(self, decode_s * ((LIGHT if self._num_steps % 2 == 0 else HEAVY) - 1))
+        is_heavy = self._num_steps % 2 == 1 and self._num_steps < STEPS_PER_ROUND - 1
+        return PrefillShare(self, decode_s * ((HEAVY if is_heavy else LIGHT) - 1))
 
     def observe(self, batch: Batch, seconds: float) -> None:
         """``batch`` ran for ``seconds``. Called before its sequences take in what it brought."""
