@@ -3,6 +3,9 @@
 Owns ``EngineCore`` from loading to the end; torch and the KV cache are touched nowhere else. All news of a step cross
 to the event loop in one call, as plain values. Methods without an underscore are for the event loop, the others run on
 the engine thread.
+
+Whatever belongs to one request ends that request alone. Anything else that is raised ends the thread, for good: what it
+left behind cannot be trusted. Nothing here keeps its core alive then.
 """
 
 import asyncio
@@ -13,14 +16,13 @@ import threading
 from collections import abc
 from dataclasses import dataclass
 
+from engine.caller import Caller
 from engine.engine_core import EngineCore
 from engine.engine_info import EngineStats
-from engine.errors import EngineError
+from engine.errors import EngineError, StepError
 from engine.loading import LoadedEngine
-from engine.outputs import RequestOutput
+from engine.news_queue import News
 from engine.sampling_params import SamplingParams
-
-News = RequestOutput | EngineError
 
 log = logging.getLogger("gemma3")
 
@@ -33,6 +35,7 @@ class Add:
     prompt_token_ids: tuple[int, ...]
     params: SamplingParams
     prediction_token_ids: tuple[int, ...]
+    caller: Caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class EngineThread:
         self._thread: threading.Thread | None = None
 
     async def start(self) -> LoadedEngine:
-        """Load, and step until ``stop``. Raises what loading raises."""
+        """Load, and step until ``stop``, or until the thread dies. Raises what loading raises."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[LoadedEngine] = loop.create_future()
         self._thread = threading.Thread(target=self._run, args=(loop, done), name="engine", daemon=True)
@@ -82,13 +85,16 @@ class EngineThread:
     def _run(self, loop: asyncio.AbstractEventLoop, done: "asyncio.Future[LoadedEngine]") -> None:
         try:
             loaded = self._load()
-        except Exception as error:  # whoever awaits start() gets it
-            _on_loop(loop, _set_exception, done, error)
+        except BaseException as error:  # whoever awaits start() gets it; what would end a process is wrapped
+            told = (
+                error if isinstance(error, Exception) else RuntimeError(f"Loading ended with {type(error).__name__}.")
+            )
+            _on_loop(loop, _set_exception, done, told)
             return
         _on_loop(loop, _set_result, done, loaded)
         try:
             self._step_until_stopped(loaded.core, loop)
-        except Exception:
+        except BaseException:  # not even SystemExit may leave the requests without an end
             log.exception("The engine thread has failed")
             _on_loop(loop, self._die)
 
@@ -125,9 +131,14 @@ def _obey(command: Add | Abort, core: EngineCore) -> list[tuple[str, News]]:
             command.prompt_token_ids,
             command.params,
             prediction_token_ids=command.prediction_token_ids,
+            caller=command.caller,
         )
     except EngineError as error:
         return [(command.request_id, error)]
+    except Exception as error:
+        core.abort_request(command.request_id)
+        log.error("Request %s could not be added: %s", command.request_id, type(error).__name__)
+        return [(command.request_id, StepError("This request failed inside the engine."))]
     return []
 
 

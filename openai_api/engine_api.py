@@ -46,7 +46,10 @@ class Engine(Protocol):
 
     @property
     def status(self) -> EngineStatus:
-        """LOADING, READY, DRAINING or DEAD; never goes back."""
+        """LOADING, READY, DRAINING or DEAD.
+
+        READY goes back to LOADING only while an engine that has failed is built anew.
+        """
 
     @property
     def info(self) -> ModelInfo:
@@ -70,6 +73,9 @@ class Engine(Protocol):
             ValueError: weights or options cannot be used, and the text says what to do.
             Exception: anything else that loading raises; the status is then DEAD.
         """
+
+    async def failed(self) -> None:
+        """Return when only a new process helps: the engine fails again and again. Else never."""
 
     def check_admission(self, caller: Caller) -> None:
         """Cheap: it is asked before anything is read or tokenised.

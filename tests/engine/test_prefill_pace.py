@@ -278,4 +278,5 @@ def test_a_light_step_is_the_median_and_turns_change() -> None:
     chunks = simulation.chunks[-STEPS_PER_ROUND:]
     assert chunks.count(0) == 1
     lightest = min(filter(None, chunks))
-    assert sum(chunk > 1.3 * lightest for chunk in chunks) == STEPS_PER_ROUND // 2 - 1
+    num_heavy = sum(chunk > 1.3 * lightest for chunk in chunks)
+    assert 7 <= num_heavy < STEPS_PER_ROUND // 2, "one may be cut where its place was not seen yet"

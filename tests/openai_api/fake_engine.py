@@ -66,6 +66,7 @@ class FakeEngine:
     waiting: set[str] = field(default_factory=set)
     rendered: list[list[tuple[str, str]]] = field(default_factory=list)
     was_shut_down: bool = False
+    has_failed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.tokenizer = Gemma3Tokenizer()
@@ -101,6 +102,9 @@ class FakeEngine:
                 raise self.load_error
             if self.status is EngineStatus.LOADING:
                 self.status = EngineStatus.READY
+
+    async def failed(self) -> None:
+        await self.has_failed.wait()
 
     def check_admission(self, caller: Caller = ANYBODY) -> None:
         if len(self.waiting) >= self.max_waiting:

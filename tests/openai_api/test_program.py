@@ -313,7 +313,7 @@ def test_every_engine_flag_reaches_the_engine() -> None:
     argv = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     options = engine_options(parse_flags([*argv, "--no-prefix-caching"]))
     assert options == EngineOptions(**given, prefix_caching=False)  # type: ignore[arg-type]
-    named = {*given, "prefix_caching", "max_num_waiting"}
+    named = {*given, "prefix_caching", "max_num_waiting", "max_waiting_prompt_tokens"}
     assert {each.name for each in dataclasses.fields(EngineOptions)} == named
 
 
