@@ -13,6 +13,7 @@ import contextlib
 import logging
 import queue
 import threading
+import traceback
 from collections import abc
 from dataclasses import dataclass
 
@@ -94,15 +95,18 @@ class EngineThread:
         _on_loop(loop, _set_result, done, loaded)
         try:
             self._step_until_stopped(loaded.core, loop)
-        except BaseException:  # not even SystemExit may leave the requests without an end
+        except BaseException as error:  # not even SystemExit may leave the requests without an end
             log.exception("The engine thread has failed")
+            _forget_frames(error)
             _on_loop(loop, self._die)
+        del done, loaded  # who keeps the error keeps this frame
 
     def _step_until_stopped(self, core: EngineCore, loop: asyncio.AbstractEventLoop) -> None:
         while self._take_commands(core, loop):
             result = core.step()
             for request_id, error in result.errors.items():
                 log.error("Request %s failed in its step: %s", request_id, type(error.__cause__ or error).__name__)
+                _forget_frames(error.__cause__ or error)
             news: list[tuple[str, News]] = [(output.request_id, output) for output in result.outputs]
             _on_loop(loop, self._deliver, [*news, *result.errors.items()], _stats(core))
 
@@ -140,6 +144,11 @@ def _obey(command: Add | Abort, core: EngineCore) -> list[tuple[str, News]]:
         log.error("Request %s could not be added: %s", command.request_id, type(error).__name__)
         return [(command.request_id, StepError("This request failed inside the engine."))]
     return []
+
+
+def _forget_frames(error: BaseException) -> None:
+    """An error that somebody keeps, a handler of logs or a request's reader, must not keep the core alive."""
+    traceback.clear_frames(error.__traceback__)
 
 
 def _stats(core: EngineCore) -> EngineStats:

@@ -66,7 +66,7 @@ class FakeEngine:
     waiting: set[str] = field(default_factory=set)
     rendered: list[list[tuple[str, str]]] = field(default_factory=list)
     was_shut_down: bool = False
-    has_failed: asyncio.Event = field(default_factory=asyncio.Event)
+    fails_after_s: float = 1e6
 
     def __post_init__(self) -> None:
         self.tokenizer = Gemma3Tokenizer()
@@ -104,7 +104,7 @@ class FakeEngine:
                 self.status = EngineStatus.READY
 
     async def failed(self) -> None:
-        await self.has_failed.wait()
+        await asyncio.sleep(self.fails_after_s)
 
     def check_admission(self, caller: Caller = ANYBODY) -> None:
         if len(self.waiting) >= self.max_waiting:
