@@ -1,8 +1,8 @@
 """The engine behind an event loop: admission, one queue of news per request, the end, a new beginning.
 
-Owns the event loop's side of every request; ``EngineThread`` steps. How long a request may run is not decided here, only
-how long it may wait in the queue. Everything public is called on the event loop, ``render_chat`` and ``tokenizer`` from
-any thread.
+Owns the way of a request from arrival to end, and the life of the engine; ``EngineThread`` steps.
+How long a request may run is not decided here, only how long it may wait in the queue. Everything
+public is called on the event loop, ``render_chat`` and ``tokenizer`` from any thread.
 
 If the engine thread dies, its requests end with an error and the engine is loaded anew. What dies again and again would
 go on so: then ``failed`` returns, and only a new process helps.
@@ -13,16 +13,17 @@ import gc
 import logging
 import time
 from collections import abc, deque
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from engine.admission import Amount, WaitingRoom
+from engine.admission import Amount
 from engine.caller import ANYBODY, Caller
+from engine.clients import Client, Clients
 from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.engine_options import MAX_NUM_WAITING, MAX_WAITING_PROMPT_TOKENS, EngineOptions
 from engine.engine_thread import Abort, Add, EngineThread
 from engine.errors import EngineError, EngineNotReadyError, QueueTimeoutError, StepError
 from engine.loading import LoadedEngine, load_engine
-from engine.news_queue import News, NewsQueue
+from engine.news_queue import News
 from engine.outputs import RequestOutput
 from engine.sampling_params import SamplingParams
 from gemma3.text.chat import ChatPrompt
@@ -32,16 +33,6 @@ QUEUE_TIMEOUT_S = 60.0
 MAX_DEATHS, DEATHS_WITHIN_S = 3, 60.0  # of the engine thread, until only a new process helps
 
 log = logging.getLogger("gemma3")
-
-
-@dataclass(slots=True)
-class _Client:
-    """The event loop's end of a request. Mutable. ``amount`` is what it takes of the waiting room."""
-
-    caller: Caller
-    amount: Amount
-    news: NewsQueue = field(default_factory=NewsQueue)
-    is_waiting: bool = True
 
 
 class AsyncLLMEngine:
@@ -62,8 +53,7 @@ class AsyncLLMEngine:
         self._loaded: LoadedEngine | None = None
         self._stats = EngineStats()
         self._stats_of_the_dead = EngineStats()
-        self._clients: dict[str, _Client] = {}
-        self._room = WaitingRoom(Amount(max_num_waiting, max_waiting_prompt_tokens))
+        self._clients = Clients(Amount(max_num_waiting, max_waiting_prompt_tokens))
         self._mean_request_s = 1.0
         self._deaths_s: deque[float] = deque(maxlen=MAX_DEATHS)
         self._reviving: asyncio.Task[None] | None = None
@@ -123,7 +113,7 @@ class AsyncLLMEngine:
             EngineNotReadyError, QueueFullError.
         """
         self.status.check_ready()
-        self._room.check(caller.name, mean_request_s=self._mean_request_s)
+        self._clients.room.check(caller.name, mean_request_s=self._mean_request_s)
 
     async def generate(
         self,
@@ -133,18 +123,22 @@ class AsyncLLMEngine:
         *,
         prediction_token_ids: abc.Sequence[int] = (),
         caller: Caller = ANYBODY,
+        is_further_prompt: bool = False,
     ) -> abc.AsyncGenerator[RequestOutput, None]:
         """Outputs until the request has finished. Closing the generator early aborts the request.
 
         The first output comes when the request leaves the queue; it may have no deltas yet. Where the output is as
-        predicted it comes faster; what it is does not depend on the prediction.
+        predicted it comes faster; what it is does not depend on the prediction. A further prompt of a list is not
+        refused for what waits: the first one was let in for all of them.
 
         Raises:
             RequestError: the request cannot be served as it is.
             EngineNotReadyError, QueueFullError, QueueTimeoutError, StepError.
         """
-        self.check_admission(caller)
-        client = self._enter(request_id, caller, Amount(params.n, len(prompt_token_ids)))
+        self.status.check_ready()
+        if not is_further_prompt:
+            self.check_admission(caller)
+        client = self._clients.enter(request_id, caller, Amount(params.n, len(prompt_token_ids)))
         self._thread.send(Add(request_id, tuple(prompt_token_ids), params, tuple(prediction_token_ids), caller))
         began_s, is_finished = time.monotonic(), False
         try:
@@ -158,24 +152,13 @@ class AsyncLLMEngine:
                     return
                 news = await client.news.get()
         finally:
-            del self._clients[request_id]
-            self._leave_room(client)
+            self._clients.leave(request_id)
             if is_finished:
                 self._mean_request_s += 0.1 * (time.monotonic() - began_s - self._mean_request_s)
             else:
                 self._thread.send(Abort(request_id))
 
-    def _enter(self, request_id: str, caller: Caller, amount: Amount) -> _Client:
-        client = self._clients[request_id] = _Client(caller, amount)
-        self._room.enter(caller.name, amount)
-        return client
-
-    def _leave_room(self, client: _Client) -> None:
-        if client.is_waiting:
-            client.is_waiting = False
-            self._room.leave(client.caller.name, client.amount)
-
-    async def _first_news(self, client: _Client) -> News:
+    async def _first_news(self, client: Client) -> News:
         """It ends the time in the queue."""
         try:
             async with asyncio.timeout(self._queue_timeout_s):
@@ -189,7 +172,7 @@ class AsyncLLMEngine:
         deadline_s = time.monotonic() + timeout_s
         while self._clients and time.monotonic() < deadline_s:
             await asyncio.sleep(0.02)
-        self._end_all(EngineNotReadyError, "The server is shutting down.")
+        self._clients.end_all(EngineNotReadyError, "The server is shutting down.")
 
     async def shutdown(self) -> None:
         """End the engine thread. One that is still loading is left to the end of the process."""
@@ -202,23 +185,11 @@ class AsyncLLMEngine:
     def _deliver(self, news: list[tuple[str, News]], stats: EngineStats) -> None:
         """One step's news, on the event loop."""
         self._stats = stats
-        for request_id, item in news:
-            client = self._clients.get(request_id)
-            if client is not None:
-                try:
-                    self._leave_room(client)
-                    client.news.put(item)
-                except Exception:  # whatever it is, it ends this request alone
-                    log.exception("The news of request %s could not be told", request_id)
-                    client.news.end(StepError("This request failed inside the engine."))
-
-    def _end_all(self, kind: abc.Callable[[str], EngineError], text: str) -> None:
-        for client in self._clients.values():
-            client.news.put(kind(text))
+        self._clients.deliver(news)
 
     def _die(self) -> None:
         """The engine thread has ended by itself."""
-        self._end_all(StepError, "The engine has failed, and with it this request.")
+        self._clients.end_all(StepError, "The engine has failed, and with it this request.")
         self._stats_of_the_dead = replace(self.stats(), num_running=0, num_waiting=0, kv_cache_usage=0.0)
         self._stats, self._loaded = EngineStats(), None
         if self.status is EngineStatus.DRAINING:

@@ -120,4 +120,6 @@ def _decodes(item: ScheduledSequence) -> bool:
 
 
 def _remember(recent: dict[int, deque[float]], key: int, seconds: float) -> None:
-    recent.setdefault(key, deque(maxlen=NUM_REMEMBERED)).append(seconds)
+    if key not in recent:
+        recent[key] = deque(maxlen=NUM_REMEMBERED)
+    recent[key].append(seconds)

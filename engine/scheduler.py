@@ -122,14 +122,10 @@ class Scheduler:
         for seq in self._running:
             self._kv.release_surplus(seq)
         self._admit()
-        batch = self._place(self._plan(self.pace.share(self._num_decoding)))
+        batch = self._place(self._plan(self.pace.share))
         if not batch.scheduled:  # all was for sequences that decode, and they lack memory
-            batch = self._place(self._plan(self.pace.share(0)))
+            batch = self._place(self._plan(lambda _: self.pace.share(0)))
         return with_drafts(batch, self.config, self._kv, failures)
-
-    @property
-    def _num_decoding(self) -> int:
-        return sum(seq.num_uncomputed_tokens == 1 for seq in self._running)
 
     def _admit(self) -> None:
         for seq in self._waiting.next_in_turn(self.config.max_num_seqs - len(self._running)):
@@ -158,11 +154,14 @@ class Scheduler:
         self._num_turns += 1
         seq.last_turn = self._num_turns
 
-    def _plan(self, share: PrefillShare) -> dict[Sequence, int]:
+    def _plan(self, share_beside: abc.Callable[[int], PrefillShare]) -> dict[Sequence, int]:
         """How many tokens each running sequence should compute, within the token budget and the share of prefill."""
         plan = {seq: 1 for seq in self._running if seq.num_uncomputed_tokens == 1}
         budget = self.config.max_num_batched_tokens - len(plan)
         prefills = [seq for seq in self._running if seq not in plan]
+        if not prefills:
+            return plan
+        share = share_beside(len(plan))
         for seq in sorted(prefills, key=lambda peer: peer.last_turn):
             assert seq.num_uncomputed_tokens > 0, f"sequence {seq.seq_id} has nothing to compute and was not finished"
             chunk = min(seq.num_uncomputed_tokens, self.config.prefill_chunk_tokens, share.whole(seq))

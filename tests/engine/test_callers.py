@@ -36,7 +36,7 @@ async def running(checkpoint: Path, *, prefix_caching: bool = True, **limits: fl
     finally:
         await engine.shutdown()
         loaded.core.scheduler.check_integrity()
-        assert engine._room.total.num_sequences == engine._room.total.num_prompt_tokens == 0
+        assert engine._clients.room.total.num_sequences == engine._clients.room.total.num_prompt_tokens == 0
 
 
 async def outputs(
@@ -114,6 +114,26 @@ def test_prompt_tokens_are_bounded(checkpoint: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_long_list_of_prompts_is_let_in_as_one(checkpoint: Path) -> None:
+    """It is more than a caller may have waiting, and would be refused forever; the next request is refused."""
+
+    async def main() -> None:
+        async with running(checkpoint, max_num_waiting=8) as engine:
+            prompts = [
+                engine.generate(f"list {i}", PROMPT, SHORT, caller=A, is_further_prompt=i > 0) for i in range(20)
+            ]
+            tasks = [asyncio.ensure_future(anext(prompt)) for prompt in prompts]
+            await asyncio.sleep(0)
+            for caller in (A, B):
+                with pytest.raises(QueueFullError):
+                    await outputs(engine, "next", caller=caller)
+            await asyncio.gather(*tasks)
+            for prompt in prompts:
+                await prompt.aclose()
+
+    asyncio.run(main())
+
+
 def test_a_thousand_that_give_up_at_once(checkpoint: Path) -> None:
     """Two keep the seats; a thousand wait and go away; then the queue is empty and the next is served."""
 
@@ -147,7 +167,7 @@ def test_the_time_in_the_queue_counts_from_arrival(checkpoint: Path) -> None:
             late = [asyncio.create_task(outputs(engine, f"late {i}", caller=(A, B)[i % 2])) for i in range(6)]
             ends = await asyncio.gather(*late, return_exceptions=True)
             assert all(isinstance(end, QueueTimeoutError) for end in ends)
-            assert engine._room.total.num_sequences == 0
+            assert engine._clients.room.total.num_sequences == 0
             await asyncio.gather(*seated)
 
     asyncio.run(main())

@@ -158,7 +158,7 @@ def test_while_it_is_built_anew_it_is_loading(checkpoint: Path) -> None:
         await until_ready(engine)
         await collect(engine, "second", PROMPTS[0], GREEDY)
         assert engine.stats().prefix_cache_queries == num_queries + len(PROMPTS[0])
-        assert engine._room.total.num_sequences == 0
+        assert engine._clients.room.total.num_sequences == 0
         await engine.shutdown()
 
     asyncio.run(main())
