@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,10 +74,10 @@ def test_prefixes_are_found_under_the_same_salt_only(checkpoint: Path, prefix_ca
     asyncio.run(main())
 
 
-def test_one_request_does_not_wait_behind_anothers_hundred(checkpoint: Path) -> None:
+def test_one_request_does_not_wait_behind_anothers_fifty(checkpoint: Path) -> None:
     async def main() -> None:
         async with running(checkpoint) as engine:
-            many = [asyncio.create_task(outputs(engine, f"many {i}", caller=A)) for i in range(100)]
+            many = [asyncio.create_task(outputs(engine, f"many {i}", caller=A)) for i in range(50)]
             await asyncio.sleep(0)
             await outputs(engine, "single", caller=B)
             assert sum(task.done() for task in many) < 10
@@ -168,7 +169,9 @@ def test_the_time_in_the_queue_counts_from_arrival(checkpoint: Path) -> None:
             ends = await asyncio.gather(*late, return_exceptions=True)
             assert all(isinstance(end, QueueTimeoutError) for end in ends)
             assert engine._clients.room.total.num_sequences == 0
-            await asyncio.gather(*seated)
+            for task in seated:
+                task.cancel()
+            await asyncio.gather(*seated, return_exceptions=True)
 
     asyncio.run(main())
 
@@ -187,8 +190,9 @@ def test_drain_serves_those_that_wait(checkpoint: Path) -> None:
 def test_a_stalled_reader_gets_the_whole_answer(checkpoint: Path) -> None:
     async def main() -> None:
         async with running(checkpoint) as engine:
-            expected = await outputs(engine, "quick", ENDLESS)
-            slow, got = engine.generate("slow", PROMPT, ENDLESS), []
+            params = replace(ENDLESS, max_tokens=100)
+            expected = await outputs(engine, "quick", params)
+            slow, got = engine.generate("slow", PROMPT, params), []
             got.append(await anext(slow))
             await idle(engine)
             assert len(engine._clients["slow"].news) <= 64
@@ -196,6 +200,6 @@ def test_a_stalled_reader_gets_the_whole_answer(checkpoint: Path) -> None:
             assert said(got) == said(expected)
             texts = [[delta.text for output in each for delta in output.deltas] for each in (got, expected)]
             assert "".join(texts[0]) == "".join(texts[1])
-            assert len(got) < 100 < len(expected)
+            assert len(got) <= 65 < len(expected)
 
     asyncio.run(main())
