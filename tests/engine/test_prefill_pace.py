@@ -238,6 +238,18 @@ def test_streams_come_and_go() -> None:
     assert statistics.quantiles(ratios, n=100)[98] <= 5.5
 
 
+def test_when_all_streams_but_one_leave() -> None:
+    """A step of one decode has not been seen yet; one of 32 costs seven times as much."""
+    simulation = Simulation(Machine(step_ms=5.0))
+    streams = simulation.add_streams(32)
+    simulation.steps(20)
+    for seq in streams[1:]:
+        simulation.scheduler.finish(seq)
+    simulation.until_done(simulation.add_prompt(3_000))
+    gaps = simulation.gaps.copy()
+    assert max(gaps) <= 5.2 * simulation.undisturbed_s()
+
+
 def test_several_prompts_share_in_turns() -> None:
     """A short prompt behind two long ones has its token soon."""
     simulation = Simulation()
