@@ -1,10 +1,11 @@
-"""Who may still join the queue: how much waits, in sequences and in prompt tokens, and how much of it is whose.
+"""Who may still join the queue: how much waits, in sequences and in prompt tokens, and how much of
+it is whose.
 
-Owns the counts and the bounds; knows neither the sequences nor their order. Event loop. Every operation takes the same
-time, however much waits.
+Owns the counts and the bounds; knows neither the sequences nor their order. Event loop. Every
+operation takes the same time, however much waits.
 
-A caller may hold as much of the room as is still free: one caller alone gets half of it, two get a third each, and so
-on. So nobody fills it alone, and whoever comes next finds a place.
+A caller may hold as much of the room as is still free: one caller alone gets half of it, two get a
+third each, and so on. So nobody fills it alone, and whoever comes next finds a place.
 """
 
 from dataclasses import dataclass
@@ -29,7 +30,9 @@ class Amount:
 
 
 class WaitingRoom:
-    """Mutable. What one request brings is not looked at, only what waits already: a large one may enter an empty room."""
+    """Mutable. What one request brings is not looked at, only what waits already: a large one may
+    enter an empty room.
+    """
 
     def __init__(self, capacity: Amount) -> None:
         self.capacity = capacity

@@ -1,11 +1,12 @@
-"""The engine behind an event loop: admission, one queue of news per request, the end, a new beginning.
+"""The engine behind an event loop: admission, one queue of news per request, the end, a new
+beginning.
 
 Owns the way of a request from arrival to end, and the life of the engine; ``EngineThread`` steps.
 How long a request may run is not decided here, only how long it may wait in the queue. Everything
 public is called on the event loop, ``render_chat`` and ``tokenizer`` from any thread.
 
-If the engine thread dies, its requests end with an error and the engine is loaded anew. What dies again and again would
-go on so: then ``failed`` returns, and only a new process helps.
+If the engine thread dies, its requests end with an error and the engine is loaded anew. What dies
+again and again would go on so: then ``failed`` returns, and only a new process helps.
 """
 
 import asyncio
@@ -87,7 +88,9 @@ class AsyncLLMEngine:
     def render_chat(
         self, messages: abc.Sequence[tuple[str, str]], *, add_generation_prompt: bool, continue_final_message: bool
     ) -> ChatPrompt:
-        """Messages as token ids; ``RequestError`` with ``param="messages"`` if they cannot be a prompt."""
+        """Messages as token ids; ``RequestError`` with ``param="messages"`` if they cannot be a
+        prompt.
+        """
         return self._ready().render_chat(
             messages, add_generation_prompt=add_generation_prompt, continue_final_message=continue_final_message
         )
@@ -103,7 +106,9 @@ class AsyncLLMEngine:
             self.status = EngineStatus.READY
 
     async def failed(self) -> None:
-        """Return when only a new process helps: the engine has died too often, or cannot be loaded again."""
+        """Return when only a new process helps: the engine has died too often, or cannot be loaded
+        again.
+        """
         await self._has_failed.wait()
 
     def check_admission(self, caller: Caller = ANYBODY) -> None:
@@ -127,9 +132,10 @@ class AsyncLLMEngine:
     ) -> abc.AsyncGenerator[RequestOutput, None]:
         """Outputs until the request has finished. Closing the generator early aborts the request.
 
-        The first output comes when the request leaves the queue; it may have no deltas yet. Where the output is as
-        predicted it comes faster; what it is does not depend on the prediction. A further prompt of a list is not
-        refused for what waits: the first one was let in for all of them.
+        The first output comes when the request leaves the queue; it may have no deltas yet. Where
+        the output is as predicted it comes faster; what it is does not depend on the prediction. A
+        further prompt of a list is not refused for what waits: the first one was let in for all of
+        them.
 
         Raises:
             RequestError: the request cannot be served as it is.
@@ -167,7 +173,9 @@ class AsyncLLMEngine:
             raise QueueTimeoutError(f"No place became free within {self._queue_timeout_s:.0f} s.") from None
 
     async def drain(self, timeout_s: float) -> None:
-        """Take no more requests and return when none is left. At the deadline the rest get ``EngineNotReadyError``."""
+        """Take no more requests and return when none is left. At the deadline the rest get
+        ``EngineNotReadyError``.
+        """
         self.status = EngineStatus.DRAINING
         deadline_s = time.monotonic() + timeout_s
         while self._clients and time.monotonic() < deadline_s:

@@ -1,6 +1,7 @@
 """Everybody who reads the outputs of a request now, and what of it waits in the queue.
 
-Owns each reader's queue of news and the waiting room; knows neither the engine thread nor its end. Event loop.
+Owns each reader's queue of news and the waiting room; knows neither the engine thread nor its end.
+Event loop.
 """
 
 import logging

@@ -1,6 +1,7 @@
 """Guesses at the next tokens, in what a step's known tokens leave over of rows, budget and blocks.
 
-Decides how many each sequence may bring; what they are is ``prompt_lookup``'s. Knows no queue. Engine thread only.
+Decides how many each sequence may bring; what they are is ``prompt_lookup``'s. Knows no queue.
+Engine thread only.
 """
 
 from engine.kv_cache_manager import KVCacheManager
@@ -10,7 +11,9 @@ from engine.step_failures import StepFailures
 
 
 def with_drafts(batch: Batch, config: SchedulerConfig, kv: KVCacheManager, failures: StepFailures) -> Batch:
-    """Let those that decode guess, each in its share of the rows that are left; what one leaves goes to the next."""
+    """Let those that decode guess, each in its share of the rows that are left; what one leaves
+    goes to the next.
+    """
     num_left = sum(_decodes(item) for item in batch.scheduled)
     num_rows = min(config.max_num_batched_tokens - batch.num_rows, config.max_draft_rows - num_left)
     scheduled = []

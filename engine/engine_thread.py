@@ -1,11 +1,11 @@
 """The thread that steps: commands in through a queue, news out through ``call_soon_threadsafe``.
 
-Owns ``EngineCore`` from loading to the end; torch and the KV cache are touched nowhere else. All news of a step cross
-to the event loop in one call, as plain values. Methods without an underscore are for the event loop, the others run on
-the engine thread.
+Owns ``EngineCore`` from loading to the end; torch and the KV cache are touched nowhere else. All
+news of a step cross to the event loop in one call, as plain values. Methods without an underscore
+are for the event loop, the others run on the engine thread.
 
-Whatever belongs to one request ends that request alone. Anything else that is raised ends the thread, for good: what it
-left behind cannot be trusted. Nothing here keeps its core alive then.
+Whatever belongs to one request ends that request alone. Anything else that is raised ends the
+thread, for good: what it left behind cannot be trusted. Nothing here keeps its core alive then.
 """
 
 import asyncio
@@ -111,7 +111,9 @@ class EngineThread:
             _on_loop(loop, self._deliver, [*news, *result.errors.items()], _stats(core))
 
     def _take_commands(self, core: EngineCore, loop: asyncio.AbstractEventLoop) -> bool:
-        """Take what is in the inbox, waiting while there is nothing to compute. False when it is time to end."""
+        """Take what is in the inbox, waiting while there is nothing to compute. False when it is
+        time to end.
+        """
         while True:
             try:
                 command = self._inbox.get(block=not core.has_unfinished_requests)
@@ -147,7 +149,9 @@ def _obey(command: Add | Abort, core: EngineCore) -> list[tuple[str, News]]:
 
 
 def _forget_frames(error: BaseException) -> None:
-    """An error that somebody keeps, a handler of logs or a request's reader, must not keep the core alive."""
+    """An error that somebody keeps, a handler of logs or a request's reader, must not keep the core
+    alive.
+    """
     traceback.clear_frames(error.__traceback__)
 
 

@@ -2,8 +2,8 @@
 
 Knows nothing of the engine. One writer and one reader, both on the event loop.
 
-A reader that has stopped reading does not stop its request. What it has not read is joined, so that it never takes more
-than the answer itself, told at once.
+A reader that has stopped reading does not stop its request. What it has not read is joined, so that
+it never takes more than the answer itself, told at once.
 """
 
 import asyncio
@@ -51,7 +51,9 @@ class NewsQueue:
         return self._unread.popleft()
 
     def _join(self) -> None:
-        """All at once, not each to the last: the text of a long answer is copied once in so many outputs."""
+        """All at once, not each to the last: the text of a long answer is copied once in so many
+        outputs.
+        """
         outputs = [item for item in self._unread if isinstance(item, RequestOutput)]
         errors = [item for item in self._unread if isinstance(item, EngineError)]
         self._unread = deque([joined(outputs), *errors[:1]])

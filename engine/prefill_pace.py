@@ -1,17 +1,19 @@
-"""How much prefill goes beside sequences that decode, so that a long prompt does not stop the streams.
+"""How much prefill goes beside sequences that decode, so that a long prompt does not stop the
+streams.
 
-Owns what steps have cost of late, in seconds, and turns that into tokens. Reads no clock: whoever runs a step measures
-it and tells ``observe``. Engine thread only.
+Owns what steps have cost of late, in seconds, and turns that into tokens. Reads no clock: whoever
+runs a step measures it and tells ``observe``. Engine thread only.
 
-Every step pays for its decodes once, whatever prefill it brings. So few long steps finish a prompt sooner than many
-short ones, but they are the gaps in everybody's stream. The median gap is how fast a stream feels, the longest is what
-its reader notices; both are bounded here, as multiples of a step that only decodes. With heavy and light steps in turn
-the median is a light one, and the prompt gets nearly the mean of both: at 4.6 and 2.35 it is ready about a third later
-than without these bounds, with all steps at 2.35 it would be two thirds.
+Every step pays for its decodes once, whatever prefill it brings. So few long steps finish a prompt
+sooner than many short ones, but they are the gaps in everybody's stream. The median gap is how fast
+a stream feels, the longest is what its reader notices; both are bounded here, as multiples of a
+step that only decodes. With heavy and light steps in turn the median is a light one, and the prompt
+gets nearly the mean of both: at 4.6 and 2.35 it is ready about a third later than without these
+bounds, with all steps at 2.35 it would be two thirds.
 
-Each round begins with a step that only decodes. It measures what the rest of the round is compared with, which would
-otherwise not be known for the minutes that a prompt may take. The number of the other steps is odd, so that of two
-prompts in turn none always has the heavy ones.
+Each round begins with a step that only decodes. It measures what the rest of the round is compared
+with, which would otherwise not be known for the minutes that a prompt may take. The number of the
+other steps is odd, so that of two prompts in turn none always has the heavy ones.
 """
 
 import math
@@ -28,7 +30,9 @@ POSITIONS_PER_PLACE = 2_048  # attention makes a token dearer the further behind
 
 
 class PrefillShare:
-    """What one step may prefill. Mutable: the scheduler takes from it, the sequence first in turn first."""
+    """What one step may prefill. Mutable: the scheduler takes from it, the sequence first in turn
+    first.
+    """
 
     def __init__(self, pace: "PrefillPace", seconds: float, *, min_tokens: int = MIN_TOKENS) -> None:
         self._pace = pace
@@ -79,16 +83,19 @@ class PrefillPace:
             _remember(self._decode_s, num_decoding, seconds)
 
     def num_tokens(self, seq: Sequence, seconds: float) -> int:
-        """How many tokens of ``seq`` can be prefilled in this time; 0 if what they cost is not known."""
+        """How many tokens of ``seq`` can be prefilled in this time; 0 if what they cost is not
+        known.
+        """
         if seconds == math.inf:
             return seq.num_uncomputed_tokens
         return int(min(max(0.0, seconds) / self.token_s(seq), seq.num_uncomputed_tokens))
 
     def token_s(self, seq: Sequence) -> float:
-        """Of the next token of ``seq``, in seconds; infinite if no prefill of its kind has been seen.
+        """Of the next token of ``seq``, in seconds; infinite if no prefill of its kind has been
+        seen.
 
-        At a place not seen yet, what the nearest before it cost, in proportion to the position: that is never too
-        little, since only attention grows with it.
+        At a place not seen yet, what the nearest before it cost, in proportion to the position:
+        that is never too little, since only attention grows with it.
         """
         known = self._token_s[seq.wants_prompt_logprobs]
         if not known:

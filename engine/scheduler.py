@@ -4,25 +4,31 @@ Owns the waiting and the running queue; knows neither text nor HTTP nor tensors.
 
 Round robin, in three parts of ``schedule``:
 
-* Admission (``waiting_queue``): the preempted first, then one of each caller in turn, while there is a seat
-  (``max_num_seqs``) and room for the tokens known so far.
-* Work: every running sequence that decodes gets its token; what is left of ``max_num_batched_tokens``, and takes no more
-  time than ``prefill_pace`` allows, goes to prefill chunks, to the sequence first whose last whole chunk is the longest ago.
-* Memory: oldest first, by the first admission. If no block is free, the youngest is preempted, and recomputed later.
+* Admission (``waiting_queue``): the preempted first, then one of each caller in turn, while there
+  is a seat (``max_num_seqs``) and room for the tokens known so far.
+* Work: every running sequence that decodes gets its token; what is left of
+  ``max_num_batched_tokens``, and takes no more time than ``prefill_pace`` allows, goes to prefill
+  chunks, to the sequence first whose last whole chunk is the longest ago.
+* Memory: oldest first, by the first admission. If no block is free, the youngest is preempted, and
+  recomputed later.
 
-And a fourth that costs nobody anything: guesses at the next tokens (``prompt_lookup``) go into rows, tokens of the budget and
-blocks that are left over after all this, so a step may bring a sequence several tokens.
+And a fourth that costs nobody anything: guesses at the next tokens (``prompt_lookup``) go into
+rows, tokens of the budget and blocks that are left over after all this, so a step may bring a
+sequence several tokens.
 
-What follows, with S = max_num_seqs and a whole chunk of C tokens: prefill_chunk_tokens (S + C <= max_num_batched_tokens)
-while nobody decodes, else what the pace allows, between one block and that:
+What follows, with S = max_num_seqs and a whole chunk of C tokens: prefill_chunk_tokens (S + C <=
+max_num_batched_tokens) while nobody decodes, else what the pace allows, between one block and that:
 
-* While memory suffices, a sequence with N known tokens samples its next one in at most S * ceil(N / C) steps
-  after its admission, and then one in every step: each step serves a whole chunk to the first in turn, so
-  each of at most S sequences is first once in S steps. Steps that only decode, one a round of the pace, come on top.
-* Whatever memory does, that holds for the oldest running sequence: it takes blocks from all others and none from it.
-  So it ends after at most S * ceil(N / C) + max_tokens such steps and the next oldest follows: nobody waits forever.
-* Of a caller's sequences none is admitted before an older one, and before the first of a caller at most one of each
-  other; only a sibling (n > 1) that waits for the shared prompt lets others pass, and its seat is kept meanwhile.
+* While memory suffices, a sequence with N known tokens samples its next one in at most S * ceil(N /
+  C) steps after its admission, and then one in every step: each step serves a whole chunk to the
+  first in turn, so each of at most S sequences is first once in S steps. Steps that only decode,
+  one a round of the pace, come on top.
+* Whatever memory does, that holds for the oldest running sequence: it takes blocks from all others
+  and none from it. So it ends after at most S * ceil(N / C) + max_tokens such steps and the next
+  oldest follows: nobody waits forever.
+* Of a caller's sequences none is admitted before an older one, and before the first of a caller at
+  most one of each other; only a sibling (n > 1) that waits for the shared prompt lets others pass,
+  and its seat is kept meanwhile.
 """
 
 from bisect import insort
@@ -39,7 +45,9 @@ from engine.waiting_queue import WaitingQueue
 
 
 class Scheduler:
-    """Decides; the caller runs the batch, hands the tokens to ``update`` and ends sequences with ``finish``."""
+    """Decides; the caller runs the batch, hands the tokens to ``update`` and ends sequences with
+    ``finish``.
+    """
 
     def __init__(
         self, config: SchedulerConfig, kv_cache_manager: KVCacheManager, *, pace: PrefillPace | None = None
@@ -99,10 +107,12 @@ class Scheduler:
                 self.finish(seq)
 
     def finish(self, seq: Sequence, *, num_surplus_tokens: int = 0) -> None:
-        """The end of every sequence: end of text, stop string, length, abort, failure. Its blocks are free at once.
+        """The end of every sequence: end of text, stop string, length, abort, failure. Its blocks
+        are free at once.
 
-        ``num_surplus_tokens`` of its last step's tokens come after what ended it, and are forgotten.
-        Also allowed between ``schedule`` and ``update``, which is then not called for it.
+        ``num_surplus_tokens`` of its last step's tokens come after what ended it, and are
+        forgotten. Also allowed between ``schedule`` and ``update``, which is then not called for
+        it.
         """
         assert not seq.is_finished, f"sequence {seq.seq_id} ends twice"
         del seq.token_ids[seq.num_tokens - num_surplus_tokens :]
@@ -116,8 +126,8 @@ class Scheduler:
     def schedule(self, failures: StepFailures) -> Batch:
         """Choose the work of the next step; empty only if there is none.
 
-        Takes blocks but computes nothing: a batch that was never run may be forgotten, and the next call plans again.
-        A sequence for which guessing fails is scheduled without guesses.
+        Takes blocks but computes nothing: a batch that was never run may be forgotten, and the next
+        call plans again. A sequence for which guessing fails is scheduled without guesses.
         """
         for seq in self._running:
             self._kv.release_surplus(seq)
@@ -155,7 +165,9 @@ class Scheduler:
         seq.last_turn = self._num_turns
 
     def _plan(self, share_beside: abc.Callable[[int], PrefillShare]) -> dict[Sequence, int]:
-        """How many tokens each running sequence should compute, within the token budget and the share of prefill."""
+        """How many tokens each running sequence should compute, within the token budget and the
+        share of prefill.
+        """
         plan = {seq: 1 for seq in self._running if seq.num_uncomputed_tokens == 1}
         budget = self.config.max_num_batched_tokens - len(plan)
         prefills = [seq for seq in self._running if seq not in plan]
@@ -183,7 +195,9 @@ class Scheduler:
         return Batch(tuple(scheduled))
 
     def _make_room(self, seq: Sequence, num_tokens: int) -> int:
-        """Allocate, if need be at the cost of younger ones; the youngest makes do with what is left."""
+        """Allocate, if need be at the cost of younger ones; the youngest makes do with what is
+        left.
+        """
         while not self._kv.allocate(seq, num_tokens):
             youngest = self._running[-1]
             if youngest is seq:
@@ -200,9 +214,11 @@ class Scheduler:
         self.num_preemptions += 1
 
     def update(self, item: ScheduledSequence, token_ids: abc.Sequence[int]) -> None:
-        """Take in what a step that ran brought one of its sequences: one or more tokens if it samples.
+        """Take in what a step that ran brought one of its sequences: one or more tokens if it
+        samples.
 
-        All of them but the last were drafts. The caller ends those that end; all others must be able to go on.
+        All of them but the last were drafts. The caller ends those that end; all others must be
+        able to go on.
         """
         seq = item.seq
         assert not seq.is_finished

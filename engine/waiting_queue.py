@@ -1,7 +1,7 @@
 """Whose turn it is to be admitted: the waiting sequences, a line for each caller.
 
-Owns the order of admission. Knows neither seats nor memory: the scheduler decides how many go in, and when.
-Engine thread only. No operation looks at more sequences than it returns.
+Owns the order of admission. Knows neither seats nor memory: the scheduler decides how many go in,
+and when. Engine thread only. No operation looks at more sequences than it returns.
 """
 
 from bisect import insort
@@ -12,7 +12,9 @@ from engine.sequence import Sequence
 
 
 class WaitingQueue:
-    """Preempted sequences first, oldest first; then one of each caller in turn, in its order of arrival."""
+    """Preempted sequences first, oldest first; then one of each caller in turn, in its order of
+    arrival.
+    """
 
     def __init__(self) -> None:
         self._preempted: list[Sequence] = []
@@ -28,7 +30,9 @@ class WaitingQueue:
         return chain(self._preempted, chain.from_iterable(self._lines.values()))
 
     def add(self, seq: Sequence) -> None:
-        """At the end of its caller's line; a caller that had none waits for one turn of each other caller at most."""
+        """At the end of its caller's line; a caller that had none waits for one turn of each other
+        caller at most.
+        """
         self._lines.setdefault(seq.caller.name, OrderedDict())[seq] = None
         self._num_in_lines += 1
 

@@ -1,4 +1,6 @@
-"""Who may join the queue: bounds in sequences and in prompt tokens, and a fair part of them for everybody."""
+"""Who may join the queue: bounds in sequences and in prompt tokens, and a fair part of them for
+everybody.
+"""
 
 import random
 

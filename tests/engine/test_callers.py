@@ -1,4 +1,6 @@
-"""Callers behind the event loop: whose turn it is, whose cached prefixes, how much of the queue, and who gives up."""
+"""Callers behind the event loop: whose turn it is, whose cached prefixes, how much of the queue,
+and who gives up.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -87,7 +89,9 @@ def test_one_request_does_not_wait_behind_anothers_fifty(checkpoint: Path) -> No
 
 
 def test_nobody_fills_the_queue_alone(checkpoint: Path) -> None:
-    """Every sequence and every prompt counts until its first output, and a refused one counts for nothing."""
+    """Every sequence and every prompt counts until its first output, and a refused one counts for
+    nothing.
+    """
 
     async def main() -> None:
         async with running(checkpoint, max_num_waiting=16) as engine:
@@ -116,7 +120,9 @@ def test_prompt_tokens_are_bounded(checkpoint: Path) -> None:
 
 
 def test_a_long_list_of_prompts_is_let_in_as_one(checkpoint: Path) -> None:
-    """It is more than a caller may have waiting, and would be refused forever; the next request is refused."""
+    """It is more than a caller may have waiting, and would be refused forever; the next request is
+    refused.
+    """
 
     async def main() -> None:
         async with running(checkpoint, max_num_waiting=8) as engine:
@@ -136,7 +142,9 @@ def test_a_long_list_of_prompts_is_let_in_as_one(checkpoint: Path) -> None:
 
 
 def test_a_thousand_that_give_up_at_once(checkpoint: Path) -> None:
-    """Two keep the seats; a thousand wait and go away; then the queue is empty and the next is served."""
+    """Two keep the seats; a thousand wait and go away; then the queue is empty and the next is
+    served.
+    """
 
     async def main() -> None:
         async with running(checkpoint) as engine:
@@ -157,7 +165,9 @@ def test_a_thousand_that_give_up_at_once(checkpoint: Path) -> None:
 
 
 def test_the_time_in_the_queue_counts_from_arrival(checkpoint: Path) -> None:
-    """While others hold the seats, who waits too long goes, whoever is first in turn; its place is free again."""
+    """While others hold the seats, who waits too long goes, whoever is first in turn; its place is
+    free again.
+    """
 
     async def main() -> None:
         async with running(checkpoint) as engine:

@@ -14,7 +14,9 @@ NUM_SEQUENCES = 3
 
 
 def answer(num_steps: int, seed: int = 0, *, with_logprobs: bool = True) -> list[RequestOutput]:
-    """Of a request with three sequences that end at different steps; the first output has no deltas."""
+    """Of a request with three sequences that end at different steps; the first output has no
+    deltas.
+    """
     rng = random.Random(seed)
     ends = [num_steps, rng.randint(1, num_steps), rng.randint(1, num_steps)]
     outputs = [RequestOutput("r", (), finished=False, num_prompt_tokens=4)]

@@ -1,4 +1,6 @@
-"""Streams beside long prompts, in simulated time: a machine is a function from a step to the seconds it takes."""
+"""Streams beside long prompts, in simulated time: a machine is a function from a step to the
+seconds it takes.
+"""
 
 import random
 import statistics
@@ -19,9 +21,11 @@ LONG = 30_000
 
 @dataclass
 class Machine:
-    """In milliseconds: a step, each row that decodes, each token of prefill, and what each costs more at 10,000.
+    """In milliseconds: a step, each row that decodes, each token of prefill, and what each costs
+    more at 10,000.
 
-    The default is one on which a chunk costs as much as 10 to 20 decodes of 8 sequences. ``noise`` is relative.
+    The default is one on which a chunk costs as much as 10 to 20 decodes of 8 sequences. ``noise``
+    is relative.
     """
 
     step_ms: float = 30.0
@@ -125,7 +129,9 @@ def unpaced_s(machine: Machine, num_streams: int) -> float:
 
 
 def test_beside_a_long_prompt_streams_go_on() -> None:
-    """The three bounds, where the parts of a step simply add up, which is the dearest way to share it."""
+    """The three bounds, where the parts of a step simply add up, which is the dearest way to share
+    it.
+    """
     simulation = Simulation()
     simulation.add_streams(8)
     usual_s = simulation.undisturbed_s()
@@ -146,7 +152,9 @@ def test_few_streams_and_many(num_streams: int) -> None:
 
 
 def test_where_a_chunk_is_cheap_nothing_is_cut() -> None:
-    """A machine that prefills 100 times as fast: whole chunks, but for the steps that measure a decode."""
+    """A machine that prefills 100 times as fast: whole chunks, but for the steps that measure a
+    decode.
+    """
     simulation = Simulation(Machine(token_ms=0.02, more_at_10_000_ms=0.01))
     simulation.until_done(simulation.add_prompt(1_000))
     simulation.add_streams(8)
@@ -163,7 +171,9 @@ def test_while_nobody_decodes_nothing_is_cut() -> None:
 
 
 def test_the_first_steps_of_all() -> None:
-    """Nothing is known: the first step beside a stream measures it, and prefill goes on all the same."""
+    """Nothing is known: the first step beside a stream measures it, and prefill goes on all the
+    same.
+    """
     simulation = Simulation()
     long = simulation.add_prompt(4_000)
     stream = simulation.add([1, 2], max_tokens=2_000)
@@ -173,7 +183,9 @@ def test_the_first_steps_of_all() -> None:
 
 
 def test_a_prompt_that_begins_deep_in_its_context() -> None:
-    """20,000 of its tokens are cached; what a token costs there is learned from its first small chunks."""
+    """20,000 of its tokens are cached; what a token costs there is learned from its first small
+    chunks.
+    """
     simulation = Simulation()
     first = simulation.add_prompt(20_000)
     simulation.until_done(first)

@@ -1,4 +1,6 @@
-"""The engine thread dies: its requests end with an error, and the next ones are answered as if nothing had been."""
+"""The engine thread dies: its requests end with an error, and the next ones are answered as if
+nothing had been.
+"""
 
 import asyncio
 import threading

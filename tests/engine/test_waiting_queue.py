@@ -97,7 +97,9 @@ def add(engine: FakeEngine, caller: str, num_tokens: int = 4, max_tokens: int = 
 
 
 def test_a_single_request_does_not_wait_behind_anothers_hundred() -> None:
-    """4 seats: of the caller with 100 requests none but those that run already, and one more, come before it."""
+    """4 seats: of the caller with 100 requests none but those that run already, and one more, come
+    before it.
+    """
     engine = FakeEngine(Setup(max_num_seqs=4))
     for _ in range(100):
         add(engine, "many")
@@ -111,7 +113,9 @@ def test_a_single_request_does_not_wait_behind_anothers_hundred() -> None:
 
 
 def test_who_was_admitted_first_is_older_whenever_it_arrived() -> None:
-    """8 blocks. An old request of one caller, admitted after the newcomer, must not take the newcomer's blocks."""
+    """8 blocks. An old request of one caller, admitted after the newcomer, must not take the
+    newcomer's blocks.
+    """
     engine = FakeEngine(Setup(max_num_seqs=2, max_model_len=32, prefill_chunk_tokens=8, num_global=8))
     first = add(engine, "many", max_tokens=2)
     waiting = [add(engine, "many", max_tokens=28) for _ in range(3)]
