@@ -121,6 +121,18 @@ class PrefillPace:
             _remember(costs, longest.start // POSITIONS_PER_PLACE, seconds / num_tokens)
 
 
+class Unpaced(PrefillPace):
+    """As much prefill in every step as there is room for: the most tokens, where nobody waits for
+    the next one.
+    """
+
+    def share(self, num_decoding: int) -> PrefillShare:
+        return super().share(0)
+
+    def observe(self, batch: Batch, seconds: float) -> None:
+        """Nothing is to be learned."""
+
+
 def _decodes(item: ScheduledSequence) -> bool:
     """As the scheduler counts: one token is all there is to compute, the drafts behind it aside."""
     return item.num_scheduled_tokens == 1 and item.seq.num_uncomputed_tokens == 1

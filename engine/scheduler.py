@@ -16,8 +16,9 @@ And a fourth that costs nobody anything: guesses at the next tokens (``prompt_lo
 rows, tokens of the budget and blocks that are left over after all this, so a step may bring a
 sequence several tokens.
 
-What follows, with S = max_num_seqs and a whole chunk of C tokens: prefill_chunk_tokens (S + C <=
-max_num_batched_tokens) while nobody decodes, else what the pace allows, between one block and that:
+What follows, with S = max_num_seqs and a whole chunk of C tokens: ``prefill_chunk_tokens`` (S + C <=
+max_num_batched_tokens) while nobody decodes; else what the pace allows, which is
+``prefill_pace.MIN_TOKENS`` at least and that at most:
 
 * While memory suffices, a sequence with N known tokens samples its next one in at most S * ceil(N /
   C) steps after its admission, and then one in every step: each step serves a whole chunk to the
@@ -49,9 +50,7 @@ class Scheduler:
     ``finish``.
     """
 
-    def __init__(
-        self, config: SchedulerConfig, kv_cache_manager: KVCacheManager, *, pace: PrefillPace | None = None
-    ) -> None:
+    def __init__(self, config: SchedulerConfig, kv_cache_manager: KVCacheManager, *, pace: PrefillPace) -> None:
         kv_cache_manager.check_capacity(config.max_model_len, config.prefill_chunk_tokens)
         self.config = config
         self.num_preemptions = 0
@@ -60,7 +59,7 @@ class Scheduler:
         self.num_drafts = 0
         self.num_draft_tokens = 0
         self.num_accepted_draft_tokens = 0
-        self.pace = PrefillPace() if pace is None else pace
+        self.pace = pace
         self._kv = kv_cache_manager
         self._waiting = WaitingQueue()
         self._running: list[Sequence] = []  # oldest first

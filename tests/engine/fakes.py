@@ -13,7 +13,7 @@ from engine.caller import Caller
 from engine.kv_cache_manager import KVCacheManager
 from engine.kv_cache_sizes import BlockCounts
 from engine.outputs import FinishReason
-from engine.prefill_pace import PrefillPace, PrefillShare
+from engine.prefill_pace import PrefillPace, Unpaced
 from engine.runners.model_runner import SampledToken, SequenceResult, result_of
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Scheduler
@@ -105,13 +105,6 @@ class FakeRunner:
         last = row.num_tokens - 1
         block_id = row.seq.global_table.block_ids[last // self._block_size]
         return sample(self._global_blocks[block_id][last % self._block_size], row.seq.index)
-
-
-class Unpaced(PrefillPace):
-    """As much prefill in every step as there is room for: no clock decides what a test sees."""
-
-    def share(self, num_decoding: int) -> PrefillShare:
-        return super().share(0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from engine.prefill_pace import MIN_TOKENS, STEPS_PER_ROUND, PrefillPace
+from engine.prefill_pace import MIN_TOKENS, STEPS_PER_ROUND, PrefillPace, Unpaced
 from engine.sampling_params import SamplingParams
 from engine.sequence import Batch, Sequence, new_sequences
 from engine.step_failures import StepFailures
-from tests.engine.fakes import Setup, Unpaced
+from tests.engine.fakes import Setup
 
 CHUNK = 384
 LONG = 30_000

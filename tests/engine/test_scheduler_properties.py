@@ -16,11 +16,11 @@ import pytest
 from engine.errors import RequestError
 from engine.kv_cache_sizes import blocks_for_one_sequence
 from engine.outputs import FinishReason
-from engine.prefill_pace import PrefillPace, PrefillShare
+from engine.prefill_pace import PrefillPace, PrefillShare, Unpaced
 from engine.scheduler import Scheduler
 from engine.sequence import Batch, Sequence, SequenceStatus
 from engine.step_failures import StepFailures
-from tests.engine.fakes import FakeEngine, Setup, Unpaced, generate_alone, less
+from tests.engine.fakes import FakeEngine, Setup, generate_alone, less
 
 NUM_WORKLOADS = 10_000
 NUM_SHARDS = 20
