@@ -130,21 +130,22 @@ class Scheduler:
         """
         for seq in self._running:
             self._kv.release_surplus(seq)
-        self._admit()
+        self._admit(failures)
         batch = self._place(self._plan(self.pace.share))
         if not batch.scheduled:  # all was for sequences that decode, and they lack memory
             batch = self._place(self._plan(lambda _: self.pace.share(0)))
         return with_drafts(batch, self.config, self._kv, failures)
 
-    def _admit(self) -> None:
+    def _admit(self, failures: StepFailures) -> None:
         for seq in self._waiting.next_in_turn(self.config.max_num_seqs - len(self._running)):
-            if seq.waits_for_leader:
-                continue
-            hit = self._kv.find_prefix(seq)
-            if not self._kv.has_room_for(seq, hit, running=self._running):
-                break
-            self._kv.attach(seq, hit)
-            self._start(seq, hit.num_tokens)
+            with failures.of(seq.request_id):
+                if seq.waits_for_leader:
+                    continue
+                hit = self._kv.find_prefix(seq)
+                if not self._kv.has_room_for(seq, hit, running=self._running):
+                    break
+                self._kv.attach(seq, hit)
+                self._start(seq, hit.num_tokens)
 
     def _start(self, seq: Sequence, num_cached_tokens: int) -> None:
         self._waiting.admit(seq)
