@@ -8,7 +8,7 @@ Every step pays for its decodes once, whatever prefill it brings. So few long st
 sooner than many short ones, but they are the gaps in everybody's stream. The median gap is how fast
 a stream feels, the longest is what its reader notices; both are bounded here, as multiples of a
 step that only decodes. With heavy and light steps in turn the median is a light one, and the prompt
-gets nearly the mean of both: at 4.6 and 2.35 it is ready about a third later than without these
+gets nearly the mean of both: at 4.5 and 2.35 it is ready about a third later than without these
 bounds, with all steps at 2.35 it would be two thirds.
 
 Each round begins with a step that only decodes. It measures what the rest of the round is compared
@@ -19,14 +19,22 @@ other steps is odd, so that of two prompts in turn none always has the heavy one
 import math
 import statistics
 from collections import abc, deque
+from enum import Enum
 
 from engine.sequence import Batch, ScheduledSequence, Sequence
 
-HEAVY, LIGHT = 4.6, 2.35  # a step's time, in steps that only decode
 STEPS_PER_ROUND = 20  # the first only decodes, then heavy and light ones alternate; the last is light
 MIN_TOKENS = 8  # of a step that prefills at all
-NUM_REMEMBERED = 5  # a median of so many is not moved by an odd one, and follows a change in three
+NUM_REMEMBERED = 9  # a median of so many is moved by no odd one, and follows a change in five
 POSITIONS_PER_PLACE = 2_048  # attention makes a token dearer the further behind it stands
+
+
+class _Step(Enum):
+    """Kinds of steps that prefill. The value: the time it takes, in steps that only decode."""
+
+    ALONE = math.inf  # nobody decodes
+    HEAVY = 4.5
+    LIGHT = 2.35
 
 
 class PrefillShare:
@@ -34,22 +42,30 @@ class PrefillShare:
     first.
     """
 
-    def __init__(self, pace: "PrefillPace", seconds: float, *, min_tokens: int = MIN_TOKENS) -> None:
-        self._pace = pace
+    def __init__(
+        self, token_s: abc.Callable[[Sequence], float], seconds: float, *, min_tokens: int = MIN_TOKENS
+    ) -> None:
+        self._token_s = token_s
         self._seconds = self._left_s = seconds
         self._min_tokens = min_tokens
 
     def whole(self, seq: Sequence) -> int:
         """Tokens of ``seq`` if it gets the share for itself."""
-        return max(self._min_tokens, self._pace.num_tokens(seq, self._seconds))
+        return max(self._min_tokens, self._num_tokens(seq, self._seconds))
 
     def left(self, seq: Sequence) -> int:
         """Tokens of ``seq`` that are left of it now."""
-        return self.whole(seq) if self._left_s == self._seconds else self._pace.num_tokens(seq, self._left_s)
+        return self.whole(seq) if self._left_s == self._seconds else self._num_tokens(seq, self._left_s)
 
     def take(self, seq: Sequence, num_tokens: int) -> None:
         if num_tokens > 0 and self._seconds < math.inf:
-            self._left_s -= num_tokens * self._pace.token_s(seq)
+            self._left_s -= num_tokens * self._token_s(seq)
+
+    def _num_tokens(self, seq: Sequence, seconds: float) -> int:
+        """0 if what they cost is not known."""
+        if seconds == math.inf:
+            return seq.num_uncomputed_tokens
+        return int(min(max(0.0, seconds) / self._token_s(seq), seq.num_uncomputed_tokens))
 
 
 class PrefillPace:
@@ -57,47 +73,54 @@ class PrefillPace:
 
     def __init__(self) -> None:
         self._decode_s: dict[int, deque[float]] = {}  # of a step, by how many sequences decode
-        # Of one token, by its place in the sequence; those that ask for prompt logprobs are dearer by far.
-        self._token_s: dict[bool, dict[int, deque[float]]] = {False: {}, True: {}}
+        # Of a token of prefill, by its place in the sequence: for each kind of step, since decodes
+        # and prefill share some work and a long chunk more of it, and apart for sequences that ask
+        # for prompt logprobs, which are dearer by far.
+        self._token_s: dict[bool, dict[_Step, dict[int, deque[float]]]] = {
+            with_logprobs: {step: {} for step in _Step} for with_logprobs in (False, True)
+        }
         self._num_steps = 0  # of this round
 
     def share(self, num_decoding: int) -> PrefillShare:
         """Everything while nobody decodes."""
-        if num_decoding == 0:
-            return PrefillShare(self, math.inf)
+        step = self._step(num_decoding)
+
+        def token_s(seq: Sequence) -> float:
+            return self._token_cost_s(seq, step)
+
         decode_s = self._decoding_s(num_decoding)
-        if decode_s is None or self._num_steps == STEPS_PER_ROUND:
-            return PrefillShare(self, 0.0, min_tokens=0)
-        is_heavy = self._num_steps % 2 == 1 and self._num_steps < STEPS_PER_ROUND - 1
-        return PrefillShare(self, decode_s * ((HEAVY if is_heavy else LIGHT) - 1))
+        if step is _Step.ALONE:
+            return PrefillShare(token_s, math.inf)
+        if decode_s is None or self._num_steps >= STEPS_PER_ROUND:
+            return PrefillShare(token_s, 0.0, min_tokens=0)
+        return PrefillShare(token_s, decode_s * (step.value - 1))
 
     def observe(self, batch: Batch, seconds: float) -> None:
         """``batch`` ran for ``seconds``. Called before its sequences take in what it brought."""
         prefills = [item for item in batch.scheduled if not _decodes(item)]
         num_decoding = len(batch.scheduled) - len(prefills)
         if prefills:
+            prefill_s = seconds - (self._decoding_s(num_decoding) or 0.0)
+            self._learn(prefills, max(prefill_s, seconds / 4, 1e-9), self._step(num_decoding))
             self._num_steps += num_decoding > 0
-            self._learn_token_s(prefills, max(seconds - (self._decoding_s(num_decoding) or 0.0), seconds / 4))
         elif num_decoding:
             self._num_steps = 1
             _remember(self._decode_s, num_decoding, seconds)
 
-    def num_tokens(self, seq: Sequence, seconds: float) -> int:
-        """How many tokens of ``seq`` can be prefilled in this time; 0 if what they cost is not
-        known.
-        """
-        if seconds == math.inf:
-            return seq.num_uncomputed_tokens
-        return int(min(max(0.0, seconds) / self.token_s(seq), seq.num_uncomputed_tokens))
+    def _step(self, num_decoding: int) -> _Step:
+        if num_decoding == 0:
+            return _Step.ALONE
+        is_heavy = self._num_steps % 2 == 1 and self._num_steps < STEPS_PER_ROUND - 1
+        return _Step.HEAVY if is_heavy else _Step.LIGHT
 
-    def token_s(self, seq: Sequence) -> float:
-        """Of the next token of ``seq``, in seconds; infinite if no prefill of its kind has been
-        seen.
+    def _token_cost_s(self, seq: Sequence, step: _Step) -> float:
+        """Of its next token, in seconds; infinite if no prefill of its kind has been seen.
 
         At a place not seen yet, what the nearest before it cost, in proportion to the position:
         that is never too little, since only attention grows with it.
         """
-        known = self._token_s[seq.wants_prompt_logprobs]
+        costs = self._token_s[seq.wants_prompt_logprobs]
+        known = costs[step] or costs[_Step.HEAVY] or costs[_Step.LIGHT] or costs[_Step.ALONE]
         if not known:
             return math.inf
         place = seq.num_computed_tokens // POSITIONS_PER_PLACE
@@ -112,12 +135,12 @@ class PrefillPace:
         nearest = max((each for each in known if each <= num_decoding), default=min(known))
         return statistics.median_low(known[nearest]) * min(1.0, num_decoding / nearest)
 
-    def _learn_token_s(self, prefills: abc.Sequence[ScheduledSequence], seconds: float) -> None:
+    def _learn(self, prefills: abc.Sequence[ScheduledSequence], seconds: float, step: _Step) -> None:
         """All is put down to the longest chunk; from few tokens nothing is learned."""
         num_tokens = sum(item.num_scheduled_tokens for item in prefills)
         if num_tokens >= MIN_TOKENS:
             longest = max(prefills, key=lambda item: item.num_scheduled_tokens)
-            costs = self._token_s[longest.seq.wants_prompt_logprobs]
+            costs = self._token_s[longest.seq.wants_prompt_logprobs][step]
             _remember(costs, longest.start // POSITIONS_PER_PLACE, seconds / num_tokens)
 
 

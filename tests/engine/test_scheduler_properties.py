@@ -41,8 +41,8 @@ class MoodyPace(PrefillPace):
             return super().share(0)
         self.only_decodes = not self.only_decodes and self.rng.random() < 0.2
         if self.only_decodes:
-            return PrefillShare(self, 0.0, min_tokens=0)
-        return PrefillShare(self, self.rng.choice([0.0, 1.5, 4.0, math.inf]), min_tokens=1)
+            return PrefillShare(self.token_s, 0.0, min_tokens=0)
+        return PrefillShare(self.token_s, self.rng.choice([0.0, 1.5, 4.0, math.inf]), min_tokens=1)
 
     def token_s(self, seq: Sequence) -> float:
         return 1.0 + 0.1 * seq.num_computed_tokens
