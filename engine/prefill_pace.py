@@ -8,8 +8,8 @@ Every step pays for its decodes once, whatever prefill it brings. So few long st
 sooner than many short ones, but they are the gaps in everybody's stream. The median gap is how fast
 a stream feels, the longest is what its reader notices; both are bounded here, as multiples of a
 step that only decodes. With heavy and light steps in turn the median is a light one, and the prompt
-gets nearly the mean of both: at 4.5 and 2.35 it is ready about a third later than without these
-bounds, with all steps at 2.35 it would be two thirds.
+gets nearly the mean of both: at 4.5 and 2.3 it is ready about a third later than without these
+bounds, with all steps at 2.3 it would be two thirds.
 
 Each round begins with a step that only decodes. It measures what the rest of the round is compared
 with, which would otherwise not be known for the minutes that a prompt may take. The number of the
@@ -34,7 +34,7 @@ class _Step(Enum):
 
     ALONE = math.inf  # nobody decodes
     HEAVY = 4.5
-    LIGHT = 2.35
+    LIGHT = 2.3
 
 
 class PrefillShare:
@@ -116,8 +116,8 @@ class PrefillPace:
     def _token_cost_s(self, seq: Sequence, step: _Step) -> float:
         """Of its next token, in seconds; infinite if no prefill of its kind has been seen.
 
-        At a place not seen yet, what the nearest before it cost, in proportion to the position:
-        that is never too little, since only attention grows with it.
+        At a place not seen yet, what the nearest before it cost, in proportion to the way between
+        them: that is hardly ever too little, since only attention grows with the position.
         """
         costs = self._token_s[seq.wants_prompt_logprobs]
         known = costs[step] or costs[_Step.HEAVY] or costs[_Step.LIGHT] or costs[_Step.ALONE]
@@ -125,7 +125,7 @@ class PrefillPace:
             return math.inf
         place = seq.num_computed_tokens // POSITIONS_PER_PLACE
         nearest = max((each for each in known if each <= place), default=min(known))
-        return statistics.median_high(known[nearest]) * max(1.0, (place + 0.5) / (nearest + 0.5))
+        return statistics.median_high(known[nearest]) * max(1.0, place / (nearest + 1))
 
     def _decoding_s(self, num_decoding: int) -> float | None:
         """Of a step in which so many decode; rather too little than too much."""

@@ -149,7 +149,7 @@ def test_decodes_and_prefill_that_share_work() -> None:
     simulation.add_streams(8)
     usual_s = simulation.undisturbed_s()
     prompt_s = simulation.until_done(simulation.add_prompt(LONG))
-    assert statistics.median(simulation.gaps) <= 2.5 * usual_s
+    assert 2.25 * usual_s <= statistics.median(simulation.gaps) <= 2.5 * usual_s
     assert max(simulation.gaps) <= 5 * usual_s
     assert prompt_s <= 1.3 * unpaced_s(Machine(shared_ms=20.0), 8)
 
@@ -214,7 +214,7 @@ def test_a_prompt_that_begins_deep_in_its_context() -> None:
     assert statistics.median(simulation.chunks) > 2 * MIN_TOKENS
 
 
-@pytest.mark.parametrize("at_step", [0, 1, 2, STEPS_PER_ROUND])
+@pytest.mark.parametrize("at_step", [0, 1, 2, STEPS_PER_ROUND - 1, STEPS_PER_ROUND])
 def test_a_stopped_process_is_one_odd_step(at_step: int) -> None:
     """One step takes 5 s: the steps after it are as before."""
     simulation = Simulation()
