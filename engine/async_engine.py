@@ -1,59 +1,72 @@
-"""The engine behind an event loop: admission, one queue of news per request, the end.
+"""The engine behind an event loop: admission, one queue of news per request, the end, a new
+beginning.
 
-Owns the event loop's side of every request; ``EngineThread`` steps. How long a request may run is not decided here, only
-how long it may wait in the queue. Everything public is called on the event loop, ``render_chat`` and ``tokenizer`` from
-any thread.
+Owns the way of a request from arrival to end, and the life of the engine; ``EngineThread`` steps.
+How long a request may run is not decided here, only how long it may wait in the queue. Everything
+public is called on the event loop, ``render_chat`` and ``tokenizer`` from any thread.
+
+If the engine thread dies, its requests end with an error and the engine is loaded anew. What dies
+again and again would go on so: then ``failed`` returns, and only a new process helps.
 """
 
 import asyncio
+import gc
+import logging
 import time
-from collections import abc
-from dataclasses import dataclass, field
+from collections import abc, deque
+from dataclasses import replace
 
+from engine.admission import Amount
 from engine.caller import ANYBODY, Caller
+from engine.clients import Client, Clients
 from engine.engine_info import EngineStats, EngineStatus, ModelInfo
-from engine.engine_options import EngineOptions
-from engine.engine_thread import Abort, Add, EngineThread, News
-from engine.errors import EngineError, EngineNotReadyError, QueueFullError, QueueTimeoutError, StepError
+from engine.engine_options import MAX_NUM_WAITING, MAX_WAITING_PROMPT_TOKENS, EngineOptions
+from engine.engine_thread import Abort, Add, EngineThread
+from engine.errors import EngineError, EngineNotReadyError, QueueTimeoutError, StepError
 from engine.loading import LoadedEngine, load_engine
+from engine.news_queue import News
 from engine.outputs import RequestOutput
 from engine.sampling_params import SamplingParams
 from gemma3.text.chat import ChatPrompt
 from gemma3.text.tokenizer import Gemma3Tokenizer
 
 QUEUE_TIMEOUT_S = 60.0
+MAX_DEATHS, DEATHS_WITHIN_S = 3, 60.0  # of the engine thread, until only a new process helps
 
-
-@dataclass(slots=True)
-class _Client:
-    """The event loop's end of a request. Mutable."""
-
-    news: "asyncio.Queue[News]" = field(default_factory=asyncio.Queue)
-    is_started: bool = False
+log = logging.getLogger("gemma3")
 
 
 class AsyncLLMEngine:
-    """``load`` makes the engine; it runs on the engine thread."""
+    """``load`` makes the engine; it runs on the engine thread, and again if that dies."""
 
     def __init__(
         self,
         load: abc.Callable[[], LoadedEngine],
         *,
-        max_num_waiting: int = 1_024,
+        max_num_waiting: int = MAX_NUM_WAITING,
+        max_waiting_prompt_tokens: int = MAX_WAITING_PROMPT_TOKENS,
         queue_timeout_s: float = QUEUE_TIMEOUT_S,
     ) -> None:
         self.status = EngineStatus.LOADING
-        self._max_num_waiting = max_num_waiting
+        self._load = load
         self._queue_timeout_s = queue_timeout_s
         self._thread = EngineThread(load, deliver=self._deliver, die=self._die)
         self._loaded: LoadedEngine | None = None
         self._stats = EngineStats()
-        self._clients: dict[str, _Client] = {}
+        self._stats_of_the_dead = EngineStats()
+        self._clients = Clients(Amount(max_num_waiting, max_waiting_prompt_tokens))
         self._mean_request_s = 1.0
+        self._deaths_s: deque[float] = deque(maxlen=MAX_DEATHS)
+        self._reviving: asyncio.Task[None] | None = None
+        self._has_failed = asyncio.Event()
 
     @classmethod
     def from_options(cls, options: EngineOptions) -> "AsyncLLMEngine":
-        return cls(lambda: load_engine(options), max_num_waiting=options.max_num_waiting)
+        return cls(
+            lambda: load_engine(options),
+            max_num_waiting=options.max_num_waiting,
+            max_waiting_prompt_tokens=options.max_waiting_prompt_tokens,
+        )
 
     @property
     def info(self) -> ModelInfo:
@@ -64,7 +77,7 @@ class AsyncLLMEngine:
         return self._ready().tokenizer
 
     def stats(self) -> EngineStats:
-        return self._stats
+        return self._stats.after(self._stats_of_the_dead)
 
     def _ready(self) -> LoadedEngine:
         if self._loaded is None:
@@ -75,7 +88,9 @@ class AsyncLLMEngine:
     def render_chat(
         self, messages: abc.Sequence[tuple[str, str]], *, add_generation_prompt: bool, continue_final_message: bool
     ) -> ChatPrompt:
-        """Messages as token ids; ``RequestError`` with ``param="messages"`` if they cannot be a prompt."""
+        """Messages as token ids; ``RequestError`` with ``param="messages"`` if they cannot be a
+        prompt.
+        """
         return self._ready().render_chat(
             messages, add_generation_prompt=add_generation_prompt, continue_final_message=continue_final_message
         )
@@ -90,6 +105,12 @@ class AsyncLLMEngine:
         if self.status is EngineStatus.LOADING:
             self.status = EngineStatus.READY
 
+    async def failed(self) -> None:
+        """Return when only a new process helps: the engine has died too often, or cannot be loaded
+        again.
+        """
+        await self._has_failed.wait()
+
     def check_admission(self, caller: Caller = ANYBODY) -> None:
         """Whether a request would be taken now.
 
@@ -97,13 +118,7 @@ class AsyncLLMEngine:
             EngineNotReadyError, QueueFullError.
         """
         self.status.check_ready()
-        num_waiting = sum(not client.is_started for client in self._clients.values())
-        if num_waiting >= self._max_num_waiting:
-            retry_after_s = min(120, max(1, round(num_waiting * self._mean_request_s)))
-            raise QueueFullError(
-                f"{num_waiting} requests wait already; at most {self._max_num_waiting} may.",
-                retry_after_s=retry_after_s,
-            )
+        self._clients.room.check(caller.name, mean_request_s=self._mean_request_s)
 
     async def generate(
         self,
@@ -113,19 +128,24 @@ class AsyncLLMEngine:
         *,
         prediction_token_ids: abc.Sequence[int] = (),
         caller: Caller = ANYBODY,
+        is_further_prompt: bool = False,
     ) -> abc.AsyncGenerator[RequestOutput, None]:
         """Outputs until the request has finished. Closing the generator early aborts the request.
 
-        The first output comes when the request leaves the queue; it may have no deltas yet. Where the output is as
-        predicted it comes faster; what it is does not depend on the prediction.
+        The first output comes when the request leaves the queue; it may have no deltas yet. Where
+        the output is as predicted it comes faster; what it is does not depend on the prediction. A
+        further prompt of a list is not refused for what waits: the first one was let in for all of
+        them.
 
         Raises:
             RequestError: the request cannot be served as it is.
             EngineNotReadyError, QueueFullError, QueueTimeoutError, StepError.
         """
-        self.check_admission(caller)
-        client = self._clients[request_id] = _Client()
-        self._thread.send(Add(request_id, tuple(prompt_token_ids), params, tuple(prediction_token_ids)))
+        self.status.check_ready()
+        if not is_further_prompt:
+            self.check_admission(caller)
+        client = self._clients.enter(request_id, caller, Amount(params.n, len(prompt_token_ids)))
+        self._thread.send(Add(request_id, tuple(prompt_token_ids), params, tuple(prediction_token_ids), caller))
         began_s, is_finished = time.monotonic(), False
         try:
             news = await self._first_news(client)
@@ -138,13 +158,13 @@ class AsyncLLMEngine:
                     return
                 news = await client.news.get()
         finally:
-            del self._clients[request_id]
+            self._clients.leave(request_id)
             if is_finished:
                 self._mean_request_s += 0.1 * (time.monotonic() - began_s - self._mean_request_s)
             else:
                 self._thread.send(Abort(request_id))
 
-    async def _first_news(self, client: _Client) -> News:
+    async def _first_news(self, client: Client) -> News:
         """It ends the time in the queue."""
         try:
             async with asyncio.timeout(self._queue_timeout_s):
@@ -153,16 +173,19 @@ class AsyncLLMEngine:
             raise QueueTimeoutError(f"No place became free within {self._queue_timeout_s:.0f} s.") from None
 
     async def drain(self, timeout_s: float) -> None:
-        """Take no more requests and return when none is left. At the deadline the rest get ``EngineNotReadyError``."""
+        """Take no more requests and return when none is left. At the deadline the rest get
+        ``EngineNotReadyError``.
+        """
         self.status = EngineStatus.DRAINING
         deadline_s = time.monotonic() + timeout_s
         while self._clients and time.monotonic() < deadline_s:
             await asyncio.sleep(0.02)
-        for client in self._clients.values():
-            client.news.put_nowait(EngineNotReadyError("The server is shutting down."))
+        self._clients.end_all(EngineNotReadyError, "The server is shutting down.")
 
     async def shutdown(self) -> None:
         """End the engine thread. One that is still loading is left to the end of the process."""
+        if self._reviving is not None:
+            self._reviving.cancel()
         self._thread.stop()
         if self._loaded is not None:
             await self._thread.join()
@@ -170,13 +193,33 @@ class AsyncLLMEngine:
     def _deliver(self, news: list[tuple[str, News]], stats: EngineStats) -> None:
         """One step's news, on the event loop."""
         self._stats = stats
-        for request_id, item in news:
-            client = self._clients.get(request_id)
-            if client is not None:
-                client.is_started = True
-                client.news.put_nowait(item)
+        self._clients.deliver(news)
 
     def _die(self) -> None:
+        """The engine thread has ended by itself."""
+        self._clients.end_all(StepError, "The engine has failed, and with it this request.")
+        self._stats_of_the_dead = replace(self.stats(), num_running=0, num_waiting=0, kv_cache_usage=0.0)
+        self._stats, self._loaded = EngineStats(), None
+        if self.status is EngineStatus.DRAINING:
+            return
+        self._deaths_s.append(time.monotonic())
+        if len(self._deaths_s) == MAX_DEATHS and self._deaths_s[-1] - self._deaths_s[0] < DEATHS_WITHIN_S:
+            self._fail()
+        else:
+            self.status = EngineStatus.LOADING
+            self._reviving = asyncio.create_task(self._revive())
+
+    async def _revive(self) -> None:
+        """A new thread with a new engine, when nothing is left of the old."""
+        await self._thread.join()
+        gc.collect()
+        self._thread = EngineThread(self._load, deliver=self._deliver, die=self._die)
+        try:
+            await self.start()
+        except Exception:
+            log.exception("The engine cannot be loaded again")
+            self._fail()
+
+    def _fail(self) -> None:
         self.status = EngineStatus.DEAD
-        for client in self._clients.values():
-            client.news.put_nowait(StepError("The engine has failed and must be restarted."))
+        self._has_failed.set()

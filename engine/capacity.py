@@ -6,6 +6,7 @@ Turns options and a model's shape into the bounds of scheduler and KV cache; loa
 from engine.engine_options import EngineOptions
 from engine.kv_cache_manager import KVCacheManager
 from engine.kv_cache_sizes import BlockCounts, KVCacheLayout, num_blocks_for
+from engine.prefill_pace import PrefillPace
 from engine.scheduler import Scheduler
 from engine.scheduler_config import SchedulerConfig
 from gemma3.config import Gemma3TextConfig
@@ -41,7 +42,9 @@ def _prefill_chunk_tokens(options: EngineOptions) -> int:
     return min(chunk, MAX_PREFILL_CHUNK_TOKENS)
 
 
-def new_scheduler(options: EngineOptions, counts: BlockCounts, config: Gemma3TextConfig) -> Scheduler:
+def new_scheduler(
+    options: EngineOptions, counts: BlockCounts, config: Gemma3TextConfig, *, pace: PrefillPace
+) -> Scheduler:
     """A scheduler and its memory of ``counts`` blocks; ``options.max_model_len`` must be known."""
     assert options.max_model_len is not None
     return Scheduler(
@@ -56,6 +59,7 @@ def new_scheduler(options: EngineOptions, counts: BlockCounts, config: Gemma3Tex
             block_size=BLOCK_SIZE,
             window=config.sliding_window,
         ),
+        pace=pace,
     )
 
 

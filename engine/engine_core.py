@@ -5,10 +5,12 @@ and what was not reported yet. Knows no threads, no HTTP. One thread uses it; in
 """
 
 import random
+import time
 from collections import abc
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
+from engine.caller import ANYBODY, Caller
 from engine.errors import RequestError, StepError
 from engine.outputs import FinishReason, RequestOutput, SequenceDelta, TokenLogprob
 from engine.runners.model_runner import ModelRunner, SequenceResult
@@ -77,6 +79,7 @@ class EngineCore:
         params: SamplingParams,
         *,
         prediction_token_ids: abc.Sequence[int] = (),
+        caller: Caller = ANYBODY,
     ) -> None:
         """Queue a request. What the output is predicted to be only makes it faster, where it is right.
 
@@ -88,6 +91,8 @@ class EngineCore:
         self._check_token_ids(prompt, prediction, params)
         if params.seed is None:
             params = replace(params, seed=self._random.getrandbits(62))
+        if not self._enable_prefix_caching:  # siblings share a prefix all the same
+            caller = replace(caller, prefix_salt=request_id)
         eos = frozenset() if params.ignore_eos else self._eos_token_ids
         sequences = new_sequences(
             request_id,
@@ -96,18 +101,19 @@ class EngineCore:
             first_seq_id=self._next_seq_id,
             max_model_len=self.scheduler.config.max_model_len,
             end_token_ids=eos | frozenset(params.stop_token_ids),
-            prefix_salt="" if self._enable_prefix_caching else request_id,  # siblings share a prefix in either case
+            caller=caller,
             prediction_token_ids=prediction,
         )
-        for seq in sequences:
-            self.scheduler.add(seq)
-        self._next_seq_id += len(sequences)
-        self._requests[request_id] = _Request(
+        request = _Request(
             request_id,
             sequences,
             [Detokenizer(self._token_to_bytes, stop=params.stop, min_tokens=params.min_tokens) for _ in sequences],
             prompt_logprobs=None if params.prompt_logprobs is None else [None],
         )
+        for seq in sequences:
+            self.scheduler.add(seq)
+        self._next_seq_id += len(sequences)
+        self._requests[request_id] = request
 
     def _check_token_ids(self, prompt: list[int], prediction: abc.Sequence[int], params: SamplingParams) -> None:
         """At the door, since one id outside the vocabulary would fail a whole step."""
@@ -127,14 +133,15 @@ class EngineCore:
 
     def abort_request(self, request_id: str) -> None:
         """Forget a request in any phase; its blocks are free at once. An unknown or finished one is passed over."""
-        if self._requests.pop(request_id, None) is not None:
-            self.scheduler.abort(request_id)
+        request = self._requests.pop(request_id, None)
+        if request is not None:
+            self.scheduler.abort(request.sequences)
 
     def step(self) -> StepResult:
         """Compute one batch and report what it brought. What is raised for a request ends that request alone."""
         failures = StepFailures()
         batch = self.scheduler.schedule(failures)
-        for item, result in zip(batch.scheduled, self._run(batch, failures), strict=True):
+        for item, result in zip(batch.scheduled, self._run_timed(batch, failures), strict=True):
             if item.seq.request_id not in failures:
                 with failures.of(item.seq.request_id):
                     self._take_in(item, result)
@@ -142,6 +149,14 @@ class EngineCore:
         for request_id in failures.errors:
             self.abort_request(request_id)
         return StepResult(outputs, failures.errors)
+
+    def _run_timed(self, batch: Batch, failures: StepFailures) -> list[SequenceResult]:
+        """Run the batch, and let the scheduler learn what that cost; of a step that failed there is nothing to learn."""
+        began_s = time.perf_counter()
+        results = self._run(batch, failures)
+        if not failures.errors:
+            self.scheduler.pace.observe(batch, time.perf_counter() - began_s)
+        return results
 
     def _run(self, batch: Batch, failures: StepFailures) -> list[SequenceResult]:
         """Run the batch; if that fails, each request's part alone, so that only the culprit's request fails."""

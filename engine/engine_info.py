@@ -4,17 +4,17 @@ Knows nothing of torch, tokens or HTTP.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 
 from engine.errors import EngineNotReadyError
 
 
 class EngineStatus(StrEnum):
-    LOADING = "loading"
+    LOADING = "loading"  # at the start, and again when a failed engine is built anew
     READY = "ready"
     DRAINING = "draining"  # running requests finish, new ones are refused
-    DEAD = "dead"  # loading failed or the engine thread died: only a restart helps
+    DEAD = "dead"  # loading failed or the engine died again and again: only a restart helps
 
     def check_ready(self) -> None:
         """Raises: EngineNotReadyError unless READY."""
@@ -64,3 +64,10 @@ class EngineStats:
     num_drafts: int = 0
     num_draft_tokens: int = 0
     num_accepted_draft_tokens: int = 0
+
+    def after(self, earlier: "EngineStats") -> "EngineStats":
+        """The same, with the counters going on from those of ``earlier``, an engine that is no more."""
+        counters = [
+            each.name for each in fields(self) if each.name not in ("num_running", "num_waiting", "kv_cache_usage")
+        ]
+        return replace(self, **{name: getattr(self, name) + getattr(earlier, name) for name in counters})

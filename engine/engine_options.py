@@ -6,6 +6,9 @@ Knows nothing of how a model is loaded. Immutable, so any thread may read it.
 from dataclasses import dataclass
 from typing import TypedDict
 
+MAX_NUM_WAITING = 2_048
+MAX_WAITING_PROMPT_TOKENS = 1 << 20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
@@ -15,6 +18,8 @@ class EngineOptions:
         max_num_batched_tokens: of one step; also how long a decode waits behind a prefill.
         quantization: ``int8`` and ``int4`` are the native CPU core, ``none`` is torch in ``dtype``; see ``precision.py``.
         threads: of the model; by default one for each core.
+        max_num_waiting: sequences that may wait for a seat, of all callers; one caller alone may have half of them.
+        max_waiting_prompt_tokens: of them all, under the same rule.
         generation_config: ``auto`` takes sampling defaults from the checkpoint's generation_config.json, ``none`` does not.
     """
 
@@ -30,7 +35,8 @@ class EngineOptions:
     threads: int | None = None
     generation_config: str = "auto"
     prefix_caching: bool = True
-    max_num_waiting: int = 1_024
+    max_num_waiting: int = MAX_NUM_WAITING
+    max_waiting_prompt_tokens: int = MAX_WAITING_PROMPT_TOKENS
 
 
 class EngineKeywords(TypedDict, total=False):
@@ -48,3 +54,4 @@ class EngineKeywords(TypedDict, total=False):
     generation_config: str
     prefix_caching: bool
     max_num_waiting: int
+    max_waiting_prompt_tokens: int

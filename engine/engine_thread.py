@@ -1,8 +1,11 @@
 """The thread that steps: commands in through a queue, news out through ``call_soon_threadsafe``.
 
-Owns ``EngineCore`` from loading to the end; torch and the KV cache are touched nowhere else. All news of a step cross
-to the event loop in one call, as plain values. Methods without an underscore are for the event loop, the others run on
-the engine thread.
+Owns ``EngineCore`` from loading to the end; torch and the KV cache are touched nowhere else. All
+news of a step cross to the event loop in one call, as plain values. Methods without an underscore
+are for the event loop, the others run on the engine thread.
+
+Whatever belongs to one request ends that request alone. Anything else that is raised ends the
+thread, for good: what it left behind cannot be trusted. Nothing here keeps its core alive then.
 """
 
 import asyncio
@@ -10,17 +13,17 @@ import contextlib
 import logging
 import queue
 import threading
+import traceback
 from collections import abc
 from dataclasses import dataclass
 
+from engine.caller import Caller
 from engine.engine_core import EngineCore
 from engine.engine_info import EngineStats
-from engine.errors import EngineError
+from engine.errors import EngineError, StepError
 from engine.loading import LoadedEngine
-from engine.outputs import RequestOutput
+from engine.news_queue import News
 from engine.sampling_params import SamplingParams
-
-News = RequestOutput | EngineError
 
 log = logging.getLogger("gemma3")
 
@@ -33,6 +36,7 @@ class Add:
     prompt_token_ids: tuple[int, ...]
     params: SamplingParams
     prediction_token_ids: tuple[int, ...]
+    caller: Caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class EngineThread:
         self._thread: threading.Thread | None = None
 
     async def start(self) -> LoadedEngine:
-        """Load, and step until ``stop``. Raises what loading raises."""
+        """Load, and step until ``stop``, or until the thread dies. Raises what loading raises."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[LoadedEngine] = loop.create_future()
         self._thread = threading.Thread(target=self._run, args=(loop, done), name="engine", daemon=True)
@@ -82,26 +86,34 @@ class EngineThread:
     def _run(self, loop: asyncio.AbstractEventLoop, done: "asyncio.Future[LoadedEngine]") -> None:
         try:
             loaded = self._load()
-        except Exception as error:  # whoever awaits start() gets it
-            _on_loop(loop, _set_exception, done, error)
+        except BaseException as error:  # whoever awaits start() gets it; what would end a process is wrapped
+            told = (
+                error if isinstance(error, Exception) else RuntimeError(f"Loading ended with {type(error).__name__}.")
+            )
+            _on_loop(loop, _set_exception, done, told)
             return
         _on_loop(loop, _set_result, done, loaded)
         try:
             self._step_until_stopped(loaded.core, loop)
-        except Exception:
+        except BaseException as error:  # not even SystemExit may leave the requests without an end
             log.exception("The engine thread has failed")
+            _forget_frames(error)
             _on_loop(loop, self._die)
+        del done, loaded  # who keeps the error keeps this frame
 
     def _step_until_stopped(self, core: EngineCore, loop: asyncio.AbstractEventLoop) -> None:
         while self._take_commands(core, loop):
             result = core.step()
             for request_id, error in result.errors.items():
                 log.error("Request %s failed in its step: %s", request_id, type(error.__cause__ or error).__name__)
+                _forget_frames(error.__cause__ or error)
             news: list[tuple[str, News]] = [(output.request_id, output) for output in result.outputs]
             _on_loop(loop, self._deliver, [*news, *result.errors.items()], _stats(core))
 
     def _take_commands(self, core: EngineCore, loop: asyncio.AbstractEventLoop) -> bool:
-        """Take what is in the inbox, waiting while there is nothing to compute. False when it is time to end."""
+        """Take what is in the inbox, waiting while there is nothing to compute. False when it is
+        time to end.
+        """
         while True:
             try:
                 command = self._inbox.get(block=not core.has_unfinished_requests)
@@ -125,10 +137,22 @@ def _obey(command: Add | Abort, core: EngineCore) -> list[tuple[str, News]]:
             command.prompt_token_ids,
             command.params,
             prediction_token_ids=command.prediction_token_ids,
+            caller=command.caller,
         )
     except EngineError as error:
         return [(command.request_id, error)]
+    except Exception as error:
+        core.abort_request(command.request_id)
+        log.error("Request %s could not be added: %s", command.request_id, type(error).__name__)
+        return [(command.request_id, StepError("This request failed inside the engine."))]
     return []
+
+
+def _forget_frames(error: BaseException) -> None:
+    """An error that somebody keeps, a handler of logs or a request's reader, must not keep the core
+    alive.
+    """
+    traceback.clear_frames(error.__traceback__)
 
 
 def _stats(core: EngineCore) -> EngineStats:

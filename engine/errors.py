@@ -4,7 +4,7 @@
 
     EngineError
      +-- RequestError         the request itself cannot be served; also a ValueError, names the field
-     +-- QueueFullError       too many requests wait already: come back in ``retry_after_s``
+     +-- QueueFullError       too much waits already: come back in ``retry_after_s``
      +-- QueueTimeoutError    waited longer in the queue than allowed
      +-- DeadlineError        ran longer than the caller allows, who alone raises it
      +-- EngineNotReadyError  loading, draining or dead
@@ -46,4 +46,4 @@ class EngineNotReadyError(EngineError):
 
 
 class StepError(EngineError):
-    """The model step of this request failed; its neighbours are not affected."""
+    """The model step of this request failed; its neighbours are not affected, unless the whole engine has failed."""

@@ -69,11 +69,11 @@ class KVCacheManager:
         prompt: no reuse.
         """
         if seq.wants_prompt_logprobs:
-            return PrefixHit(0, [], [], seq.prefix_salt)
+            return PrefixHit(0, [], [], seq.caller.prefix_salt)
         global_ids, sliding_ids = self._find_blocks(seq)
         end = self._last_usable_end(sliding_ids)
         if end == 0:
-            return PrefixHit(0, [], [], seq.prefix_salt)
+            return PrefixHit(0, [], [], seq.caller.prefix_salt)
         first_visible = self._sliding.first_visible_block(end * self.block_size)
         visible_ids = [block_id for block_id in sliding_ids[first_visible:end] if block_id is not None]
         prefix_id = self._global.pool.prefix_id(global_ids[end - 1])
@@ -83,7 +83,7 @@ class KVCacheManager:
         """The blocks of the longest prefix in the global pool, and for each its counterpart in the sliding pool."""
         global_ids: list[int] = []
         sliding_ids: list[int | None] = []
-        parent: int | str = seq.prefix_salt
+        parent: int | str = seq.caller.prefix_salt
         for block in range((seq.num_tokens - 1) // self.block_size):
             key = PrefixKey(parent, self._tokens_of(seq, block))
             block_id = self._global.pool.find(key)

@@ -20,6 +20,7 @@ from engine.engine_options import EngineKeywords, EngineOptions
 from engine.errors import EngineError
 from engine.loading import LoadedEngine, load_engine
 from engine.outputs import FinishReason, RequestOutput
+from engine.prefill_pace import Unpaced
 from engine.sampling_params import SamplingParams
 from gemma3.progress import Progress, no_progress
 
@@ -55,7 +56,9 @@ class LLMEngine:
         progress: Progress = no_progress,
         **options: Unpack[EngineKeywords],
     ) -> None:
-        self.loaded: LoadedEngine = load_engine(EngineOptions(model=model, **options), beside=beside, progress=progress)
+        self.loaded: LoadedEngine = load_engine(
+            EngineOptions(model=model, **options), beside=beside, progress=progress, pace=Unpaced()
+        )
         self._num_requests = 0
         self._news: dict[str, deque[_News]] = {}
 

@@ -17,6 +17,7 @@ from engine.engine_options import EngineOptions
 from engine.errors import RequestError
 from engine.kv_cache_sizes import BlockCounts
 from engine.precision import Precision, choose_precision
+from engine.prefill_pace import PrefillPace
 from engine.runners.model_runner import ModelRunner
 from engine.sampling_params import SETTINGS
 from gemma3 import __version__
@@ -70,9 +71,15 @@ class _Loaded:
 
 
 def load_engine(
-    options: EngineOptions, *, beside: Path | None = None, progress: Progress = no_progress
+    options: EngineOptions,
+    *,
+    beside: Path | None = None,
+    progress: Progress = no_progress,
+    pace: PrefillPace | None = None,
 ) -> LoadedEngine:
     """Load everything. The default search for weights begins in the folder ``beside``, or in the current one.
+
+    ``pace`` bounds what prefill may cost those that decode; the default is for streams with readers.
 
     Raises:
         ValueError: no weights, damaged weights, or options that do not fit them; the text says what to do.
@@ -86,7 +93,7 @@ def load_engine(
         log.info(TERMS)
     options = replace(options, max_model_len=max_model_len(options, checkpoint.config))
     counts = block_counts(options, checkpoint.config, num_bytes_per_value=_kv_value_bytes(precision))
-    scheduler = new_scheduler(options, counts, checkpoint.config)
+    scheduler = new_scheduler(options, counts, checkpoint.config, pace=pace or PrefillPace())
     load = _load_native if precision.scheme is not None else _load_torch
     loaded = load(options, checkpoint, precision, counts, progress)
     tokenizer = loaded.tokenizer

@@ -1,7 +1,9 @@
 """What the engine says of a request: plain values that may cross from the engine thread to the event loop."""
 
+from collections import abc
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain
 
 
 class FinishReason(StrEnum):
@@ -55,3 +57,35 @@ class RequestOutput:
     num_prompt_tokens: int
     num_cached_tokens: int = 0
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
+
+
+def joined(outputs: abc.Sequence[RequestOutput]) -> RequestOutput:
+    """The news of several outputs of one request, at least one, as if one step had brought them."""
+    of_sequence: dict[int, list[SequenceDelta]] = {}
+    for output in outputs:
+        for delta in output.deltas:
+            of_sequence.setdefault(delta.index, []).append(delta)
+    first_told = next((output for output in outputs if output.deltas), outputs[0])
+    return RequestOutput(
+        request_id=outputs[0].request_id,
+        deltas=tuple([_joined_deltas(deltas) for deltas in of_sequence.values()]),
+        finished=outputs[-1].finished,
+        num_prompt_tokens=first_told.num_prompt_tokens,
+        num_cached_tokens=first_told.num_cached_tokens,
+        prompt_logprobs=first_told.prompt_logprobs,
+    )
+
+
+def _joined_deltas(deltas: abc.Sequence[SequenceDelta]) -> SequenceDelta:
+    """Of one sequence; the last of them ends it, if any does."""
+    logprobs = [delta.logprobs for delta in deltas if delta.logprobs is not None]
+    return SequenceDelta(
+        index=deltas[0].index,
+        text="".join([delta.text for delta in deltas]),
+        token_ids=tuple(chain.from_iterable([delta.token_ids for delta in deltas])),
+        logprobs=tuple(chain.from_iterable(logprobs)) if logprobs else None,
+        finish_reason=deltas[-1].finish_reason,
+        stop_reason=deltas[-1].stop_reason,
+        num_accepted_predictions=sum(delta.num_accepted_predictions for delta in deltas),
+        num_rejected_predictions=sum(delta.num_rejected_predictions for delta in deltas),
+    )

@@ -4,39 +4,53 @@ Owns the waiting and the running queue; knows neither text nor HTTP nor tensors.
 
 Round robin, in three parts of ``schedule``:
 
-* Admission, in order of arrival, while there is a seat (``max_num_seqs``) and room for the tokens known so far.
-* Work: every running sequence that decodes gets its token; what is left of ``max_num_batched_tokens`` goes to prefill
+* Admission (``waiting_queue``): the preempted first, then one of each caller in turn, while there
+  is a seat (``max_num_seqs``) and room for the tokens known so far.
+* Work: every running sequence that decodes gets its token; what is left of
+  ``max_num_batched_tokens``, and takes no more time than ``prefill_pace`` allows, goes to prefill
   chunks, to the sequence first whose last whole chunk is the longest ago.
-* Memory: oldest first. If no block is free, the youngest sequence is preempted, and recomputed later.
+* Memory: oldest first, by the first admission. If no block is free, the youngest is preempted, and
+  recomputed later.
 
-And a fourth that costs nobody anything: guesses at the next tokens (``prompt_lookup``) go into rows, tokens of the budget and
-blocks that are left over after all this, so a step may bring a sequence several tokens.
+And a fourth that costs nobody anything: guesses at the next tokens (``prompt_lookup``) go into
+rows, tokens of the budget and blocks that are left over after all this, so a step may bring a
+sequence several tokens.
 
-What follows, with S = max_num_seqs and C = prefill_chunk_tokens (S + C <= max_num_batched_tokens):
+What follows, with S = max_num_seqs and a whole chunk of C tokens: ``prefill_chunk_tokens`` (S + C <=
+max_num_batched_tokens) while nobody decodes; else what the pace allows, which is
+``prefill_pace.MIN_TOKENS`` at least and that at most:
 
-* While memory suffices, a sequence with N known tokens samples its next one in at most S * ceil(N / C) steps
-  after its admission, and then one in every step: each step serves a whole chunk to the first in turn, so
-  each of at most S sequences is first once in S steps.
-* Whatever memory does, that holds for the oldest running sequence: it takes blocks from all others and none from it.
-  So it ends after at most S * ceil(N / C) + max_tokens steps and the next oldest follows: nobody waits forever.
-* Sequences are admitted in order of arrival; only a sibling (n > 1) that waits for the shared prompt lets others pass,
+* While memory suffices, a sequence with N known tokens samples its next one in at most S * ceil(N /
+  C) steps after its admission, and then one in every step: each step serves a whole chunk to the
+  first in turn, so each of at most S sequences is first once in S steps. Steps that only decode,
+  one a round of the pace, come on top.
+* Whatever memory does, that holds for the oldest running sequence: it takes blocks from all others
+  and none from it. So it ends after at most S * ceil(N / C) + max_tokens such steps and the next
+  oldest follows: nobody waits forever.
+* Of a caller's sequences none is admitted before an older one, and before the first of a caller at
+  most one of each other; only a sibling (n > 1) that waits for the shared prompt lets others pass,
   and its seat is kept meanwhile.
 """
 
 from bisect import insort
 from collections import abc
 
+from engine.drafting import with_drafts
 from engine.errors import RequestError
 from engine.kv_cache_manager import KVCacheManager
+from engine.prefill_pace import PrefillPace, PrefillShare
 from engine.scheduler_config import SchedulerConfig
 from engine.sequence import Batch, ScheduledSequence, Sequence, SequenceStatus
 from engine.step_failures import StepFailures
+from engine.waiting_queue import WaitingQueue
 
 
 class Scheduler:
-    """Decides; the caller runs the batch, hands the tokens to ``update`` and ends sequences with ``finish``."""
+    """Decides; the caller runs the batch, hands the tokens to ``update`` and ends sequences with
+    ``finish``.
+    """
 
-    def __init__(self, config: SchedulerConfig, kv_cache_manager: KVCacheManager) -> None:
+    def __init__(self, config: SchedulerConfig, kv_cache_manager: KVCacheManager, *, pace: PrefillPace) -> None:
         kv_cache_manager.check_capacity(config.max_model_len, config.prefill_chunk_tokens)
         self.config = config
         self.num_preemptions = 0
@@ -45,10 +59,12 @@ class Scheduler:
         self.num_drafts = 0
         self.num_draft_tokens = 0
         self.num_accepted_draft_tokens = 0
+        self.pace = pace
         self._kv = kv_cache_manager
-        self._waiting: list[Sequence] = []  # both queues oldest first
-        self._running: list[Sequence] = []
+        self._waiting = WaitingQueue()
+        self._running: list[Sequence] = []  # oldest first
         self._newest_seq_id = -1
+        self._num_admitted = 0
         self._num_turns = 0
 
     @property
@@ -64,11 +80,11 @@ class Scheduler:
         return self._kv.usage
 
     def add(self, seq: Sequence) -> None:
-        """Put a sequence at the end of the queue; ``RequestError`` if it could never fit."""
+        """Put a sequence at the end of its caller's line; ``RequestError`` if it could never fit."""
         assert seq.seq_id > self._newest_seq_id, "seq_id grows with arrival"
         self._check_length(seq)
         self._newest_seq_id = seq.seq_id
-        self._waiting.append(seq)
+        self._waiting.add(seq)
 
     def _check_length(self, seq: Sequence) -> None:
         limit = self.config.max_model_len
@@ -83,72 +99,88 @@ class Scheduler:
                 code="context_length_exceeded",
             )
 
-    def abort(self, request_id: str) -> None:
-        """End what is left of a request, in whatever phase."""
-        for seq in [*self._running, *self._waiting]:
-            if seq.request_id == request_id:
+    def abort(self, sequences: abc.Iterable[Sequence]) -> None:
+        """End what is left of them, in whatever phase each is."""
+        for seq in sequences:
+            if not seq.is_finished:
                 self.finish(seq)
 
     def finish(self, seq: Sequence, *, num_surplus_tokens: int = 0) -> None:
-        """The end of every sequence: end of text, stop string, length, abort, failure. Its blocks are free at once.
+        """The end of every sequence: end of text, stop string, length, abort, failure. Its blocks
+        are free at once.
 
-        ``num_surplus_tokens`` of its last step's tokens come after what ended it, and are forgotten.
-        Also allowed between ``schedule`` and ``update``, which is then not called for it.
+        ``num_surplus_tokens`` of its last step's tokens come after what ended it, and are
+        forgotten. Also allowed between ``schedule`` and ``update``, which is then not called for
+        it.
         """
         assert not seq.is_finished, f"sequence {seq.seq_id} ends twice"
         del seq.token_ids[seq.num_tokens - num_surplus_tokens :]
-        (self._running if seq.status is SequenceStatus.RUNNING else self._waiting).remove(seq)
+        if seq.status is SequenceStatus.RUNNING:
+            self._running.remove(seq)
+        else:
+            self._waiting.discard(seq)
         self._kv.free(seq)
         seq.status = SequenceStatus.FINISHED
 
     def schedule(self, failures: StepFailures) -> Batch:
         """Choose the work of the next step; empty only if there is none.
 
-        Takes blocks but computes nothing: a batch that was never run may be forgotten, and the next call plans again.
-        A sequence for which guessing fails is scheduled without guesses.
+        Takes blocks but computes nothing: a batch that was never run may be forgotten, and the next
+        call plans again. A sequence for which guessing fails is scheduled without guesses.
         """
         for seq in self._running:
             self._kv.release_surplus(seq)
-        self._admit()
-        return self._with_drafts(self._place(self._plan()), failures)
+        self._admit(failures)
+        batch = self._place(self._plan(self.pace.share))
+        if not batch.scheduled:  # all was for sequences that decode, and they lack memory
+            batch = self._place(self._plan(lambda _: self.pace.share(0)))
+        return with_drafts(batch, self.config, self._kv, failures)
 
-    def _admit(self) -> None:
-        num_seats = self.config.max_num_seqs - len(self._running)
-        for seq in self._waiting[:num_seats]:
-            if seq.waits_for_leader:
-                continue
-            hit = self._kv.find_prefix(seq)
-            if not self._kv.has_room_for(seq, hit, running=self._running):
-                break
-            self._kv.attach(seq, hit)
-            self._start(seq, hit.num_tokens)
+    def _admit(self, failures: StepFailures) -> None:
+        for seq in self._waiting.next_in_turn(self.config.max_num_seqs - len(self._running)):
+            with failures.of(seq.request_id):
+                if seq.waits_for_leader:
+                    continue
+                hit = self._kv.find_prefix(seq)
+                if not self._kv.has_room_for(seq, hit, running=self._running):
+                    break
+                self._kv.attach(seq, hit)
+                self._start(seq, hit.num_tokens)
 
     def _start(self, seq: Sequence, num_cached_tokens: int) -> None:
-        self._waiting.remove(seq)
-        insort(self._running, seq, key=lambda peer: peer.seq_id)
-        self._take_turn(seq)  # newcomers queue up behind those that prefill already
+        self._waiting.admit(seq)
         if seq.status is SequenceStatus.WAITING:  # not when it comes back: those tokens were its own
+            seq.age = self._num_admitted
+            self._num_admitted += 1
             seq.num_cached_tokens = num_cached_tokens
             if seq.index == 0:  # siblings always hit: counting them would only hide how well requests share
                 self.num_prefix_query_tokens += seq.num_tokens
                 self.num_prefix_hit_tokens += num_cached_tokens
         seq.status = SequenceStatus.RUNNING
+        insort(self._running, seq, key=lambda peer: peer.age)
+        self._take_turn(seq)  # newcomers queue up behind those that prefill already
 
     def _take_turn(self, seq: Sequence) -> None:
         self._num_turns += 1
         seq.last_turn = self._num_turns
 
-    def _plan(self) -> dict[Sequence, int]:
-        """How many tokens each running sequence should compute, within the token budget."""
+    def _plan(self, share_beside: abc.Callable[[int], PrefillShare]) -> dict[Sequence, int]:
+        """How many tokens each running sequence should compute, within the token budget and the
+        share of prefill.
+        """
         plan = {seq: 1 for seq in self._running if seq.num_uncomputed_tokens == 1}
         budget = self.config.max_num_batched_tokens - len(plan)
         prefills = [seq for seq in self._running if seq not in plan]
+        if not prefills:
+            return plan
+        share = share_beside(len(plan))
         for seq in sorted(prefills, key=lambda peer: peer.last_turn):
             assert seq.num_uncomputed_tokens > 0, f"sequence {seq.seq_id} has nothing to compute and was not finished"
-            chunk = min(seq.num_uncomputed_tokens, self.config.prefill_chunk_tokens)
-            plan[seq] = min(chunk, budget)
+            chunk = min(seq.num_uncomputed_tokens, self.config.prefill_chunk_tokens, share.whole(seq))
+            plan[seq] = min(chunk, budget, share.left(seq))
             budget -= plan[seq]
-            if plan[seq] == chunk:  # whoever gets less stays first in turn
+            share.take(seq, plan[seq])
+            if 0 < plan[seq] == chunk:  # whoever gets less stays first in turn
                 self._take_turn(seq)
         return plan
 
@@ -163,7 +195,9 @@ class Scheduler:
         return Batch(tuple(scheduled))
 
     def _make_room(self, seq: Sequence, num_tokens: int) -> int:
-        """Allocate, if need be at the cost of younger ones; the youngest makes do with what is left."""
+        """Allocate, if need be at the cost of younger ones; the youngest makes do with what is
+        left.
+        """
         while not self._kv.allocate(seq, num_tokens):
             youngest = self._running[-1]
             if youngest is seq:
@@ -172,48 +206,19 @@ class Scheduler:
                 self._preempt(youngest)
         return num_tokens
 
-    def _with_drafts(self, batch: Batch, failures: StepFailures) -> Batch:
-        """Let those that decode guess, each in its share of the rows that are left; what one leaves goes to the next."""
-        num_left = sum(_decodes(item) for item in batch.scheduled)
-        num_rows = min(self.config.max_num_batched_tokens - batch.num_rows, self.config.max_draft_rows - num_left)
-        scheduled = []
-        for item in batch.scheduled:
-            drafted = item
-            if _decodes(item):
-                with failures.of(item.seq.request_id):
-                    drafted = self._draft(item, num_rows // num_left)
-                num_rows -= len(drafted.draft_token_ids)
-                num_left -= 1
-            scheduled.append(drafted)
-        return Batch(tuple(scheduled))
-
-    def _draft(self, item: ScheduledSequence, max_drafts: int) -> ScheduledSequence:
-        """Within every limit that holds for known tokens too, and with blocks that nobody needs now."""
-        seq = item.seq
-        max_drafts = min(
-            max_drafts,
-            self.config.prefill_chunk_tokens - 1,
-            seq.max_num_tokens - seq.num_tokens - 1,  # the step samples one token more than are accepted
-            self._kv.num_tokens_with_room(seq) - 1,
-        )
-        drafts = seq.lookup.propose(max_drafts)
-        if not drafts.token_ids:
-            return item
-        has_room = self._kv.allocate(seq, 1 + len(drafts.token_ids))
-        assert has_room
-        return ScheduledSequence(seq, 1, drafts.token_ids, has_predicted_drafts=drafts.are_predicted)
-
     def _preempt(self, seq: Sequence) -> None:
         self._running.remove(seq)
         self._kv.free(seq)
         seq.status = SequenceStatus.PREEMPTED
-        insort(self._waiting, seq, key=lambda peer: peer.seq_id)
+        self._waiting.put_back(seq)
         self.num_preemptions += 1
 
     def update(self, item: ScheduledSequence, token_ids: abc.Sequence[int]) -> None:
-        """Take in what a step that ran brought one of its sequences: one or more tokens if it samples.
+        """Take in what a step that ran brought one of its sequences: one or more tokens if it
+        samples.
 
-        All of them but the last were drafts. The caller ends those that end; all others must be able to go on.
+        All of them but the last were drafts. The caller ends those that end; all others must be
+        able to go on.
         """
         seq = item.seq
         assert not seq.is_finished
@@ -228,9 +233,9 @@ class Scheduler:
     def check_integrity(self) -> None:
         """Assert every invariant of queues and memory that must hold between two calls."""
         assert len(self._running) <= self.config.max_num_seqs
-        for queue in (self._waiting, self._running):
-            ids = [seq.seq_id for seq in queue]
-            assert ids == sorted(set(ids)), f"a queue is out of order: {ids}"
+        ages = [seq.age for seq in self._running]
+        assert ages == sorted(set(ages)), f"the running sequences are out of order: {ages}"
+        self._waiting.check_integrity()
         for seq in self._waiting:
             assert seq.status in (SequenceStatus.WAITING, SequenceStatus.PREEMPTED)
             assert seq.num_computed_tokens == 0
@@ -238,7 +243,3 @@ class Scheduler:
             assert seq.status is SequenceStatus.RUNNING
             assert seq.num_tokens <= seq.max_num_tokens <= self.config.max_model_len
         self._kv.check_integrity(self._running)
-
-
-def _decodes(item: ScheduledSequence) -> bool:
-    return item.samples and item.num_scheduled_tokens == 1

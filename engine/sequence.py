@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from engine.block_pool import BlockTable
+from engine.caller import ANYBODY, Caller
 from engine.prompt_lookup import PromptLookup
 from engine.random_numbers import uniform
 from engine.sampling_params import SamplingParams
@@ -28,14 +29,15 @@ class Sequence:
     """One of a request's ``n`` sequences. Mutable.
 
     Attributes:
-        seq_id: unique and growing with arrival: the smaller, the older.
+        seq_id: unique and growing with arrival.
         index: which of the ``n`` it is.
         token_ids: prompt, then output. Only the scheduler appends.
         max_num_tokens: prompt and output together may not grow beyond this.
         end_token_ids: each of them ends the sequence; none is sampled before ``min_tokens``.
-        prefix_salt: sequences find each other's computed prefixes if this is equal.
+        caller: whose turn in the queue it takes, and whose computed prefixes it may find.
         lookup: guesses at its next tokens, for the scheduler.
         leader: the sequence 0 of the same request, whose prompt this one waits for; ``None`` for sequence 0 itself.
+        age: grows with the first admission: the smaller, the older; the scheduler's.
         num_computed_tokens: tokens whose K and V are in the cache; set by the KV cache manager.
         num_cached_tokens: how many of the prompt's tokens the first admission found in the cache.
         prefix_id: names the prefix that the full computed blocks make up; the KV cache manager's.
@@ -50,11 +52,12 @@ class Sequence:
     num_prompt_tokens: int
     max_num_tokens: int
     end_token_ids: frozenset[int]
-    prefix_salt: str
+    caller: Caller
     lookup: PromptLookup
     leader: "Sequence | None" = None
 
     status: SequenceStatus = SequenceStatus.WAITING
+    age: int = -1
     num_computed_tokens: int = 0
     num_cached_tokens: int = 0
     global_table: BlockTable = field(default_factory=BlockTable)
@@ -108,7 +111,7 @@ def new_sequences(
     first_seq_id: int,
     max_model_len: int,
     end_token_ids: frozenset[int] = frozenset(),
-    prefix_salt: str = "",
+    caller: Caller = ANYBODY,
     prediction_token_ids: abc.Sequence[int] = (),
 ) -> list[Sequence]:
     """The ``n`` sequences of a request; they take the ids ``[first_seq_id, first_seq_id + n)``.
@@ -129,7 +132,7 @@ def new_sequences(
             num_prompt_tokens=len(prompt),
             max_num_tokens=max_num_tokens,
             end_token_ids=end_token_ids,
-            prefix_salt=prefix_salt,
+            caller=caller,
             lookup=PromptLookup(token_ids, prediction_token_ids),
             leader=sequences[0] if sequences else None,
         )

@@ -49,7 +49,10 @@ class Engine(Protocol):
 
     @property
     def status(self) -> EngineStatus:
-        """LOADING, READY, DRAINING or DEAD; never goes back."""
+        """LOADING, READY, DRAINING or DEAD.
+
+        READY goes back to LOADING only while an engine that has failed is built anew.
+        """
 
     @property
     def info(self) -> ModelInfo:
@@ -73,6 +76,9 @@ class Engine(Protocol):
             ValueError: weights or options cannot be used, and the text says what to do.
             Exception: anything else that loading raises; the status is then DEAD.
         """
+
+    async def failed(self) -> None:
+        """Return when only a new process helps: the engine fails again and again. Else never."""
 
     def check_admission(self, caller: Caller) -> None:
         """Cheap: it is asked before anything is read or tokenised.
@@ -99,12 +105,14 @@ class Engine(Protocol):
         *,
         prediction_token_ids: Sequence[int] = ...,
         caller: Caller = ...,
+        is_further_prompt: bool = ...,
     ) -> AsyncGenerator[RequestOutput, None]:
         """Outputs until the request has finished. Closing it early aborts the request.
 
         Where the output is as predicted it comes faster; what it is does not depend on the
         prediction. The first output comes when the request leaves the queue (it may have no deltas
-        yet): that ends its queue time.
+        yet): that ends its queue time. A further prompt of a list is not refused for what waits:
+        the first one was let in for all of them.
 
         Raises:
             EngineError: from the generator, before or between outputs.

@@ -159,8 +159,18 @@ class ServerProcess:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
         log_event(logging.INFO, "listening", {"address": self.listeners.url})
+        watching = asyncio.create_task(self._end_when_the_engine_has_failed())
         await self.server.serve(sockets=list(self.listeners.sockets))
+        watching.cancel()
         log_event(logging.INFO, "stopped", {"exit_status": self.exit_status})
+
+    async def _end_when_the_engine_has_failed(self) -> None:
+        """A supervisor starts a process that has ended; one that answers nothing it leaves alone."""
+        await self.engine.failed()
+        if self.draining is None:
+            log_event(logging.ERROR, "engine_failed", {})
+            self.exit_status = 1
+            self.server.should_exit = True
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self.draining is not None:

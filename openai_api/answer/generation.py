@@ -149,8 +149,9 @@ class Generation:
                 self.job.params,
                 prediction_token_ids=self.job.prediction,
                 caller=self._caller,
+                is_further_prompt=index > 0,
             )
-            for request_id, token_ids in zip(self._prompt_indices, self.job.prompts, strict=True)
+            for (request_id, index), token_ids in zip(self._prompt_indices.items(), self.job.prompts, strict=True)
         ]
         return streams[0] if len(streams) == 1 else _merge(streams)
 

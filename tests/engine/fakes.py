@@ -6,12 +6,14 @@ block, a block reused too early or a prefix taken for another is found at once.
 """
 
 from collections import abc
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine.block_pool import BlockTable
+from engine.caller import Caller
 from engine.kv_cache_manager import KVCacheManager
 from engine.kv_cache_sizes import BlockCounts
 from engine.outputs import FinishReason
+from engine.prefill_pace import PrefillPace, Unpaced
 from engine.runners.model_runner import SampledToken, SequenceResult, result_of
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Scheduler
@@ -119,6 +121,10 @@ class Setup:
     num_sliding: int = 200
     enable_prefix_caching: bool = True
     max_draft_rows: int = 0
+    pace: PrefillPace = field(default_factory=Unpaced)
+
+    def scheduler(self, kv: KVCacheManager) -> Scheduler:
+        return Scheduler(self.scheduler_config(), kv, pace=self.pace)
 
     def kv_cache_manager(self) -> KVCacheManager:
         return KVCacheManager(
@@ -151,7 +157,7 @@ class FakeEngine:
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self.kv = setup.kv_cache_manager()
-        self.scheduler = Scheduler(setup.scheduler_config(), self.kv)
+        self.scheduler = setup.scheduler(self.kv)
         counts = self.kv.counts
         self.runner = FakeRunner(counts, block_size=setup.block_size, window=setup.window)
         self.sequences: list[Sequence] = []
@@ -161,7 +167,7 @@ class FakeEngine:
     def has_work(self) -> bool:
         return self.scheduler.num_running + self.scheduler.num_waiting > 0
 
-    def add(self, prompt: abc.Sequence[int], **params: object) -> list[Sequence]:
+    def add(self, prompt: abc.Sequence[int], *, caller: str = "", **params: object) -> list[Sequence]:
         """Raises what the scheduler raises; then nothing was added."""
         request_id = f"request-{len(self.sequences)}"
         sequences = new_sequences(
@@ -170,7 +176,7 @@ class FakeEngine:
             params=SamplingParams(**params),  # type: ignore[arg-type]
             first_seq_id=len(self.sequences),
             max_model_len=self.setup.max_model_len,
-            prefix_salt="" if self.setup.enable_prefix_caching else request_id,
+            caller=Caller(name=caller, prefix_salt="" if self.setup.enable_prefix_caching else request_id),
         )
         for seq in sequences:
             self.scheduler.add(seq)
@@ -179,7 +185,7 @@ class FakeEngine:
         return sequences
 
     def abort(self, request_id: str) -> None:
-        self.scheduler.abort(request_id)
+        self.scheduler.abort([seq for seq in self.sequences if seq.request_id == request_id])
         self.check()
 
     def schedule(self) -> Batch:

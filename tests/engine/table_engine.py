@@ -15,7 +15,6 @@ from engine.kv_cache_sizes import BlockCounts
 from engine.outputs import RequestOutput
 from engine.runners.model_runner import SampledToken, SequenceResult, result_of
 from engine.runners.torch_sampler import sample, token_logprobs
-from engine.scheduler import Scheduler
 from engine.sequence import Batch, ScheduledSequence, Sequence
 from tests.engine.fakes import Setup
 
@@ -84,7 +83,7 @@ class TableEngine:
     def __init__(self, setup: Setup, logits: Logits) -> None:
         self.kv = setup.kv_cache_manager()
         self.core = EngineCore(
-            Scheduler(setup.scheduler_config(), self.kv),
+            setup.scheduler(self.kv),
             TableRunner(logits, setup),
             token_to_bytes=token_to_bytes,
             vocab_size=VOCAB_SIZE,

@@ -167,7 +167,7 @@ def test_what_cannot_be_served_is_refused_at_the_door(
 
 def test_full_queue(checkpoint: Path) -> None:
     async def main() -> None:
-        async with running(checkpoint, max_num_waiting=3) as (engine, _):
+        async with running(checkpoint, max_num_waiting=6) as (engine, _):
             tasks = [asyncio.create_task(collect(engine, str(i), PROMPT, GREEDY)) for i in range(3)]
             await asyncio.sleep(0)
             with pytest.raises(QueueFullError) as caught:

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from engine.caller import Caller
 from engine.kv_cache_manager import KVCacheManager
 from engine.kv_cache_sizes import BlockCounts, KVCacheLayout, blocks_for_one_sequence, num_blocks_for
 from engine.sampling_params import SamplingParams
@@ -255,7 +256,7 @@ def test_prompt_logprobs_compute_every_row_but_siblings_share() -> None:
 def test_only_sequences_of_one_salt_share() -> None:
     kv = KVCacheManager(BlockCounts(50, 50), block_size=2, window=WINDOW)
     leader, sibling = new_sequences(
-        "a", [1] * 9, params=SamplingParams(n=2), first_seq_id=0, max_model_len=100, prefix_salt="a"
+        "a", [1] * 9, params=SamplingParams(n=2), first_seq_id=0, max_model_len=100, caller=Caller(prefix_salt="a")
     )
     stranger = new_sequence([1] * 9, seq_id=2)
     kv.attach(leader, kv.find_prefix(leader))

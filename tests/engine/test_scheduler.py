@@ -154,7 +154,7 @@ def test_a_preempted_sequence_is_the_next_to_be_admitted() -> None:
         add(engine, 4, max_tokens=16)
     while engine.scheduler.num_preemptions == 0:
         engine.step()
-    first, second = engine.scheduler._waiting[:2]
+    first, second = engine.scheduler._waiting.next_in_turn(2)
     assert (first.status, second.status) == (SequenceStatus.PREEMPTED, SequenceStatus.WAITING)
     while second.status is SequenceStatus.WAITING:
         engine.step()
@@ -283,9 +283,9 @@ def test_abort_frees_the_blocks_at_once_in_every_phase(num_steps: int) -> None:
     sequences = engine.add(prompt(42), n=3, max_tokens=20, ignore_eos=True)
     for _ in range(num_steps):
         engine.step()
-    engine.scheduler.abort(sequences[0].request_id)
+    engine.abort(sequences[0].request_id)
     engine.check_idle()
-    engine.scheduler.abort("request-0")  # of a request that is over nothing is left
+    engine.abort(sequences[0].request_id)  # of a request that is over nothing is left
 
 
 # Every pair of the three tokens that can be sampled stands in this prompt, so there is always something to guess.

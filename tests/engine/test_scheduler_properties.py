@@ -5,6 +5,7 @@ invariants are checked, and for every scheduled row that each key it attends to 
 (``fakes.FakeRunner``).
 """
 
+import math
 import random
 from collections import Counter
 from copy import deepcopy
@@ -15,8 +16,9 @@ import pytest
 from engine.errors import RequestError
 from engine.kv_cache_sizes import blocks_for_one_sequence
 from engine.outputs import FinishReason
+from engine.prefill_pace import PrefillPace, PrefillShare, Unpaced
 from engine.scheduler import Scheduler
-from engine.sequence import Batch, Sequence
+from engine.sequence import Batch, Sequence, SequenceStatus
 from engine.step_failures import StepFailures
 from tests.engine.fakes import FakeEngine, Setup, generate_alone, less
 
@@ -24,6 +26,26 @@ NUM_WORKLOADS = 10_000
 NUM_SHARDS = 20
 NUM_DEFAULT_SHARDS = 4  # the others are marked slow
 SHARDS = [pytest.param(i, marks=[pytest.mark.slow] if i >= NUM_DEFAULT_SHARDS else []) for i in range(NUM_SHARDS)]
+
+
+class MoodyPace(PrefillPace):
+    """Whatever a clock could lead to: steps without prefill, with a token of it, with a little more, with all."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.rng = random.Random(seed)
+        self.only_decodes = False
+
+    def share(self, num_decoding: int) -> PrefillShare:
+        if num_decoding == 0:
+            return super().share(0)
+        self.only_decodes = not self.only_decodes and self.rng.random() < 0.2
+        if self.only_decodes:
+            return PrefillShare(self.token_s, 0.0, min_tokens=0)
+        return PrefillShare(self.token_s, self.rng.choice([0.0, 1.5, 4.0, math.inf]), min_tokens=1)
+
+    def token_s(self, seq: Sequence) -> float:
+        return 1.0 + 0.1 * seq.num_computed_tokens
 
 
 def random_setup(rng: random.Random) -> Setup:
@@ -45,6 +67,7 @@ def random_setup(rng: random.Random) -> Setup:
         num_sliding=for_one.num_sliding * max_num_seqs if is_roomy else random_num_blocks(rng, for_one.num_sliding),
         enable_prefix_caching=rng.random() < 0.7,
         max_draft_rows=rng.choice([0, 2, 6, 24, 100]),
+        pace=MoodyPace(rng.randrange(1_000)) if rng.random() < 0.5 else Unpaced(),
     )
 
 
@@ -74,6 +97,8 @@ class Workload:
         self.has_ample_memory = has_memory_for_all(self.setup)
         self.shared_prompts = [self.random_tokens(self.setup.max_model_len) for _ in range(2)]
         self.num_steps_left: dict[Sequence, int] = {}
+        self.num_admitted = 0
+        self.passed_by: dict[Sequence, Counter[str]] = {}
 
     def random_tokens(self, num_tokens: int) -> list[int]:
         return [self.rng.randrange(3) for _ in range(num_tokens)]
@@ -102,6 +127,7 @@ class Workload:
         try:
             self.engine.add(
                 prompt,
+                caller=self.rng.choice("aaabc"),
                 n=self.rng.choice([1, 1, 1, 2, 4]),
                 max_tokens=max_tokens,
                 ignore_eos=self.rng.random() < 0.7,
@@ -125,6 +151,7 @@ class Workload:
     def fail(self) -> None:
         """A step that is never run, or run again without the one that broke it, or that one ends while it runs."""
         batch = self.engine.schedule()
+        self.check_admission()
         case = self.rng.choice(["forget", "retry later", "retry", "end meanwhile"])
         if not batch.scheduled or case == "forget":
             return
@@ -148,7 +175,7 @@ class Workload:
         assert bool(batch.scheduled) == had_work
         for seq in self.running():
             assert computed.get(seq, seq.num_computed_tokens) == seq.num_computed_tokens, "schedule computed something"
-        self.check_admission(max((seq.seq_id for seq in self.running() if seq not in computed), default=-1))
+        self.check_admission()
         self.check_bounds(batch)
         self.check_decodes(batch, num_preemptions)
         self.check_progress()
@@ -170,10 +197,36 @@ class Workload:
         assert {item.seq.seq_id: item.num_scheduled_tokens for item in batch.scheduled} == expected
         assert self.engine.scheduler.num_preemptions == twin.num_preemptions
 
-    def check_admission(self, youngest_admitted: int) -> None:
-        """Nobody is overtaken but by those that a sibling lets pass while it waits for its leader."""
-        for seq in self.engine.scheduler._waiting:
-            assert seq.seq_id > youngest_admitted or seq.waits_for_leader
+    def check_admission(self) -> None:
+        """No caller's line is jumped, but where a sibling lets others pass while it waits for its leader; and whoever is
+        the first of its line sees at most one of each other caller go in before it.
+        """
+        waiting = [seq for seq in self.engine.scheduler._waiting if seq.status is SequenceStatus.WAITING]
+        admitted = sorted(
+            (seq for seq in self.engine.sequences if seq.age >= self.num_admitted), key=lambda seq: seq.age
+        )
+        self.num_admitted += len(admitted)
+        for seq in waiting:
+            for newcomer in admitted:
+                if newcomer.caller.name == seq.caller.name:
+                    assert seq.seq_id > newcomer.seq_id or seq.waits_for_leader, "a line was jumped"
+        self.check_turns(admitted, waiting)
+
+    def check_turns(self, admitted: list[Sequence], waiting: list[Sequence]) -> None:
+        for seq in admitted:
+            self.passed_by.pop(seq, None)
+            for first, passed in self.passed_by.items():
+                passed[seq.caller.name] += 1
+                assert passed[seq.caller.name] == 1 or first.is_finished or first.waits_for_leader, (
+                    "somebody had two turns"
+                )
+                self.seen["turns of others"] += 1
+        firsts: dict[str, Sequence] = {}
+        for seq in sorted(waiting, key=lambda seq: seq.seq_id):
+            firsts.setdefault(seq.caller.name, seq)
+        self.passed_by = {
+            seq: self.passed_by.get(seq, Counter()) for seq in firsts.values() if not seq.waits_for_leader
+        }
 
     def check_bounds(self, batch: Batch) -> None:
         assert batch.num_rows <= self.setup.max_num_batched_tokens
@@ -212,12 +265,15 @@ class Workload:
 
     def check_progress(self) -> None:
         """The bound of the docstring on prefill: for everyone while memory suffices, for the oldest always."""
+        if isinstance(self.setup.pace, MoodyPace) and self.setup.pace.only_decodes:
+            return
+        chunk = 1 if isinstance(self.setup.pace, MoodyPace) else self.setup.prefill_chunk_tokens
         running = self.running()
         promised = running if self.has_ample_memory else running[:1]
         num_steps_left = {}
         for seq in promised:
             if seq.num_uncomputed_tokens > 1:
-                num_chunks = -(-seq.num_uncomputed_tokens // self.setup.prefill_chunk_tokens)
+                num_chunks = -(-seq.num_uncomputed_tokens // chunk)
                 num_steps = self.num_steps_left.get(seq, self.setup.max_num_seqs * num_chunks)
                 assert num_steps > 0, f"sequence {seq.seq_id} is not served in the promised number of steps"
                 num_steps_left[seq] = num_steps - 1
@@ -239,6 +295,7 @@ def test_random_workloads(shard: int) -> None:
             Workload(seed, seen).run()
         except AssertionError as error:
             raise AssertionError(f"workload {seed}: {error}") from error
-    for event in ("preemptions", "hit tokens", "refusals", "aborts", "failures", "accepted drafts", "rejected drafts"):
+    events = "preemptions, hit tokens, refusals, aborts, failures, accepted drafts, rejected drafts, turns of others"
+    for event in events.split(", "):
         assert seen[event] > 50, f"the workloads are too tame: {seen}"
     assert seen["youngest without memory"] > 0, f"the workloads are too tame: {seen}"

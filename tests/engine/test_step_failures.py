@@ -111,6 +111,11 @@ def result(saboteur: Saboteur) -> None:
         saboteur.break_(module, "result_of", lambda item, _: item.seq.request_id)
 
 
+def admitting(saboteur: Saboteur) -> None:
+    saboteur.num_calls = 2
+    saboteur.break_(saboteur.core.scheduler._kv, "find_prefix", lambda seq: seq.request_id)
+
+
 def taking_in(saboteur: Saboteur) -> None:
     scheduler = saboteur.core.scheduler
     saboteur.break_(scheduler, "update", lambda item, _: item.seq.request_id)
@@ -127,7 +132,7 @@ def reporting(saboteur: Saboteur) -> None:
 
 
 STAGES = [
-    lookup, settling, tokens_of_a_row, building_a_row, detokenizing, ending, result, taking_in, blocks, reporting,
+    admitting, lookup, settling, tokens_of_a_row, building_a_row, detokenizing, ending, result, taking_in, blocks, reporting,
 ]  # fmt: skip
 
 

@@ -66,6 +66,7 @@ class FakeEngine:
     waiting: set[str] = field(default_factory=set)
     rendered: list[list[tuple[str, str]]] = field(default_factory=list)
     was_shut_down: bool = False
+    fails_after_s: float = 1e6
 
     def __post_init__(self) -> None:
         self.tokenizer = Gemma3Tokenizer()
@@ -102,6 +103,9 @@ class FakeEngine:
             if self.status is EngineStatus.LOADING:
                 self.status = EngineStatus.READY
 
+    async def failed(self) -> None:
+        await asyncio.sleep(self.fails_after_s)
+
     def check_admission(self, caller: Caller = ANYBODY) -> None:
         if len(self.waiting) >= self.max_waiting:
             raise QueueFullError("Too many requests are waiting.", retry_after_s=7)
@@ -127,6 +131,7 @@ class FakeEngine:
         *,
         prediction_token_ids: Sequence[int] = (),
         caller: Caller = ANYBODY,
+        is_further_prompt: bool = False,
     ) -> AsyncGenerator[RequestOutput, None]:
         self.calls.append(Call(request_id, tuple(prompt_token_ids), params, tuple(prediction_token_ids), caller))
         self._check(prompt_token_ids, params)

@@ -5,6 +5,7 @@ bytes of bodies the server holds at once.
 import asyncio
 import gc
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -111,6 +111,25 @@ def test_a_model_that_does_not_load_ends_the_program(error: str, status: int) ->
     assert ("load_failed" in server.events()) == (status == 1)
 
 
+def test_an_engine_that_fails_for_good_ends_the_program() -> None:
+    """So that a supervisor starts it again: no process that is there and answers nothing."""
+    with program(script={"fails_after_s": 0.3}) as server:
+        assert server.wait() == 1
+    assert "engine_failed" in server.events()
+
+
+def test_an_engine_that_fails_while_draining_changes_nothing() -> None:
+    with program(script={"fails_after_s": 0.5, "script": {"token_s": 0.03}}) as server:
+        ready_line(server)
+        with httpx.stream("POST", server.url + CHAT, json=chat_body(stream=True), timeout=20) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            server.process.send_signal(signal.SIGTERM)
+            assert list(lines)[-2] == "data: [DONE]"
+        assert server.wait() == 0
+    assert "engine_failed" not in server.events()
+
+
 def test_a_signal_drains() -> None:
     """Running streams finish; new requests and /health get 503 meanwhile; the exit status is 0."""
     with program(script={"script": {"token_s": 0.03}}) as server:
@@ -312,7 +331,7 @@ def test_every_engine_flag_reaches_the_engine() -> None:
     argv = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     options = engine_options(parse_flags([*argv, "--no-prefix-caching"]))
     assert options == EngineOptions(**given, prefix_caching=False)  # type: ignore[arg-type]
-    named = {*given, "prefix_caching", "max_num_waiting"}
+    named = {*given, "prefix_caching", "max_num_waiting", "max_waiting_prompt_tokens"}
     assert {each.name for each in dataclasses.fields(EngineOptions)} == named
 
 
