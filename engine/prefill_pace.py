@@ -103,7 +103,7 @@ class PrefillPace:
             prefill_s = seconds - (self._decoding_s(num_decoding) or 0.0)
             self._learn(prefills, max(prefill_s, seconds / 4, 1e-9), self._step(num_decoding))
             self._num_steps += num_decoding > 0
-        elif num_decoding:
+        elif num_decoding and batch.num_rows == num_decoding:  # guesses are rows that cost as well
             self._num_steps = 1
             _remember(self._decode_s, num_decoding, seconds)
 

@@ -12,9 +12,10 @@ Round robin, in three parts of ``schedule``:
 * Memory: oldest first, by the first admission. If no block is free, the youngest is preempted, and
   recomputed later.
 
-And a fourth that costs nobody anything: guesses at the next tokens (``prompt_lookup``) go into
-rows, tokens of the budget and blocks that are left over after all this, so a step may bring a
-sequence several tokens.
+And a fourth that costs nobody anything: while no prompt is computed, guesses at the next tokens
+(``prompt_lookup``) go into rows, tokens of the budget and blocks that are left over, so a step may
+bring a sequence several tokens. Beside prefill a guess would cost as much as any row, and
+``prefill_pace`` could not tell what a decode costs.
 
 What follows, with S = max_num_seqs and a whole chunk of C tokens: ``prefill_chunk_tokens`` (S + C <=
 max_num_batched_tokens) while nobody decodes; else what the pace allows, which is
@@ -134,6 +135,8 @@ class Scheduler:
         batch = self._place(self._plan(self.pace.share))
         if not batch.scheduled:  # all was for sequences that decode, and they lack memory
             batch = self._place(self._plan(lambda _: self.pace.share(0)))
+        if any(seq.num_uncomputed_tokens > 1 for seq in self._running):
+            return batch
         return with_drafts(batch, self.config, self._kv, failures)
 
     def _admit(self, failures: StepFailures) -> None:

@@ -340,8 +340,7 @@ def test_there_are_no_drafts_where_they_are_forbidden() -> None:
     assert engine.scheduler.num_draft_tokens == 0
 
 
-def test_drafts_take_what_the_prefills_leave_of_the_budget() -> None:
-    """20 tokens a step: 1 for the sequence that decodes, 16 for the prefill, 3 for drafts at most."""
+def test_nobody_guesses_while_a_prompt_is_computed() -> None:
     engine = drafting(max_num_batched_tokens=20, num_global=500)
     add_guessable(engine, num_tokens=16)
     engine.step()
@@ -352,7 +351,9 @@ def test_drafts_take_what_the_prefills_leave_of_the_budget() -> None:
         assert amounts(batch) == {0: 1, 1: 16}
         seen.add(drafts(batch)[0])
         engine.complete(batch)
-    assert max(seen) in (1, 2, 3)
+    assert seen == {0}
+    engine.run_until_idle()
+    assert engine.scheduler.num_draft_tokens > 0
 
 
 def test_the_blocks_of_wrong_drafts_are_free_for_the_next_step() -> None:
