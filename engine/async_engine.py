@@ -212,6 +212,7 @@ class AsyncLLMEngine:
     async def _revive(self) -> None:
         """A new thread with a new engine, when nothing is left of the old."""
         await self._thread.join()
+        gc.unfreeze()  # a program may have set what it loaded apart from collections
         gc.collect()
         self._thread = EngineThread(self._load, deliver=self._deliver, die=self._die)
         try:

@@ -3,6 +3,7 @@ nothing had been.
 """
 
 import asyncio
+import gc
 import threading
 import weakref
 from collections import abc
@@ -133,6 +134,24 @@ def test_the_next_requests_are_answered_as_before(
             "the old core was freed before the new came"
         )
         assert not engine._has_failed.is_set()
+        await engine.shutdown()
+
+    asyncio.run(main())
+
+
+def test_a_core_in_a_circle_that_was_set_apart_from_collections_is_freed(checkpoint: Path) -> None:
+    """The server does so with all that it has loaded."""
+
+    async def main() -> None:
+        loader = Loader(checkpoint)
+        loader.may_load.set()
+        engine = AsyncLLMEngine(loader)
+        await engine.start()
+        vars(loader.cores[0]())["itself"] = loader.cores[0]()
+        gc.freeze()
+        await break_it(engine, loader, scheduling)
+        await until_ready(engine)
+        assert loader.num_alive_at_load == [0, 0]
         await engine.shutdown()
 
     asyncio.run(main())
