@@ -32,13 +32,17 @@ class Machine:
     row_ms: float = 7.0
     token_ms: float = 1.8
     shared_ms: float = 0.0  # less, where some decode and others prefill
+    cold_ms: float = 0.0  # more of each step, once a prompt is computed
     more_at_10_000_ms: float = 0.9
     noise: float = 0.03
     rng: random.Random = field(default_factory=lambda: random.Random(1))
+    is_cold: bool = False
 
     def seconds(self, batch: Batch) -> float:
         num_decoding = sum(item.num_scheduled_tokens == 1 for item in batch.scheduled)
+        self.is_cold |= num_decoding < len(batch.scheduled)
         ms = self.step_ms - (self.shared_ms if 0 < num_decoding < len(batch.scheduled) else 0)
+        ms += self.cold_ms if self.is_cold else 0
         for item in batch.scheduled:
             if item.num_scheduled_tokens == 1:
                 ms += self.row_ms
@@ -128,6 +132,32 @@ def unpaced_s(machine: Machine, num_streams: int) -> float:
     simulation.add_streams(num_streams)
     simulation.steps(20)
     return simulation.until_done(simulation.add_prompt(LONG))
+
+
+def test_streams_are_compared_with_how_they_were_before_the_prompt() -> None:
+    """A prompt drives the weights out of the caches: each step costs a fifth more, which is its doing, too."""
+    machine = Machine()
+    simulation = Simulation(machine)
+    simulation.add_streams(8)
+    machine.is_cold = False
+    machine.cold_ms = 17.0
+    usual_s = simulation.undisturbed_s()
+    simulation.until_done(simulation.add_prompt(LONG))
+    assert statistics.median(simulation.gaps) < 2.5 * usual_s
+    assert max(simulation.gaps) < 5 * usual_s
+
+
+def test_what_was_usual_does_not_stop_a_prompt_when_streams_have_grown() -> None:
+    """Decodes that cost five times as much leave no time for it in so many times what was usual."""
+    machine = Machine()
+    simulation = Simulation(machine)
+    simulation.add_streams(8)
+    simulation.undisturbed_s()
+    simulation.add_prompt(LONG)
+    simulation.steps(20)
+    machine.row_ms *= 8
+    simulation.steps(10 * STEPS_PER_ROUND)
+    assert statistics.mean(simulation.chunks[-STEPS_PER_ROUND:]) > 100
 
 
 def test_beside_a_long_prompt_streams_go_on() -> None:
