@@ -141,8 +141,9 @@ class AsyncLLMEngine:
             RequestError: the request cannot be served as it is.
             EngineNotReadyError, QueueFullError, QueueTimeoutError, StepError.
         """
-        self.status.check_ready()
-        if not is_further_prompt:
+        if is_further_prompt:
+            self.status.check_ready()
+        else:
             self.check_admission(caller)
         client = self._clients.enter(request_id, caller, Amount(params.n, len(prompt_token_ids)))
         self._thread.send(Add(request_id, tuple(prompt_token_ids), params, tuple(prediction_token_ids), caller))

@@ -8,8 +8,8 @@ Every step pays for its decodes once, whatever prefill it brings. So few long st
 sooner than many short ones, but they are the gaps in everybody's stream. The median gap is how fast
 a stream feels, the longest is what its reader notices; both are bounded here, as multiples of a
 step that only decodes. With heavy and light steps in turn the median is a light one, and the prompt
-gets nearly the mean of both: at 4.5 and 2.3 it is ready about a third later than without these
-bounds, with all steps at 2.3 it would be two thirds.
+gets nearly the mean of both: where costs only add up, at 4.5 and 2.3 it takes a third longer than
+without these bounds, with all steps at 2.3 it would be two thirds.
 
 Each round begins with a step that only decodes. It measures what of the other steps is the decodes'
 part, which would otherwise not be known for the minutes that a prompt may take. Beside a long

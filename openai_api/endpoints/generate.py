@@ -70,10 +70,8 @@ async def answer(request: Request, endpoint: Endpoint[B]) -> Response:
     if body.stream:
         return EventStream(generation, writer, deadline_s=deadline_s, app_state=app_state)
     chunks = await _fold(request, generation, deadline_s)
-    size, small_size = (
-        num_values(chunks) + job.params.n * generation.usage.prompt_tokens,
-        app_state.settings.off_loop_bytes,
-    )
+    size = num_values(chunks) + job.params.n * generation.usage.prompt_tokens
+    small_size = app_state.settings.off_loop_bytes
     return await app_state.off_loop.run(
         size,
         lambda: large_json_response(writer.whole(chunks, generation.usage), size=size, small_size=small_size),
