@@ -53,9 +53,13 @@ class WaitingQueue:
         return found
 
     def admit(self, seq: Sequence) -> None:
-        """Remove it; the others of its caller wait until every other caller had a turn."""
+        """Remove it; the others of its caller wait until every other caller had a turn.
+
+        A preempted one that comes back takes no turn: it had its own when it was admitted first.
+        """
+        takes_a_turn = seq not in self._preempted
         self.discard(seq)
-        if seq.caller.name in self._lines:
+        if takes_a_turn and seq.caller.name in self._lines:
             self._lines.move_to_end(seq.caller.name)
 
     def discard(self, seq: Sequence) -> None:

@@ -90,6 +90,14 @@ def test_the_preempted_come_first_and_the_oldest_of_them_before() -> None:
     assert line.next(9) == ["a0", "b1"]
 
 
+def test_a_preempted_one_that_comes_back_takes_no_turn() -> None:
+    line = Line("a0", "a1", "b0", "b1")
+    assert line.admit(2) == ["a0", "b0"]
+    line.sequences["a0"].age = 0
+    line.queue.put_back(line.sequences["a0"])
+    assert line.admit(3) == ["a0", "a1", "b1"]
+
+
 def add(engine: FakeEngine, caller: str, num_tokens: int = 4, max_tokens: int = 4) -> Sequence:
     prompt = [len(engine.sequences) * 100 + i for i in range(num_tokens)]
     (seq,) = engine.add(prompt, caller=caller, max_tokens=max_tokens, ignore_eos=True)
