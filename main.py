@@ -179,7 +179,9 @@ def prompt_without_argument() -> str:
 
 def chat(session: Session) -> None:
     """Talk until the input ends. The whole history is rendered anew for every turn; what was computed is found in the cache."""
-    history: list[tuple[str, str]] = []
+    from gemma3.text.chat import Message
+
+    history: list[Message] = []
     style = session.engine.loaded.chat_style.value
     log.info("Chatting with %s. /reset forgets, /exit ends, Ctrl-C stops an answer.", style)
     while (line := _read_line()) is not None:
@@ -187,10 +189,10 @@ def chat(session: Session) -> None:
             history.clear()
             log.info("(forgotten)")
         elif line:
-            history.append(("user", line))
+            history.append(Message("user", line))
             prompt = session.engine.loaded.render_chat(history)
             answer = write_answer(session, _window(session, prompt.token_ids), prompt.stop, prompt.stop_token_ids)
-            history.append(("assistant", answer.strip()))
+            history.append(Message("assistant", answer.strip()))
 
 
 def _read_line() -> str | None:

@@ -27,7 +27,7 @@ from engine.loading import LoadedEngine, load_engine
 from engine.news_queue import News
 from engine.outputs import RequestOutput
 from engine.sampling_params import SamplingParams
-from gemma3.text.chat import ChatPrompt
+from gemma3.text.chat import ChatPrompt, Message
 from gemma3.text.tokenizer import Gemma3Tokenizer
 
 QUEUE_TIMEOUT_S = 60.0
@@ -86,7 +86,7 @@ class AsyncLLMEngine:
         return self._loaded
 
     def render_chat(
-        self, messages: abc.Sequence[tuple[str, str]], *, add_generation_prompt: bool, continue_final_message: bool
+        self, messages: abc.Sequence[Message], *, add_generation_prompt: bool, continue_final_message: bool
     ) -> ChatPrompt:
         """Messages as token ids; ``RequestError`` with ``param="messages"`` if they cannot be a
         prompt.

@@ -42,15 +42,15 @@ class LoadedEngine:
 
     def render_chat(
         self,
-        messages: abc.Sequence[tuple[str, str]],
+        messages: abc.Sequence[Message],
         *,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
     ) -> ChatPrompt:
-        """Pairs of role and content as token ids, in the form the checkpoint was trained on. Any thread."""
+        """A conversation as token ids, in the form the checkpoint was trained on. Any thread."""
         try:
             return render_chat(
-                [Message(role, content) for role, content in messages],
+                messages,
                 self.tokenizer,
                 self.chat_style,
                 add_generation_prompt=add_generation_prompt,

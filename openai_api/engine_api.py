@@ -2,7 +2,7 @@
 
 Owns no code, only the shape, which ``engine.async_engine.AsyncLLMEngine`` has, and so has the
 scripted engine of the tests. Only plain values cross: those of ``engine.outputs``,
-``SamplingParams`` and ``ChatPrompt``. Everything is called on the event loop but ``tokenizer`` and
+``SamplingParams``, ``Message`` and ``ChatPrompt``. Everything is called on the event loop but ``tokenizer`` and
 ``render_chat``, which any thread may use.
 """
 
@@ -13,7 +13,7 @@ from engine.caller import Caller
 from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.outputs import RequestOutput
 from engine.sampling_params import SamplingParams
-from gemma3.text.chat import ChatPrompt
+from gemma3.text.chat import ChatPrompt, Message
 
 
 class Tokenizer(Protocol):
@@ -88,9 +88,9 @@ class Engine(Protocol):
         """
 
     def render_chat(
-        self, messages: Sequence[tuple[str, str]], *, add_generation_prompt: bool, continue_final_message: bool
+        self, messages: Sequence[Message], *, add_generation_prompt: bool, continue_final_message: bool
     ) -> ChatPrompt:
-        """Pairs of role and content as token ids, with what ends the answer.
+        """A conversation as token ids, with what ends the answer.
 
         Raises:
             RequestError: they cannot be a prompt; ``param`` is ``messages``, or the flag that is

@@ -22,8 +22,9 @@ from dataclasses import replace
 import uvicorn
 from fastapi import FastAPI
 
+from openai_api.access_flags import exposed_keys, settings_from
 from openai_api.app import create_app
-from openai_api.command_line import engine_options, exposed_keys, parse_flags, settings_from
+from openai_api.command_line import engine_options, parse_flags
 from openai_api.engine_api import Engine
 from openai_api.logs import configure_logging, log_event, where_it_failed
 from openai_api.settings import ServerSettings

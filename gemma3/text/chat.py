@@ -36,11 +36,23 @@ class ChatStyle(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """What an assistant's turn asked a tool for; ``arguments`` is JSON text as the model wrote it."""
+
+    name: str
+    arguments: str
+    call_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """``role``: system, developer, user, assistant, tool or function."""
+    """``role``: system, developer, user, assistant, tool or function. The rest is for formats that show it."""
 
     role: str
     content: str
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

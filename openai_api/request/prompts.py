@@ -7,7 +7,7 @@ thread.
 
 from collections.abc import Sequence
 
-from gemma3.text.chat import ChatPrompt
+from gemma3.text.chat import ChatPrompt, Message
 from openai_api.app_state import AppState
 from openai_api.errors import ApiError, invalid_value
 from openai_api.request.schemas import ChatMessage
@@ -30,17 +30,17 @@ async def render_chat(
         ApiError: 400, they are too long.
         RequestError: the messages, or these with the flags, cannot be a prompt.
     """
-    pairs = [(message.role, message.text) for message in messages]
+    plain = [Message(message.role, message.text) for message in messages]
     open_turn = not continue_final_message if add_generation_prompt is None else add_generation_prompt
 
     def render() -> ChatPrompt:
-        text = "".join([text.strip() for _, text in pairs])
+        text = "".join([message.content.strip() for message in plain])
         check_text_length(app_state, text, param="messages", must_fit=must_fit)
         return app_state.engine.render_chat(
-            pairs, add_generation_prompt=open_turn, continue_final_message=bool(continue_final_message)
+            plain, add_generation_prompt=open_turn, continue_final_message=bool(continue_final_message)
         )
 
-    return await app_state.off_loop.run(sum(len(text) for _, text in pairs), render)
+    return await app_state.off_loop.run(sum(len(message.content) for message in plain), render)
 
 
 def check_text_length(app_state: AppState, text: str, *, param: str, must_fit: bool) -> None:

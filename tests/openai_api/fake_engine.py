@@ -14,7 +14,7 @@ from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.errors import EngineNotReadyError, QueueFullError, RequestError
 from engine.outputs import FinishReason, RequestOutput, SequenceDelta, TokenLogprob
 from engine.sampling_params import SamplingParams
-from gemma3.text.chat import ChatPrompt
+from gemma3.text.chat import ChatPrompt, Message
 from gemma3.text.tokenizer import Gemma3Tokenizer
 
 EOS_ID = 1
@@ -64,7 +64,7 @@ class FakeEngine:
     aborted: list[str] = field(default_factory=list)
     running: set[str] = field(default_factory=set)
     waiting: set[str] = field(default_factory=set)
-    rendered: list[list[tuple[str, str]]] = field(default_factory=list)
+    rendered: list[list[Message]] = field(default_factory=list)
     was_shut_down: bool = False
     fails_after_s: float = 1e6
 
@@ -111,14 +111,14 @@ class FakeEngine:
             raise QueueFullError("Too many requests are waiting.", retry_after_s=7)
 
     def render_chat(
-        self, messages: Sequence[tuple[str, str]], *, add_generation_prompt: bool, continue_final_message: bool
+        self, messages: Sequence[Message], *, add_generation_prompt: bool, continue_final_message: bool
     ) -> ChatPrompt:
         self.rendered.append(list(messages))
         if add_generation_prompt and continue_final_message:
             raise RequestError("Both flags are true.", param="continue_final_message")
-        if any("unrenderable" in text for _, text in messages):
+        if any("unrenderable" in message.content for message in messages):
             raise RequestError("The messages cannot be a prompt.", param="messages")
-        text = "".join(f"{role}: {content}\n" for role, content in messages)
+        text = "".join(f"{message.role}: {message.content}\n" for message in messages)
         text = text.rstrip("\n") if continue_final_message else text + ("model: " if add_generation_prompt else "")
         token_ids = self.tokenizer.encode(text, add_bos=True)
         return ChatPrompt(tuple(token_ids), self.implicit_stop, (END_OF_TURN_ID,))

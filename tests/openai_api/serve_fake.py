@@ -10,7 +10,7 @@ import os
 import sys
 
 from engine.engine_info import EngineStatus
-from openai_api import command_line, run
+from openai_api import access_flags, run
 from openai_api.settings import ServerSettings
 from tests.openai_api.fake_engine import FakeEngine, Script
 
@@ -30,6 +30,6 @@ def with_short_drain(settings: ServerSettings) -> ServerSettings:
 
 
 if __name__ == "__main__":
-    settings_of = command_line.settings_from
+    settings_of = access_flags.settings_from
     vars(run)["settings_from"] = lambda flags, environment: with_short_drain(settings_of(flags, environment))
     sys.exit(run.main(engine_builder=build))

@@ -9,7 +9,8 @@ from typing import NoReturn
 
 import pytest
 
-from openai_api.command_line import exposed_keys, parse_flags, settings_from
+from openai_api.access_flags import exposed_keys, settings_from
+from openai_api.command_line import parse_flags
 from openai_api.run import main
 from openai_api.settings import OptionError, ServerSettings
 from tests.openai_api.test_program import program, ready_line

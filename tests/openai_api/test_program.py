@@ -21,7 +21,8 @@ import httpx
 import pytest
 
 from engine.engine_options import EngineOptions
-from openai_api.command_line import engine_options, parse_flags, settings_from
+from openai_api.access_flags import settings_from
+from openai_api.command_line import engine_options, parse_flags
 from openai_api.flag_values import parse_size
 from openai_api.run import main
 from tests.openai_api.fake_engine import TEXT

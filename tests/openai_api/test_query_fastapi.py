@@ -8,6 +8,7 @@ import pytest
 
 import query_fastapi
 from engine.errors import StepError
+from gemma3.text.chat import Message
 from openai_api.settings import ServerSettings
 from tests.openai_api.fake_engine import MODEL_ID, TEXT, FakeEngine, Script
 from tests.openai_api.harness import LiveServer, live_server
@@ -28,7 +29,7 @@ def test_an_answer(live: LiveServer, capsys: pytest.CaptureFixture[str], stream:
     out, err = capsys.readouterr()
     assert out == TEXT + "\n"
     assert err == "[35 prompt tokens, 29 answer tokens]\n"
-    assert live.engine.rendered == [[("system", "Be brief."), ("user", "Hi")]]
+    assert live.engine.rendered == [[Message("system", "Be brief."), Message("user", "Hi")]]
     params = live.engine.calls[0].params
     assert (params.max_tokens, params.temperature) == (50, 0.5)
 

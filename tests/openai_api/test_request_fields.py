@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from engine.sampling_params import SamplingParams
+from gemma3.text.chat import Message
 from openai_api.request.field_support import FIELDS_BY_ENDPOINT, Support
 from tests.openai_api.fake_engine import MODEL_ID, FakeEngine
 from tests.openai_api.harness import MESSAGES, Answer, Asgi, chat_body, completion_body
@@ -327,7 +328,7 @@ def test_content_parts_and_roles_reach_the_prompt(asgi: Asgi, engine: FakeEngine
     roles = ["system", "developer", "user", "assistant", "tool"]
     messages = [{"role": role, "content": parts, "tool_call_id": "call_1", "tool_calls": None} for role in roles]
     assert asgi.post(CHAT, chat_body(messages=messages)).status == 200
-    assert engine.rendered[-1] == [(role, "a<end_of_turn>b") for role in roles]
+    assert engine.rendered[-1] == [Message(role, "a<end_of_turn>b") for role in roles]
     assert not set(engine.calls[-1].prompt_token_ids[1:]) & engine.tokenizer.special_ids
 
 
