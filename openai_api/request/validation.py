@@ -15,6 +15,9 @@ from pydantic_core import ErrorDetails
 from engine.sampling_params import Setting
 from openai_api.errors import MAX_PARAM_CHARS, ApiError, invalid_value
 from openai_api.request.field_support import RequestField, Support
+from openai_api.request.neutral_fields import IN_ANY_REQUEST, ONLY_NULL, in_words
+
+_PART_TYPE = re.compile(r"content\[\d+\]\.type$")
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -68,7 +71,7 @@ def _to_api_error(finding: ErrorDetails, model: type[BaseModel], fields: tuple[R
         case "missing":
             message = f"Missing required parameter: '{param}'."
             return ApiError(400, message, code="missing_required_parameter", param=param)
-        case "literal_error" if param.endswith("].type"):
+        case "literal_error" if _PART_TYPE.search(param):
             return ApiError(
                 400, "Only content parts of type 'text' are supported.", code="unsupported_parameter", param=param
             )
@@ -86,8 +89,10 @@ def _setting(name: str, model: type[BaseModel]) -> Setting | None:
 
 def _not_a_field(param: str, fields: tuple[RequestField, ...]) -> ApiError:
     name = re.sub(r"\[\d+\]", "[]", param)
-    if any(field.name == name and field.support is Support.REFUSED for field in fields):
-        return ApiError(400, f"Unsupported parameter: '{param}'.", code="unsupported_parameter", param=param)
+    neutral = IN_ANY_REQUEST.get(name)
+    if neutral is not None or any(field.name == name and field.support is Support.REFUSED for field in fields):
+        message = f"Unsupported parameter: '{param}'; only {in_words(neutral or ONLY_NULL)} can be given."
+        return ApiError(400, message, code="unsupported_parameter", param=param)
     return ApiError(400, f"Unknown parameter: '{param}'.", code="unknown_parameter", param=param)
 
 
