@@ -73,7 +73,10 @@ def _to_api_error(finding: ErrorDetails, model: type[BaseModel], fields: tuple[R
             return ApiError(400, message, code="missing_required_parameter", param=param)
         case "literal_error" if _PART_TYPE.search(param):
             return ApiError(
-                400, "Only content parts of type 'text' are supported.", code="unsupported_parameter", param=param
+                400,
+                "Only content parts of type 'text' are supported; the model reads nothing else.",
+                code="unsupported_parameter",
+                param=param,
             )
     if not param:
         return invalid_value(None, f"Invalid request body: expected {_expected(finding)}.")
