@@ -220,7 +220,12 @@ IN_ANY_REQUEST: Mapping[str, Values] = {
     **_SERVING,
     **{name: ANYTHING for names in _WITHOUT_EFFECT.values() for name in names.split()},
 }
-IN_CHAT: Mapping[str, Values] = {**IN_ANY_REQUEST, "logprobs": (0,), "add_special_tokens": _OFF}
+IN_CHAT: Mapping[str, Values] = {
+    **IN_ANY_REQUEST,
+    "logprobs": (0,),
+    "add_special_tokens": _OFF,
+    "parse_special": _OFF,
+}
 IN_COMPLETION: Mapping[str, Values] = {**IN_ANY_REQUEST, "logprobs": _OFF, "add_special_tokens": _ON}
 IN_STREAM_OPTIONS: Mapping[str, Values] = {"include_obfuscation": ANYTHING}
 

@@ -12,7 +12,7 @@ from tests.openai_api.harness import Asgi, chat_body, completion_body
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 BODIES = {CHAT: chat_body(), TEXT: completion_body()}
 # Names whose other values are obeyed, by one of the two endpoints at least.
-HONOURED = {"seed", "stop", "logit_bias", "logprobs", "echo", "model", "top_logprobs"}
+HONOURED = {"seed", "stop", "logit_bias", "logprobs", "echo", "model", "top_logprobs", "return_tokens_as_token_ids"}
 
 # The requests of each server's own client code, every field at its default.
 DEFAULTS: dict[str, dict[str, Any]] = {

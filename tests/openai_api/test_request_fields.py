@@ -8,7 +8,7 @@ import pytest
 from engine.sampling_params import SamplingParams
 from gemma3.text.chat import Message
 from openai_api.request.field_support import FIELDS_BY_ENDPOINT, Support
-from openai_api.request.neutral_fields import IN_ANY_REQUEST, in_words
+from openai_api.request.neutral_fields import IN_CHAT, IN_COMPLETION, in_words
 from tests.openai_api.fake_engine import MODEL_ID, FakeEngine
 from tests.openai_api.harness import MESSAGES, Answer, Asgi, chat_body, completion_body
 
@@ -199,7 +199,7 @@ def test_refused_fields_are_named(asgi: Asgi, path: str) -> None:
     for field in FIELDS_BY_ENDPOINT[path]:
         if field.support is not Support.REFUSED or "[" in field.name or "." in field.name:
             continue
-        neutral = IN_ANY_REQUEST[field.name]
+        neutral = (IN_CHAT if path == CHAT else IN_COMPLETION).get(field.name, ())
         for value in (None, *neutral):
             assert asgi.post(path, {**body, field.name: value}).status == 200, field.name
         for value in (True, "x", 7, {"x": 1}):
