@@ -17,9 +17,10 @@ from openai_api.request.strict_model import StrictModel
 
 # An answer's trimmings, or those of another model's: they were never part of the conversation.
 _OF_MESSAGES = (
-    "annotations cache_control citations created_at finish_reason id index logprobs metadata parsed "
-    "provider_specific_fields reasoning reasoning_content reasoning_details status stop_reason thinking "
-    "thinking_blocks timestamp token_ids tool_name usage weight"
+    "annotations cache_control citations content_filter_results context created_at end_turn executed_tools "
+    "finish_reason id index logprobs metadata parsed provider_specific_fields reasoning reasoning_content "
+    "reasoning_details search_results status stop_reason thinking thinking_blocks timestamp token_ids tool_name usage "
+    "weight"
 )
 _OF_PARTS = (
     "annotations cache_control citations extras id index logprobs prompt_cache_breakpoint provider_specific_fields"

@@ -88,7 +88,6 @@ def test_the_inner_fields_that_openai_defines_are_in_the_table() -> None:
     (message_union,) = get_args(hints["messages"])
     for message in get_args(message_union):
         for name in get_type_hints(message):
-            # "function" messages are an older form of "tool" messages, which no field of ours can make
             assert f"messages[].{name}" in known, (message, name)
     prediction = next(arg for arg in get_args(hints["prediction"]) if get_origin(arg) is None)
     assert {f"prediction.{name}" for name in get_type_hints(prediction)} <= known
