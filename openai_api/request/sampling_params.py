@@ -12,7 +12,7 @@ from openai_api.app_state import AppState
 from openai_api.errors import MAX_PARAM_CHARS, invalid_value
 from openai_api.request.field_support import BODY_SETTINGS, OTHER_NAMES
 from openai_api.request.prompts import check_token_ids
-from openai_api.request.schemas import SamplingFields
+from openai_api.request.schemas import NO_LIMIT, SamplingFields
 
 
 def sampling_params(
@@ -39,7 +39,7 @@ def sampling_params(
     return SamplingParams(
         **_settings(body, app_state.engine.info.default_sampling),
         logit_bias=_logit_bias(body, app_state),
-        max_tokens=max_tokens,
+        max_tokens=None if max_tokens == NO_LIMIT else max_tokens,
         stop=(*(body.stop or ()), *(() if body.ignore_eos else stop)),
         stop_token_ids=(*(body.stop_token_ids or ()), *(() if body.ignore_eos else stop_token_ids)),
         ignore_eos=bool(body.ignore_eos),

@@ -30,6 +30,9 @@ from openai_api.request.neutral_fields import IN_ANY_REQUEST, IN_CHAT, IN_COMPLE
 from openai_api.request.setting_fields import SettingFields, in_range, whole_number
 from openai_api.request.strict_model import StrictModel
 
+NO_LIMIT = MAX_INTEGER
+"""Of tokens: no context is as long."""
+
 
 def _as_stops(value: object) -> object:
     """A list; empty strings end nothing, so they are passed over, as llama.cpp does."""
@@ -37,9 +40,9 @@ def _as_stops(value: object) -> object:
     return [stop for stop in stops if stop != ""] if isinstance(stops, list) else stops
 
 
-def _no_limit(value: object) -> object:
-    """-1 is how llama.cpp and Ollama write that there is none, and a limit is an upper bound."""
-    return MAX_INTEGER if value == -1 else value
+def _limit(value: object) -> object:
+    """-1 is how llama.cpp and Ollama write that there is none."""
+    return NO_LIMIT if value == -1 else value
 
 
 def _few_biases(value: object) -> object:
@@ -148,8 +151,8 @@ class ChatCompletionRequest(SamplingFields):
     neutral = IN_CHAT
 
     messages: Messages
-    max_completion_tokens: Annotated[int | None, *in_range(CHAT_MAX_TOKENS), BeforeValidator(_no_limit)] = None
-    max_tokens: Annotated[int | None, *in_range(CHAT_MAX_TOKENS), BeforeValidator(_no_limit)] = None
+    max_completion_tokens: Annotated[int | None, *in_range(CHAT_MAX_TOKENS), BeforeValidator(_limit)] = None
+    max_tokens: Annotated[int | None, *in_range(CHAT_MAX_TOKENS), BeforeValidator(_limit)] = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, *in_range(LOGPROBS)] = None
     prediction: Prediction | None = None
@@ -169,7 +172,7 @@ class CompletionRequest(SamplingFields):
     neutral = IN_COMPLETION
 
     prompt: Prompts
-    max_tokens: Annotated[int | None, *in_range(MAX_TOKENS), BeforeValidator(_no_limit)] = None
+    max_tokens: Annotated[int | None, *in_range(MAX_TOKENS), BeforeValidator(_limit)] = None
     logprobs: Annotated[int | None, *in_range(LOGPROBS)] = None
     echo: bool | None = None
 
