@@ -119,7 +119,10 @@ def new_sequences(
     ``prediction_token_ids``: what the client believes the output will be.
     """
     prompt = list(prompt_token_ids)
-    max_num_tokens = max_model_len if params.max_tokens is None else len(prompt) + params.max_tokens
+    # ``max_tokens`` is an upper bound: where the context ends before, the answer ends there.
+    max_num_tokens = max_model_len
+    if params.max_tokens is not None:
+        max_num_tokens = min(max_model_len, len(prompt) + params.max_tokens)
     sequences: list[Sequence] = []
     for index in range(params.n):
         token_ids = prompt.copy()
