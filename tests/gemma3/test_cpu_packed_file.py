@@ -79,7 +79,7 @@ def test_the_file_is_safetensors_and_aligned(folder: Path, cache: Path) -> None:
     assert all(tensor.start % 64 == 0 for tensor in layout.tensors.values())
     with safe_open(path, framework="np") as file:
         assert set(file.keys()) == set(layout.tensors)
-        assert set(file.metadata()) == {"format", "scheme", "source", "checksum"}
+        assert set(file.metadata()) == {"format", "scheme", "source", "sha256", "checksum"}
         for name, tensor in layout.tensors.items():
             assert file.get_tensor(name).shape == tensor.shape
 
