@@ -25,6 +25,9 @@ from engine.errors import EngineError, StepError
 from engine.loading import LoadedEngine
 from engine.news_queue import News
 from engine.sampling_params import SamplingParams
+from engine.weights_check import check_in_background
+
+CHECK_DELAY_S = 0.5  # a start is not over before the first answers
 
 log = logging.getLogger("gemma3")
 
@@ -101,9 +104,8 @@ class EngineThread:
             _on_loop(loop, _set_exception, done, told)
             return
         _on_loop(loop, _set_result, done, loaded)
-        if loaded.check_weights is not None:
-            check = (loaded.check_weights, self._inbox)
-            threading.Thread(target=_check_weights, args=check, name="weights-check", daemon=True).start()
+        inbox = self._inbox
+        check_in_background(loaded, lambda error: inbox.put(_Die(error)), delay_s=CHECK_DELAY_S)
         try:
             self._step_until_stopped(loaded.core, loop)
         except BaseException as error:  # not even SystemExit may leave the requests without an end
@@ -137,15 +139,6 @@ class EngineThread:
             news = _obey(command, core)
             if news or isinstance(command, Abort):
                 _on_loop(loop, self._deliver, news, _stats(core))
-
-
-def _check_weights(check: abc.Callable[[], None], inbox: "queue.SimpleQueue[Add | Abort | _Die | None]") -> None:
-    """On a thread of its own, which keeps nothing of the engine alive."""
-    try:
-        check()
-    except ValueError as error:
-        log.error("%s", error)
-        inbox.put(_Die(error))
 
 
 def _obey(command: Add | Abort, core: EngineCore) -> list[tuple[str, News]]:

@@ -36,15 +36,15 @@ log = logging.getLogger("gemma3")
 class LoadedEngine:
     """``core`` belongs to the thread that loaded it; the rest is plain and immutable.
 
-    ``check_weights``, on any thread and once, reads for seconds what a start only samples, and raises ``ValueError`` if what
-    was loaded is damaged. ``None``: there is no doubt.
+    ``check_weights(delay_s)``, on any thread and once, reads for seconds what a start only samples, and raises ``ValueError``
+    if what was loaded is damaged. ``None``: there is no doubt.
     """
 
     core: EngineCore
     info: ModelInfo
     tokenizer: Gemma3Tokenizer
     chat_style: ChatStyle
-    check_weights: abc.Callable[[], None] | None = None
+    check_weights: abc.Callable[[float], None] | None = None
 
     def render_chat(
         self,
@@ -75,7 +75,7 @@ class _Loaded:
     quantization: str
     arithmetic: str
     weights_hash: str
-    check_weights: abc.Callable[[], None] | None = None
+    check_weights: abc.Callable[[float], None] | None = None
 
 
 @in_words()

@@ -25,13 +25,13 @@ class PackedCheck:
     data_start: int
     sha256: str
 
-    def run(self) -> None:
-        """Take the file into memory and check it. Once; it takes seconds, since others compute.
+    def run(self, delay_s: float) -> None:
+        """After a while, take the file into memory and check it. Once; it takes seconds, since others compute.
 
         Raises:
             CheckpointError: it is damaged, and removed. What was computed with it may be wrong.
         """
-        if self._taken_sha256() == self.sha256:
+        if self._taken_sha256(delay_s) == self.sha256:
             return
         try:
             self.path.unlink(missing_ok=True)
@@ -39,10 +39,10 @@ class PackedCheck:
             raise CheckpointError(f"{self.path} is damaged, and cannot be removed ({error.strerror}).") from error
         raise CheckpointError(f"{self.path} is damaged; it was removed, and the weights will be packed anew.")
 
-    def _taken_sha256(self) -> str | None:
+    def _taken_sha256(self, delay_s: float) -> str | None:
         digest, num_before_data = hashlib.sha256(), self.data_start
         try:
-            for chunk in self.file.take():
+            for chunk in self.file.take(delay_s):
                 digest.update(chunk[num_before_data:])
                 num_before_data = max(0, num_before_data - len(chunk))
         except OSError as error:

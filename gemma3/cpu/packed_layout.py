@@ -104,14 +104,14 @@ class PackedLayout:
 class PackedWeights:
     """Ready for the core: the bytes of every tensor, mapped from a file or in memory.
 
-    ``sha256`` is of all packed bytes when they were packed (empty if they are no file's). ``check`` tells whether they still
-    are those: it takes seconds, and raises ``CheckpointError`` if not. ``None``: there is no doubt.
+    ``sha256`` is of all packed bytes when they were packed (empty if they are no file's). ``check(delay_s)`` tells whether
+    they still are those: it takes seconds, and raises ``CheckpointError`` if not. ``None``: there is no doubt.
     """
 
     scheme: str
     tensors: dict[str, memoryview]
     sha256: str = ""
-    check: Callable[[], None] | None = None
+    check: Callable[[float], None] | None = None
 
 
 def padded(count: int, unit: int) -> int:

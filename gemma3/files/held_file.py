@@ -20,7 +20,6 @@ from contextlib import suppress
 from pathlib import Path
 
 _CHUNK_BYTES = 4 << 20
-_FIRST_PAUSE_S = 0.5  # a start is not over before the first answers
 _PAUSE_S = 0.03  # 270 MB in 3 s, with a fifth of one core
 _POLL_S = 0.05
 
@@ -36,28 +35,28 @@ class HeldFile:
             ValueError: it is empty.
         """
         self._path, self._handle = path, os.open(path, os.O_RDONLY)
-        self._close = weakref.finalize(self, os.close, self._handle)
         self._is_leased = _lease(self._handle)
+        self._let_go = weakref.finalize(self, _let_go, self._handle, is_leased=self._is_leased)
         # Private, so that moved pages fit in; nobody writes to them.
         self.view = memoryview(mmap.mmap(self._handle, 0, access=mmap.ACCESS_COPY))
 
-    def take(self) -> Iterator[memoryview]:
-        """Move the file into memory, slowly, and yield it chunk by chunk as it is there then. Once.
+    def take(self, delay_s: float) -> Iterator[memoryview]:
+        """After a while, move the file into memory, slowly, and yield it chunk by chunk as it is there then. Once.
 
-        It is faster as soon as a writer waits. The file is let go at the end.
+        As soon as a writer waits it does not. The file is let go at the end.
 
         Raises:
             OSError: the memory is not given, or the file has become shorter.
         """
         try:
-            self._wait(_FIRST_PAUSE_S)
+            self._wait(delay_s)
             for start in range(0, len(self.view), _CHUNK_BYTES):
                 chunk = self.view[start : start + _CHUNK_BYTES]
                 self._move(chunk, start)
                 yield chunk
                 self._wait(_PAUSE_S)
         finally:
-            self._close()
+            self._let_go()
 
     def _move(self, chunk: memoryview, start: int) -> None:
         """Whoever reads in ``chunk`` sees no change: the same addresses, the same bytes."""
@@ -97,3 +96,12 @@ def _lease(handle: int) -> bool:
         fcntl.fcntl(handle, fcntl.F_SETOWN, 0)  # no signal when a writer comes: it would end the process
         return True
     return False
+
+
+def _let_go(handle: int, *, is_leased: bool) -> None:
+    """The lease would not end with ``close``: a mapping has a copy of the handle."""
+    if sys.platform == "linux" and is_leased:
+        import fcntl
+
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    os.close(handle)
