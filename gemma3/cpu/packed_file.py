@@ -10,6 +10,7 @@ folder that is bounded in bytes and in files, the least recently used going firs
 all this at once: each writes a file of its own, and the later rename wins.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -75,12 +76,20 @@ class PackedFile:
         ]
 
     def open(self) -> PackedData | None:
-        """Map the file; ``None`` if it is not there, or not exactly what would be written now."""
+        """Map the file; ``None`` if it is not there, or not exactly what would be written now.
+
+        Raises:
+            OSError: there is no room to map it, hence none to pack anew.
+        """
         for place in self._places:
             remove_leftovers(place.path.parent)
             try:
                 file = HeldFile(place.path)
-            except (OSError, ValueError):
+            except ValueError:  # it is empty
+                continue
+            except OSError as error:
+                if error.errno == errno.ENOMEM:
+                    raise
                 continue
             if is_trusted(place.path, place.root):
                 packed = self._packed(file, place.path)
