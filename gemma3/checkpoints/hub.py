@@ -81,6 +81,9 @@ def download_snapshot(repo_id: str) -> Path:
         raise GatedRepoError(_gated_message(repo_id)) from None
     except errors.RepositoryNotFoundError:
         raise WeightsNotFoundError(_not_found_message(repo_id)) from None
+    except PermissionError as error:
+        where = f"{error.filename} may not be used ({error.strerror})"
+        raise CheckpointError(f"Downloading {repo_id} failed: {where}; set HF_HOME to a folder that may.") from error
     except Exception as error:  # refusals, broken transfers of whichever client the library uses, a full disk
         raise CheckpointError(f"Downloading {repo_id} failed: {_one_line(error)}") from error
     _verify(folder, repo_id)

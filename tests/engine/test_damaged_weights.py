@@ -57,7 +57,7 @@ async def ask_until_it_fails(engine: AsyncLLMEngine) -> None:
 
 
 def stream_until_it_fails(engine: LLMEngine) -> None:
-    while True:
+    for _ in range(40):
         for _ in engine.stream(PROMPT, LONG):
             pass
 

@@ -92,6 +92,21 @@ def test_a_header_with_one_other_bit_is_joined_anew(
     assert joined.read_bytes() == whole(parts)
 
 
+def test_a_file_that_others_may_write_to_is_joined_anew(
+    joined: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    joined.chmod(0o666)
+    assert embedded.embedded_gguf(tmp_path / "cache") == (joined, True)
+    assert joined.stat().st_mode & 0o022 == 0
+    assert "can be written by others" in caplog.text
+
+
+def test_what_a_killed_process_left_is_removed(joined: Path, tmp_path: Path) -> None:
+    joined.with_name(f"{joined.name}k3_x9ab1.tmp").write_bytes(b"half")
+    assert embedded.joined_gguf(tmp_path / "cache") == joined
+    assert list(joined.parent.iterdir()) == [joined]
+
+
 @pytest.mark.parametrize("position", [HEADER_BYTES, 399_999])
 def test_every_byte_is_checked_before_the_tensors_are_read(
     parts: list[Path], joined: Path, tmp_path: Path, position: int, caplog: pytest.LogCaptureFixture
