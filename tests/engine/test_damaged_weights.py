@@ -14,6 +14,7 @@ from engine.errors import StepError
 from engine.llm_engine import LLMEngine
 from engine.loading import LoadedEngine, load_engine
 from engine.sampling_params import SamplingParams
+from gemma3.checkpoints import checkpoint
 from gemma3.cpu import packed_file
 from tests.engine.engines import GREEDY, run, tiny_checkpoint
 from tests.engine.test_async_engine import collect
@@ -35,8 +36,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_checkpoint(tmp_path_factory.mktemp("damaged") / "model")
 
 
-def load(checkpoint: Path) -> LoadedEngine:
-    return load_engine(EngineOptions(model=str(checkpoint), quantization="int8", kv_cache_memory=64 << 20, threads=1))
+def load(path: Path) -> LoadedEngine:
+    return load_engine(EngineOptions(model=str(path), quantization="int8", kv_cache_memory=64 << 20, threads=1))
 
 
 @pytest.fixture
@@ -93,12 +94,17 @@ def test_an_offline_engine_says_so_at_its_next_step(made: Path, packed: Path, mo
         stream_until_it_fails(engine)
 
 
-def test_the_fingerprint_tells_weights_apart_that_the_samples_do_not(made: Path, cache: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_tells_weights_apart_that_the_samples_do_not(
+    made: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two fine-tunes of one size, which differ in one value in the middle."""
     other = Path(shutil.copytree(made, tmp_path / "other"))
     content = bytearray((other / "model.safetensors").read_bytes())
     content[-30_001] ^= 0x80  # a sign
     (other / "model.safetensors").write_bytes(content)
+    monkeypatch.setattr(checkpoint, "_NUM_SAMPLES", 2)  # so many that they do not cover such a small file
+    hashes = {checkpoint.content_hash([folder / "model.safetensors"]) for folder in (made, other)}
+    assert len(hashes) == 1
     first, second = load(made), load(other)
     assert first.info.system_fingerprint != second.info.system_fingerprint
     assert first.info.system_fingerprint == load(made).info.system_fingerprint
