@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from gemma3.checkpoints.embedded_weights import is_in_memory
 from gemma3.checkpoints.gguf_checkpoint import GGUFCheckpoint
 from gemma3.checkpoints.safetensors_checkpoint import SafetensorsCheckpoint
 from gemma3.errors import CheckpointError, WeightsNotFoundError
@@ -35,7 +36,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         raise WeightsNotFoundError(f"{path}: no such file or directory.")
     if path.is_dir():
         return _open_directory(path)
-    if path.suffix == ".gguf":
+    if path.suffix == ".gguf" or is_in_memory(path):
         return GGUFCheckpoint.open(path)
     if path.suffix in _PICKLES:
         raise CheckpointError(

@@ -7,6 +7,7 @@ import hashlib
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from gemma3.errors import CheckpointError, GatedRepoError, WeightsNotFoundError
@@ -31,7 +32,16 @@ def is_repo_id(text: str) -> bool:
 
 
 def cached_snapshot(repo_id: str) -> Path | None:
-    """The repository's folder in the local Hub cache if everything needed is there; never touches the network."""
+    """The repository's folder in the local Hub cache if everything needed is there; never touches the network.
+
+    A cache that may not be looked into is one that has nothing.
+    """
+    with suppress(PermissionError):
+        return _cached_snapshot(repo_id)
+    return None
+
+
+def _cached_snapshot(repo_id: str) -> Path | None:
     from huggingface_hub import constants
 
     # Importing the download code costs 0.4 s; an empty cache is told without it.
@@ -56,9 +66,13 @@ def download_snapshot(repo_id: str) -> Path:
         WeightsNotFoundError: no such repository, or the Hub cannot be reached.
         CheckpointError: the transfer broke off, or a file does not have the SHA-256 the Hub states.
     """
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import constants, errors, snapshot_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    if constants.HF_HUB_CACHE.startswith("~"):  # it would be a folder of that name in the working directory
+        raise WeightsNotFoundError(
+            f"{repo_id} is to be downloaded, but this user has no home; set HF_HOME to a folder."
+        )
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
@@ -67,6 +81,9 @@ def download_snapshot(repo_id: str) -> Path:
         raise GatedRepoError(_gated_message(repo_id)) from None
     except errors.RepositoryNotFoundError:
         raise WeightsNotFoundError(_not_found_message(repo_id)) from None
+    except PermissionError as error:
+        where = f"{error.filename} may not be used ({error.strerror})"
+        raise CheckpointError(f"Downloading {repo_id} failed: {where}; set HF_HOME to a folder that may.") from error
     except Exception as error:  # refusals, broken transfers of whichever client the library uses, a full disk
         raise CheckpointError(f"Downloading {repo_id} failed: {_one_line(error)}") from error
     _verify(folder, repo_id)

@@ -4,6 +4,7 @@ Order: the path given; the repository given (local Hub cache, then the Hub); wit
 the Hub cache, the embedded default. No network call is made when the files are there.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def locate_weights(model: str | None, *, beside: Path | None = None) -> Located:
 
 
 def _given(model: str) -> Located:
-    path = Path(model).expanduser()
+    path = _path(model)
     if path.exists():
         return Located(path, path.resolve().stem if path.is_file() else path.resolve().name, "given by path")
     if not hub.is_repo_id(model):
@@ -56,6 +57,13 @@ def _given(model: str) -> Located:
     return Located(hub.download_snapshot(repo_id), repo_id, f"{repo_id} downloaded from the Hub", is_first_use=True)
 
 
+def _path(model: str) -> Path:
+    try:
+        return Path(model).expanduser()
+    except RuntimeError:  # nobody's home is known
+        return Path(model)
+
+
 def _default(beside: Path | None) -> Located:
     for name in _FOLDERS:
         if beside is not None and (beside / name).is_dir():
@@ -64,7 +72,8 @@ def _default(beside: Path | None) -> Located:
         cached = hub.cached_snapshot(f"google/{name}")
         if cached is not None:
             return Located(cached, f"google/{name}", f"google/{name} from the local Hub cache")
-    if embedded.joined_gguf() is not None or embedded.is_installed():
+    with suppress(WeightsNotFoundError):
         path, is_new = embedded.embedded_gguf()
-        return Located(path, path.stem, f"embedded default of {embedded.PACKAGE}", is_first_use=is_new)
+        name = Path(embedded.FILE_NAME).stem
+        return Located(path, name, f"embedded default of {embedded.PACKAGE}", is_first_use=is_new)
     raise WeightsNotFoundError(_NOTHING_FOUND)
