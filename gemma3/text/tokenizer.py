@@ -1,46 +1,28 @@
 """Text to token ids and back, with the ids of Google's own ``tokenizer.json``.
 
-Owns the vocabulary, from a ``tokenizer.json`` or from the metadata of a GGUF file; ``gemma3.text.bpe`` does the merging.
+Owns the vocabulary of a ``tokenizer.json``; ``gguf_vocabulary`` reads that of a GGUF file, ``bpe`` does the merging.
 Knows nothing of chat turns (``gemma3.text.chat``); imports neither torch nor numpy. Nothing visible changes after construction:
 any thread may use it.
 """
 
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import cached_property
-from itertools import count, islice, takewhile
-from operator import gt
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, Self
 
 from gemma3.errors import TokenizerError
-from gemma3.files.gguf import GGUFFile, GGUFNumbers, GGUFStrings
+from gemma3.files.gguf import GGUFFile
 from gemma3.text.bpe import BYTE_PIECES, SPACE, AddedTokens, Merger
+from gemma3.text.gguf_vocabulary import vocabulary_of_gguf
 from gemma3.text.length_bound import LengthBound
+from gemma3.text.vocabulary import CONTROL_IDS, Vocabulary, check_is_gemma3
 
-# The turns tell Gemma 3 from Gemma 1 and 2, which have them at 106 and 107.
-_CONTROL_IDS = {"<pad>": 0, "<eos>": 1, "<bos>": 2, "<unk>": 3, "<start_of_turn>": 105, "<end_of_turn>": 106}
-
-# Values of tokenizer.ggml.token_type.
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
-_ADDED = frozenset((_UNKNOWN, _CONTROL, _USER_DEFINED))
-# A GGUF marks the placeholders as control and the image tokens as user-defined; tokenizer.json has it the other way round.
-_PLACEHOLDER = re.compile(r"<unused\d+>|<mask>")
-_IMAGE = ("<start_of_image>", "<end_of_image>")
 # A merge is a pair of strings, so this can only be the key.
 _MERGES = re.compile(rb'"merges"\s*:\s*\[')
 _END = re.compile(rb"\]\s*\}\s*\}\s*$")
-
-
-@dataclass(frozen=True, slots=True)
-class _Vocabulary:
-    """``pieces[token_id]``; the ids matched in a text as they stand; those of them that are control tokens."""
-
-    pieces: list[str]
-    added_ids: frozenset[int]
-    control_ids: frozenset[int]
 
 
 class Gemma3Tokenizer:
@@ -51,8 +33,8 @@ class Gemma3Tokenizer:
     tokens and the 256 bytes.
     """
 
-    def __init__(self, vocabulary: _Vocabulary | None = None, *, chat_template: str | None = None) -> None:
-        vocabulary = vocabulary or _Vocabulary([*_CONTROL_IDS, *BYTE_PIECES], frozenset(range(6)), frozenset(range(6)))
+    def __init__(self, vocabulary: Vocabulary | None = None, *, chat_template: str | None = None) -> None:
+        vocabulary = vocabulary or Vocabulary([*CONTROL_IDS, *BYTE_PIECES], frozenset(range(6)), frozenset(range(6)))
         self.chat_template = chat_template
         self._pieces = vocabulary.pieces
         self.vocab_size = len(self._pieces)
@@ -61,14 +43,16 @@ class Gemma3Tokenizer:
             raise TokenizerError(
                 f"the vocabulary has {self.vocab_size} pieces, only {len(self._ids)} of them different."
             )
+        if "" in self._ids:
+            raise TokenizerError(f"the vocabulary is damaged: token {self._ids['']} has no text.")
         self.pad_token_id, self.eos_token_id, self.bos_token_id = (
             self._ids[text] for text in ("<pad>", "<eos>", "<bos>")
         )
         self.start_of_turn_id, self.end_of_turn_id = self._ids["<start_of_turn>"], self._ids["<end_of_turn>"]
         # By name too: a file whose flags are wrong must not let a user's text open a turn.
-        self.special_ids = vocabulary.control_ids | {self._ids[piece] for piece in _CONTROL_IDS}
+        self.special_ids = vocabulary.control_ids | {self._ids[piece] for piece in CONTROL_IDS}
         self._byte_of = {self._ids[piece]: bytes([byte]) for byte, piece in enumerate(BYTE_PIECES)}
-        self._merger = Merger(self._ids, self._ranks(vocabulary.added_ids))
+        self._merger = Merger(self._ids, self._ranks(vocabulary.added_ids | vocabulary.unused_ids))
         self._added = AddedTokens({self._pieces[i]: i for i in vocabulary.added_ids})
         self._added_text_only = AddedTokens({self._pieces[i]: i for i in vocabulary.added_ids - self.special_ids})
 
@@ -93,7 +77,7 @@ class Gemma3Tokenizer:
             GGUFError: the file is missing or damaged, or has no vocabulary.
         """
         file = source if isinstance(source, GGUFFile) else GGUFFile.open(Path(source))
-        vocabulary = _vocabulary_of_gguf(file)
+        vocabulary = vocabulary_of_gguf(file)
         template = file.metadata.get("tokenizer.chat_template")
         return cls(vocabulary, chat_template=template if isinstance(template, str) else None)
 
@@ -142,13 +126,13 @@ class Gemma3Tokenizer:
             raise TokenizerError(f"token id {token_id} is outside of the vocabulary [0, {self.vocab_size}).")
         return self._pieces[token_id]
 
-    def _ranks(self, added_ids: frozenset[int]) -> dict[str, int]:
+    def _ranks(self, unmerged_ids: frozenset[int]) -> dict[str, int]:
         """A piece's rank is its id: in Gemma's vocabulary the pieces lie in the order in which they were learnt.
 
         Only runs of spaces merge before everything else, the longest first, so that they grow greedily from the left.
         """
         ranks = self._ids.copy()
-        for token_id in (*added_ids, *self._byte_of):
+        for token_id in unmerged_ids.union(self._byte_of):
             ranks.pop(self._pieces[token_id])
         for num in takewhile(lambda num: SPACE * num in self._ids, count(2)):
             ranks[SPACE * num] = -num
@@ -161,16 +145,6 @@ def _check_encodable(text: str) -> None:
     except UnicodeEncodeError as error:
         code = f"U+{ord(text[error.start]):04X}"
         raise TokenizerError(f"the text has a lone surrogate {code} at character {error.start}.") from None
-
-
-def _check_is_gemma3(pieces: list[str], source: str) -> None:
-    """Refuse other models' vocabularies: the text they make of Gemma's ids would be noise."""
-    for piece, token_id in _CONTROL_IDS.items():
-        found = pieces[token_id] if token_id < len(pieces) else None
-        if found != piece:
-            raise TokenizerError(f"{source} is not Gemma 3's: token {token_id} is {found!a}, not {piece}.")
-    if not set(BYTE_PIECES).issubset(pieces):
-        raise TokenizerError(f"{source} is not Gemma 3's: it lacks pieces for the 256 bytes.")
 
 
 def _read_json_without_merges(file: Path) -> dict[str, Any]:
@@ -192,7 +166,7 @@ def _read_json_without_merges(file: Path) -> dict[str, Any]:
     return content
 
 
-def _vocabulary_of_json(content: dict[str, Any], *, source: str) -> _Vocabulary:
+def _vocabulary_of_json(content: dict[str, Any], *, source: str) -> Vocabulary:
     kind, vocab = content["model"].get("type"), content["model"].get("vocab")
     if kind != "BPE" or not isinstance(vocab, dict):
         raise TokenizerError(f"{source} holds a {kind} model; Gemma 3 has BPE.")
@@ -202,35 +176,8 @@ def _vocabulary_of_json(content: dict[str, Any], *, source: str) -> _Vocabulary:
         pieces = [by_id[i] for i in range(len(by_id))]
     except (KeyError, TypeError, ValueError):
         raise TokenizerError(f"{source} is not Gemma 3's: the ids of its tokens are not 0, 1, 2 and so on.") from None
-    _check_is_gemma3(pieces, source)
-    return _Vocabulary(pieces, frozenset(added), frozenset(i for i, (_, special) in added.items() if special))
-
-
-def _vocabulary_of_gguf(file: GGUFFile) -> _Vocabulary:
-    model = file.get("tokenizer.ggml.model", str)
-    if model != "llama":
-        raise TokenizerError(f"tokenizer.ggml.model is {model[:40]!a}; Gemma 3 has 'llama'.")
-    pieces = file.get("tokenizer.ggml.tokens", GGUFStrings).tolist()
-    types = file.get("tokenizer.ggml.token_type", GGUFNumbers).tolist()
-    _check_scores(file.get("tokenizer.ggml.scores", GGUFNumbers).tolist(), types, num_pieces=len(pieces))
-    added = [i for i, kind in enumerate(types) if kind in _ADDED]
-    user_defined = [i for i in added if types[i] == _USER_DEFINED]
-    for i in user_defined:
-        # Runs of spaces are written with spaces here; everything else has U+2581 already.
-        pieces[i] = pieces[i].replace(" ", SPACE)
-    _check_is_gemma3(pieces, "the GGUF vocabulary")
-    control = frozenset(added).difference(user_defined, (i for i in added if _PLACEHOLDER.fullmatch(pieces[i])))
-    return _Vocabulary(pieces, frozenset(added), control.union(i for i in added if pieces[i] in _IMAGE))
-
-
-def _check_scores(scores: Sequence[float], types: Sequence[int], *, num_pieces: int) -> None:
-    """A rank is an id here, so the scores must say the same: they fall from one normal piece to the next."""
-    if not num_pieces == len(scores) == len(types):
-        counts = f"{num_pieces} tokens, {len(scores)} scores and {len(types)} token types"
-        raise TokenizerError(f"the GGUF metadata has {counts}; there must be as many of each.")
-    normal_scores = [score for score, kind in zip(scores, types, strict=True) if kind == _NORMAL]
-    if not all(map(gt, normal_scores, islice(normal_scores, 1, None))):
-        raise TokenizerError("the scores of the GGUF vocabulary do not fall; Gemma 3's pieces lie in order of merging.")
+    check_is_gemma3(pieces, source)
+    return Vocabulary(pieces, frozenset(added), frozenset(i for i, (_, special) in added.items() if special))
 
 
 def _read_chat_template(folder: Path) -> str | None:

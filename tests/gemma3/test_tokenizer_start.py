@@ -223,10 +223,11 @@ def test_a_damaged_config_is_refused(tmp_path: Path, content: str) -> None:
     ("changes", "words"),
     [
         ({"model": "gpt2"}, "'gpt2'"),
-        ({"scores": np.zeros(3, np.float32)}, "3 scores"),
-        ({"token_type": np.ones(4, np.int32)}, "4 token types"),
+        ({"scores": np.zeros(3, np.float32)}, "3 values of tokenizer.ggml.scores"),
+        ({"token_type": np.ones(4, np.int32)}, "4 values of tokenizer.ggml.token_type"),
         ({"tokens": ["<pad>", "<eos>"]}, "2 tokens"),
         ({"tokens": [*small_metadata()[f"{KEY}tokens"][:-1], "<b>"]}, "of them different"),
+        ({"tokens": [*small_metadata()[f"{KEY}tokens"][:-1], ""]}, "has no text"),
         ({"tokens": ["<s>", *small_metadata()[f"{KEY}tokens"][1:]]}, "not Gemma 3's"),
     ],
 )
@@ -235,7 +236,7 @@ def test_contradicting_ggufs_are_refused(changes: dict[str, Any], words: str) ->
 
 
 @pytest.mark.parametrize(
-    "changes", [{"tokens": None}, {"scores": None}, {"token_type": None}, {"tokens": 5}, {"scores": "x"}]
+    "changes", [{"tokens": None}, {"model": None}, {"tokens": 5}, {"scores": "x"}, {"token_type": [""]}]
 )
 def test_ggufs_without_a_vocabulary_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(GGUFError, match=r"tokenizer\.ggml\."):
