@@ -11,17 +11,20 @@ from gemma3.text.bpe import BYTE_PIECES
 
 # The turns tell Gemma 3 from Gemma 1 and 2, which have them at 106 and 107.
 CONTROL_IDS = {"<pad>": 0, "<eos>": 1, "<bos>": 2, "<unk>": 3, "<start_of_turn>": 105, "<end_of_turn>": 106}
+# Without these nothing can be served, whatever the pipeline.
+REQUIRED = ("<pad>", "<eos>", "<bos>")
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """``pieces[token_id]``; the ids matched in a text as they stand; those of them that are control tokens; and the ids
-    that have a text, but that no text is encoded to."""
+    """``pieces[token_id]``; the ids matched in a text as they stand; those of them that are control tokens; the ids that
+    have a text, but that no text is encoded to; and those added ids that are looked for in what the others leave."""
 
     pieces: list[str]
     added_ids: frozenset[int]
     control_ids: frozenset[int]
     unused_ids: frozenset[int] = frozenset()
+    late_ids: frozenset[int] = frozenset()
 
 
 def check_is_gemma3(pieces: list[str], source: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import AddedToken, Tokenizer, models, normalizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
 from gemma3.errors import GGUFError, TokenizerError
 from gemma3.files.gguf import GGUFFile
@@ -48,11 +48,12 @@ def small_gguf(**changes: object) -> Gemma3Tokenizer:
 def write_json(folder: Path, **changes: object) -> Path:
     """The same vocabulary as a ``tokenizer.json`` that the library writes, with some of its keys changed."""
     pieces = [piece.replace(" ", SPACE) for piece in small_metadata()[f"{KEY}tokens"]]
-    merges = [(SPACE * 2, SPACE), (SPACE, SPACE)]
-    merges += [(p[:k], p[k:]) for p in NORMAL for k in range(1, len(p)) if p[:k] in pieces and p[k:] in pieces]
+    merges = [(SPACE * 2, SPACE), (SPACE, SPACE * 2), (SPACE, SPACE)]
+    merges += [(p[:k], p[k:]) for p in NORMAL for k in range(len(p) - 1, 0, -1) if p[:k] in pieces and p[k:] in pieces]
     vocab, unknown = {piece: i for i, piece in enumerate(pieces)}, "<unk>"
     tokenizer = Tokenizer(models.BPE(vocab, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Replace(" ", SPACE)
+    tokenizer.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
     control = [*CONTROL, "<my_control>"]
     tokenizer.add_special_tokens(control)
     added = [piece for piece, kind in zip(pieces, small_metadata()[f"{KEY}token_type"], strict=True) if kind in (3, 4)]
