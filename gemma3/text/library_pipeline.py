@@ -34,7 +34,7 @@ class LibraryPipeline:
         # Its threads, one for each text of a list, are of no use for one text, and it warns when a process forks.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self.pieces = file.pieces
-        self.ids = {piece: i for i, piece in enumerate(file.pieces)}
+        self.ids = file.ids
         self.control_ids = {name: self.ids[name] for name in CONTROL_IDS if name in self.ids}
         missing = [name for name in REQUIRED if name not in self.ids]
         if missing:

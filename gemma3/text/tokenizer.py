@@ -19,7 +19,7 @@ from gemma3.text.gguf_vocabulary import vocabulary_of_gguf
 from gemma3.text.json_vocabulary import TokenizerFile
 from gemma3.text.own_pipeline import merges_follow, what_differs
 from gemma3.text.pipeline import Pipeline
-from gemma3.text.vocabulary import CONTROL_IDS, REQUIRED, Vocabulary, check_is_gemma3
+from gemma3.text.vocabulary import CONTROL_IDS, REQUIRED, Vocabulary, check_control_ids
 
 log = logging.getLogger("gemma3")
 
@@ -150,8 +150,8 @@ def _check_encodable(text: str) -> None:
 def _pipeline_of(file: TokenizerFile) -> Pipeline:
     difference = what_differs(file)
     if difference is None:
-        check_is_gemma3(file.pieces, file.source)
-        pipeline = GemmaPipeline(file.vocabulary())
+        check_control_ids(file.pieces, file.source)
+        pipeline = GemmaPipeline(file.vocabulary(), ids=file.ids)
         if merges_follow(file, pipeline):
             log.info("Tokenizer: Gemma's own pipeline")
             return pipeline
