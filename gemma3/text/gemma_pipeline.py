@@ -17,6 +17,8 @@ from gemma3.text.vocabulary import CONTROL_IDS, Vocabulary
 class GemmaPipeline:
     """``ranks``: the pieces that merging may make; a rank is the piece's id, and the lowest merges first."""
 
+    note = "Gemma's own pipeline"
+
     def __init__(self, vocabulary: Vocabulary, *, ids: dict[str, int] | None = None) -> None:
         """``ids`` of the pieces are made if they are not at hand.
 

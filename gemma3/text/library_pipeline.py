@@ -26,11 +26,14 @@ _RARE_TEXT = "a \n\u2581\u0dfe\u16a0\u2f00\ufdfa\ufffc\U00013000\U0001f9ff\U000e
 class LibraryPipeline:
     """Two tokenizers of the library: one finds control tokens, the other does not know them.
 
+    ``reason``: what differs from Gemma's own pipeline.
+
     Raises:
         TokenizerError: the library refuses the file, or what it describes cannot be served.
     """
 
-    def __init__(self, file: TokenizerFile) -> None:
+    def __init__(self, file: TokenizerFile, reason: str) -> None:
+        self.note = f"run by the tokenizers library, because {reason}"
         # Its threads, one for each text of a list, are of no use for one text, and it warns when a process forks.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self.pieces = file.pieces

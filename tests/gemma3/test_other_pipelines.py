@@ -1,6 +1,5 @@
 """Pipelines that are not Gemma's, against the library that they were made with: ids, bytes, bounds, and what is refused."""
 
-import logging
 import random
 import threading
 import unicodedata
@@ -102,12 +101,9 @@ def test_texts_are_the_librarys_whole_and_streamed(served: Served) -> None:
             assert begun + streamed == whole
 
 
-def test_the_log_says_why(served: Served, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "gemma3")
-    Gemma3Tokenizer.from_local_path(write(tmp_path, content_of(served.name)))
-    [line] = [record.getMessage() for record in caplog.records]
-    assert line.startswith("Tokenizer: run by the tokenizers library, because")
-    assert REASONS[served.name] in line
+def test_a_note_says_why(served: Served) -> None:
+    assert served.ours.pipeline_note.startswith("run by the tokenizers library, because ")
+    assert REASONS[served.name] in served.ours.pipeline_note
 
 
 def test_others_run_while_a_long_text_is_encoded(tmp_path: Path) -> None:
