@@ -3,6 +3,7 @@
 import random
 import threading
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from gemma3.text.detokenizer import Detokenizer
 from gemma3.text.library_pipeline import LibraryPipeline
 from gemma3.text.tokenizer import Gemma3Tokenizer
 from tests.gemma3.other_pipelines import (
+    add,
     all_reasons,
     content_of,
     gemma_like,
@@ -125,6 +127,16 @@ def test_others_run_while_a_long_text_is_encoded(tmp_path: Path) -> None:
     assert num_during > 5
 
 
+def test_threads_do_not_disturb_each_other(tmp_path: Path, corpus: list[str]) -> None:
+    tokenizer = Gemma3Tokenizer.from_local_path(write(tmp_path, content_of("Unigram")))
+    modes = [True, False] * len(corpus)
+    texts = [text for text in corpus for _ in range(2)]
+    expected = [tokenizer.encode(text, parse_special=mode) for text, mode in zip(texts, modes, strict=True)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda text, mode: tokenizer.encode(text, parse_special=mode), texts, modes))
+    assert found == expected
+
+
 def test_dropout_is_for_training(tmp_path: Path) -> None:
     own = Gemma3Tokenizer.from_local_path(write(tmp_path / "own", gemma_like()))
     content = gemma_like()
@@ -168,6 +180,15 @@ def test_names_that_a_vocabulary_lacks(tmp_path: Path) -> None:
     assert tokenizer.token_to_id("<end_of_turn>") == tokenizer.end_of_turn_id
     with pytest.raises(TokenizerError, match="has no <start_of_turn>"):
         _ = tokenizer.start_of_turn_id
+
+
+def test_a_token_may_be_composed_of_many_characters(tmp_path: Path) -> None:
+    content, text = content_of("NFC"), "\u1f82" * 30
+    add(text, normalized=True)(content)
+    tokenizer = Gemma3Tokenizer.from_local_path(write(tmp_path, content))
+    decomposed = unicodedata.normalize("NFD", text)
+    assert len(decomposed) == 120
+    assert len(tokenizer.encode(decomposed)) == tokenizer.min_num_tokens(decomposed) == 1
 
 
 def test_no_character_is_composed_of_more_than_four() -> None:

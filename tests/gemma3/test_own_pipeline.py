@@ -44,6 +44,7 @@ CHANGES: dict[str, Callable[[Content], object]] = {
     "a renamed placeholder": _rename_unused,
     "a token behind": add("<tool>"),
     "a token that transformers adds": add("<tool>", normalized=True),
+    "a token that others precede": add("x\n\n", normalized=True),
     "a control token": add("<|im_start|>", special=True),
     "no pre-tokenizer": set_key("pre_tokenizer", None),
     "no post-processor": set_key("post_processor", None),
@@ -64,7 +65,14 @@ WRITERS: dict[str, Write] = {
 
 @pytest.fixture(scope="module")
 def corpus() -> list[str]:
-    tools = ["<b<tool>", " <tool>x<tool><|im_start|>", "<unused5><unused6>", "<too", "</tool> \n\n\n <tool>"]
+    tools = [
+        "<b<tool>",
+        " <tool>x<tool><|im_start|>",
+        "<unused5><unused6>",
+        "<too",
+        "</tool> \n\n\n <tool>",
+        "x\n\nx\n\n\n",
+    ]
     made = make_corpus([*gemma_like()["model"]["vocab"], "<tool>"])
     return [*SENTENCES, *tools, *random.Random(8).sample(made, 400)]
 
