@@ -8,7 +8,7 @@ read. Imported only when a checkpoint needs it. Nothing changes after constructi
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,7 +46,7 @@ class LibraryPipeline:
             self.control_ids.values()
         )
         _check_templates(file)
-        self._library = _full(file, list(self.control_ids))
+        self._library = _full(file, self.control_ids)
         if self._library.get_vocab(with_added_tokens=True) != self.ids:
             raise file.refusal("has ids that the tokenizers library numbers otherwise")
         self._text_only = _text_only(file, self._library, self.special_ids)
@@ -104,7 +104,7 @@ def _check_templates(file: TokenizerFile) -> None:
                 raise file.refusal(f"has {missing[0]!a:.60} in its post-processor, which special_tokens lacks")
 
 
-def _full(file: TokenizerFile, control_names: Sequence[str]) -> Any:
+def _full(file: TokenizerFile, control_names: Iterable[str]) -> Any:
     """The library's tokenizer as the file has it, without what is for training alone.
 
     Gemma's control tokens are found even if the file forgot to add them: transformers adds them, too.
@@ -114,7 +114,8 @@ def _full(file: TokenizerFile, control_names: Sequence[str]) -> Any:
     library.no_padding()
     if file.model.get("dropout"):
         library.model.dropout = None
-    library.add_special_tokens(list(control_names))
+    added = {token.content for token in file.added}
+    library.add_special_tokens([name for name in control_names if name not in added])
     return library
 
 
@@ -166,7 +167,7 @@ def _result(file: TokenizerFile, merge: tuple[str, str]) -> str:
 
 def _without(file: TokenizerFile, renamed: Mapping[str, str]) -> str:
     """The file's model with other names for some pieces, which keep their ids."""
-    model = dict(file.whole["model"])
+    model = file.whole["model"] | {"dropout": None}
     vocab = model["vocab"]
     if isinstance(vocab, list):
         model["vocab"] = [[renamed.get(piece, piece), *rest] for piece, *rest in vocab]

@@ -50,9 +50,10 @@ def what_differs(file: TokenizerFile) -> str | None:
 
 
 def merges_follow(file: TokenizerFile, pipeline: GemmaPipeline) -> bool:
-    """Whether the table has every split of a piece into two pieces, in order of ranks, the longest left part first.
+    """Whether the table has every split of a piece into two parts, in order of ranks, the longest left part first.
 
-    Then the pieces say all that the table says. Merges whose result is an added token never happen, as these were cut out.
+    Then the pieces say all that the table says. Parts are pieces and single characters, with which merging begins. An added
+    token is neither part nor result: it was cut out before.
 
     Raises:
         TokenizerError: the table is not one, or names a piece that the vocabulary lacks.
@@ -60,7 +61,10 @@ def merges_follow(file: TokenizerFile, pipeline: GemmaPipeline) -> bool:
     if has_googles_merges(file) and _sha256("\n".join(pipeline.ranks)) == _GOOGLES_RANKED_PIECES:
         return True
     ranks = pipeline.ranks
-    return [merge for merge in file.merges() if "".join(merge) in ranks] == list(_splits(ranks, file.model_ids))
+    happening = [
+        merge for merge in file.merges() if "".join(merge) in ranks and all(_is_part(part, ranks) for part in merge)
+    ]
+    return happening == list(_splits(ranks))
 
 
 def has_googles_merges(file: TokenizerFile) -> bool:
@@ -68,11 +72,8 @@ def has_googles_merges(file: TokenizerFile) -> bool:
     return file.merges_sha256 == _GOOGLES_MERGES
 
 
-def _splits(ranks: Mapping[str, int], model_ids: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-    """Runs of spaces first, as if all had one rank.
-
-    A single character counts as a piece: merging begins with characters, be they pieces or not.
-    """
+def _splits(ranks: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    """Runs of spaces come first, as if all had one rank."""
     longest_run = max((len(piece) for piece, rank in ranks.items() if rank < 0), default=1)
     for left_run in range(longest_run - 1, 0, -1):
         for right_run in range(longest_run - left_run, 0, -1):
@@ -80,8 +81,12 @@ def _splits(ranks: Mapping[str, int], model_ids: Mapping[str, int]) -> Iterator[
     for piece in sorted(ranks, key=ranks.__getitem__):
         for cut in range(len(piece) - 1, 0, -1) if ranks[piece] >= 0 else ():
             left, right = piece[:cut], piece[cut:]
-            if (cut == 1 or left in model_ids) and (cut == len(piece) - 1 or right in model_ids):
+            if _is_part(left, ranks) and _is_part(right, ranks):
                 yield left, right
+
+
+def _is_part(text: str, ranks: Mapping[str, int]) -> bool:
+    return len(text) == 1 or text in ranks
 
 
 def flat(file: TokenizerFile, name: str) -> list[dict[str, Any]]:

@@ -153,7 +153,8 @@ def test_a_file_that_cuts_and_pads_does_not(tmp_path: Path) -> None:
     content["padding"] = {"strategy": {"Fixed": 99}, "direction": "Right", "pad_to_multiple_of": None}
     content["padding"] |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "<pad>"}
     tokenizer = Gemma3Tokenizer.from_local_path(write(tmp_path, content))
-    assert len(tokenizer.encode("1+1=2")) == 5
+    for parse_special in (True, False):
+        assert len(tokenizer.encode("1+1=2", parse_special=parse_special)) == 5
 
 
 def test_a_learnt_piece_may_become_a_control_token(tmp_path: Path) -> None:

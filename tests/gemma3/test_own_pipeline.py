@@ -31,6 +31,11 @@ def _forget_added(content: Content) -> None:
     content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in CONTROL_IDS]
 
 
+def _cut_out_a_learnt_piece(content: Content) -> None:
+    add("er")(content)
+    content["added_tokens"][-1]["id"] = content["model"]["vocab"]["er"]
+
+
 def _merges_as_texts(content: Content) -> None:
     content["model"]["merges"] = [" ".join(merge) for merge in content["model"]["merges"]]
 
@@ -45,6 +50,7 @@ CHANGES: dict[str, Callable[[Content], object]] = {
     "a token behind": add("<tool>"),
     "a token that transformers adds": add("<tool>", normalized=True),
     "a token that others precede": add("x\n\n", normalized=True),
+    "a learnt piece that is cut out": _cut_out_a_learnt_piece,
     "a control token": add("<|im_start|>", special=True),
     "no pre-tokenizer": set_key("pre_tokenizer", None),
     "no post-processor": set_key("post_processor", None),
