@@ -12,40 +12,48 @@ may be put together (``ByteFallback``, ``ByteLevel``), and ``Strip`` may take a 
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gemma3.errors import TokenizerError
-from gemma3.text.own_pipeline import names
+from gemma3.text.json_vocabulary import TokenizerFile
+from gemma3.text.own_pipeline import flat, names
+
+if TYPE_CHECKING:
+    from tokenizers.decoders import Decoder
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _ALONE = frozenset(("Replace", "Strip", "Metaspace", "WordPiece"))  # these change a token by itself
+_TOGETHER: tuple[list[str], ...] = (
+    [],
+    ["Fuse"],
+    ["ByteFallback"],
+    ["ByteFallback", "Fuse"],
+    ["ByteLevel"],
+    ["ByteLevel", "Fuse"],
+)
 _LETTER = "a"
 
 
 class PieceDecoder:
-    """``stages`` are those of the file.
+    """Of the decoder in ``file``.
 
     Raises:
         TokenizerError: a stage cannot be followed token by token.
     """
 
-    def __init__(self, stages: Sequence[dict[str, Any]], *, source: str) -> None:
-        kinds = [stage.get("type") for stage in stages]
+    def __init__(self, file: TokenizerFile) -> None:
+        stages = flat(file, "decoder")
+        kinds = [stage["type"] for stage in stages]
         num_alone = next((i for i, kind in enumerate(kinds) if kind not in _ALONE), len(kinds))
-        ends = list(stages[num_alone:])
-        if ends and ends[-1].get("type") == "Strip" and "Fuse" in kinds:
-            self._start = _stripped_start(ends.pop(), source)
-        else:
-            self._start = b""
-        rest = [stage.get("type") for stage in ends]
-        if rest not in ([], ["Fuse"], ["ByteFallback"], ["ByteFallback", "Fuse"], ["ByteLevel"], ["ByteLevel", "Fuse"]):
-            raise TokenizerError(f"{source}: its decoder, {names(stages)}, cannot be followed token by token.")
-        self._has_byte_fallback, self._bytes = (
-            "ByteFallback" in rest,
-            _bytes_of_letters() if "ByteLevel" in rest else {},
-        )
+        ends = stages[num_alone:]
+        strips = bool(ends) and ends[-1]["type"] == "Strip" and "Fuse" in kinds
+        self._start = _stripped_start(ends.pop(), file) if strips else b""
+        rest = [stage["type"] for stage in ends]
+        if rest not in _TOGETHER:
+            raise file.refusal(f"has a decoder, {names(stages)}, that cannot be followed token by token")
+        self._has_byte_fallback = "ByteFallback" in rest
+        self._byte_of_letter = _bytes_of_letters() if "ByteLevel" in rest else {}
         # Without a decoder the library puts a space between tokens.
-        self._separator = "" if stages else " "
+        self._separator = " " if file.content.get("decoder") is None else ""
         self._alone = _library_decoder(stages[:num_alone]) if num_alone else None
         self._num_letters = len(self._alone.decode([_LETTER])) if self._alone else 0
 
@@ -64,30 +72,29 @@ class PieceDecoder:
     def _to_bytes(self, piece: str) -> bytes:
         if self._has_byte_fallback and (byte := _BYTE.fullmatch(piece)):
             return bytes.fromhex(byte[1])
-        if self._bytes and all(letter in self._bytes for letter in piece):
-            return bytes(self._bytes[letter] for letter in piece)
+        if self._byte_of_letter and all(letter in self._byte_of_letter for letter in piece):
+            return bytes(self._byte_of_letter[letter] for letter in piece)
         return piece.encode()
 
 
-def _stripped_start(strip: dict[str, Any], source: str) -> bytes:
-    """What the last stage takes off the beginning of a text: a character at most. At the end it is not known in time."""
+def _stripped_start(strip: dict[str, Any], file: TokenizerFile) -> bytes:
+    """What the last stage takes off the beginning of a text: a character at most. Its end is not known in time."""
     start, stop, content = strip.get("start"), strip.get("stop"), strip.get("content")
     if start not in (0, 1) or stop != 0 or not isinstance(content, str):
-        raise TokenizerError(
-            f"{source}: its decoder strips {start} characters before a text and {stop} behind; 1 and 0 are."
+        raise file.refusal(
+            f"has a decoder that strips {start} characters before a text and {stop} behind; 1 and 0 are run"
         )
     return content.encode() if start else b""
 
 
-def _library_decoder(stages: Sequence[dict[str, Any]]) -> Any:
+def _library_decoder(stages: Sequence[dict[str, Any]]) -> "Decoder":
     """The library makes a decoder of JSON only as a part of a tokenizer."""
     from tokenizers import Tokenizer
 
     model = {"type": "WordLevel", "vocab": {}, "unk_token": ""}
-    decoder = {"type": "Sequence", "decoders": stages}
-    return Tokenizer.from_str(
-        json.dumps({"version": "1.0", "added_tokens": [], "decoder": decoder, "model": model})
-    ).decoder
+    content = {"added_tokens": [], "decoder": {"type": "Sequence", "decoders": stages}, "model": model}
+    decoder: Decoder = Tokenizer.from_str(json.dumps(content | {"version": "1.0"})).decoder
+    return decoder
 
 
 def _bytes_of_letters() -> dict[str, int]:

@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from gemma3.errors import TokenizerError
 from gemma3.text.json_vocabulary import AddedToken, TokenizerFile
@@ -18,6 +18,9 @@ from gemma3.text.library_bound import most_chars_per_token
 from gemma3.text.library_decoder import PieceDecoder
 from gemma3.text.own_pipeline import flat, has_googles_merges
 from gemma3.text.vocabulary import CONTROL_IDS, REQUIRED
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 # Characters of many scripts, of none, and in no vocabulary: what a pipeline cannot encode shows at once.
 _RARE_TEXT = "a \n\u2581\u0dfe\u16a0\u2f00\ufdfa\ufffc\U00013000\U0001f9ff\U000e0041\U0010fffd"
@@ -50,7 +53,7 @@ class LibraryPipeline:
         if self._library.get_vocab(with_added_tokens=True) != self.ids:
             raise file.refusal("has ids that the tokenizers library numbers otherwise")
         self._text_only = _text_only(file, self._library, self.special_ids)
-        self._decoder = PieceDecoder(flat(file, "decoder"), source=file.source)
+        self._decoder = PieceDecoder(file)
         self._most_chars = most_chars_per_token(file)
         self._bos = [] if file.content.get("post_processor") else [self.ids["<bos>"]]
         self._check(file)
@@ -104,7 +107,7 @@ def _check_templates(file: TokenizerFile) -> None:
                 raise file.refusal(f"has {missing[0]!a:.60} in its post-processor, which special_tokens lacks")
 
 
-def _full(file: TokenizerFile, control_names: Iterable[str]) -> Any:
+def _full(file: TokenizerFile, control_names: Iterable[str]) -> "Tokenizer":
     """The library's tokenizer as the file has it, without what is for training alone.
 
     Gemma's control tokens are found even if the file forgot to add them: transformers adds them, too.
@@ -119,7 +122,7 @@ def _full(file: TokenizerFile, control_names: Iterable[str]) -> Any:
     return library
 
 
-def _text_only(file: TokenizerFile, library: Any, special_ids: frozenset[int]) -> Any:
+def _text_only(file: TokenizerFile, library: "Tokenizer", special_ids: frozenset[int]) -> "Tokenizer":
     """The same without control tokens: neither as added tokens nor as something the model can make of a text."""
     from tokenizers import AddedToken as LibraryToken
     from tokenizers import Tokenizer
@@ -186,7 +189,7 @@ def _unwritable(token_id: int) -> str:
     return f"{secrets.token_hex(16)}-{token_id}"
 
 
-def _load(text: str, file: TokenizerFile) -> Any:
+def _load(text: str, file: TokenizerFile) -> "Tokenizer":
     from tokenizers import Tokenizer
 
     with _one_line(f"{file.source} is refused by the tokenizers library"):

@@ -98,7 +98,7 @@ def flat(file: TokenizerFile, name: str) -> list[dict[str, Any]]:
     stage = file.content.get(name)
     stages = [] if stage is None else [stage]
     if isinstance(stage, dict) and stage.get("type") == "Sequence" and isinstance(stage.get(_MEMBERS[name]), list):
-        stages = stage[_MEMBERS[name]]
+        stages = list(stage[_MEMBERS[name]])
     for each in stages:
         if not isinstance(each, dict) or not isinstance(each.get("type"), str):
             raise file.refusal(f"has {each!a:.60} in its {name}; it must be an object with a type")

@@ -144,6 +144,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
         set_key("post_processor", {"type": "BertProcessing", "sep": ["<eos>", 1], "cls": ["<bos>", 2]}),
         "post-processor, BertProcessing",
     ),
+    "an empty decoder": (decode(), "decoder is none"),
     "no decoder": (set_key("decoder", None), "decoder is none"),
     "strips left": (add("<tool>", lstrip=True), "'<tool>' has flags"),
     "strips right": (add("<tool>", rstrip=True), "'<tool>' has flags"),
@@ -157,7 +158,7 @@ def _trained(tokenizer: Tokenizer, trainer: trainers.Trainer) -> Content:
     tokenizer.train_from_iterator(LATIN, trainer)
     bos = [("<bos>", tokenizer.token_to_id("<bos>"))]
     tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=bos)
-    tokenizer.add_tokens(["<tool>"])
+    tokenizer.add_tokens(["<tool>", "so \u2603 it"])
     content: Content = json.loads(tokenizer.to_str())
     return content
 

@@ -116,7 +116,7 @@ def _template_of_nothing(content: Content) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (set_key("decoder", {"type": "BPEDecoder", "suffix": "</w>"}), "decoder, BPEDecoder, cannot be followed"),
+        (set_key("decoder", {"type": "BPEDecoder", "suffix": "</w>"}), "decoder, BPEDecoder, that cannot be followed"),
         (decode({"type": "CTC", "pad_token": "<pad>", "word_delimiter_token": "|", "cleanup": True}), "decoder, CTC"),
         (_strip_at_the_end, "strips 0 characters before a text and 1 behind"),
         (_replace_behind, "decoder, ByteFallback and Fuse and Replace"),
