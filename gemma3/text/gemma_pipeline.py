@@ -6,7 +6,7 @@ came from. Nothing visible changes after construction, so any thread may use it.
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import count, takewhile
+from itertools import chain, count, takewhile
 
 from gemma3.errors import TokenizerError
 from gemma3.text.bpe import BYTE_PIECES, SPACE, AddedTokens, Merger
@@ -92,10 +92,8 @@ class GemmaPipeline:
 def _split(text: str, stages: Sequence[AddedTokens]) -> Iterator[str | int]:
     """Stretches of text and the ids of added tokens between them; each stage looks at what the one before leaves."""
     if not stages:
-        yield text
-        return
-    for part in stages[0].split(text):
-        if isinstance(part, int) or len(stages) == 1:
-            yield part
-        else:
-            yield from _split(part, stages[1:])
+        return iter((text,))
+    parts = stages[0].split(text)
+    if len(stages) == 1:
+        return parts
+    return chain.from_iterable((part,) if isinstance(part, int) else _split(part, stages[1:]) for part in parts)

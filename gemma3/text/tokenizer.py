@@ -115,7 +115,8 @@ class Gemma3Tokenizer:
         Raises:
             TokenizerError: there is no such token.
         """
-        self._check_id(token_id)
+        if not 0 <= token_id < self.vocab_size:  # as ``_check_id``, in place: this is called for each token
+            self._check_id(token_id)
         return self._pipeline.token_to_bytes(token_id)
 
     def id_to_token(self, token_id: int) -> str:

@@ -128,6 +128,13 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "Metaspace never": (metaspace("never"), "normalizer is none"),
     "digits": (set_key("pre_tokenizer", {"type": "Digits", "individual_digits": True}), "pre-tokenizer is Digits"),
     "words": (set_key("pre_tokenizer", {"type": "Whitespace"}), "pre-tokenizer is Whitespace"),
+    "spaces removed": (
+        set_key(
+            "pre_tokenizer",
+            {"type": "Split", "pattern": {"String": SPACE}, "behavior": "Removed", "invert": False},
+        ),
+        "pre-tokenizer is Split",
+    ),
     "other merges": (permute_merges, "merges do not follow"),
     "fewer merges": (lose_merges, "merges do not follow"),
     "ignore_merges": (set_in_model(ignore_merges=True), "model has ignore_merges"),

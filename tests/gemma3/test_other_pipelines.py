@@ -85,7 +85,7 @@ def test_text_never_yields_a_control_token(served: Served, corpus: list[str]) ->
 
 
 def test_the_bound_is_one(served: Served, corpus: list[str]) -> None:
-    for text in (*corpus, " " * 500, "\u0301" * 500, "a" * 500, "\U0001f9ff" * 50):
+    for text in (*corpus, " " * 500, f"<tool>{' ' * 500}<tool>", "\u0301" * 500, "a" * 500, "\U0001f9ff" * 50):
         for parse_special in (True, False):
             num_tokens = len(served.ours.encode(text, parse_special=parse_special))
             assert served.ours.min_num_tokens(text) <= num_tokens, text
