@@ -59,9 +59,9 @@ class GemmaPipeline:
         byte = self._byte_of.get(token_id)
         return self.pieces[token_id].replace(SPACE, " ").encode() if byte is None else byte
 
-    def text_bytes(self, token_ids: Sequence[int]) -> bytes:
-        """As ``Pipeline.text_bytes``; a text begins as it goes on."""
-        return b"".join(map(self.token_to_bytes, token_ids))
+    def first_to_bytes(self, token_id: int) -> bytes:
+        """As ``Pipeline.first_to_bytes``: a text begins as it goes on."""
+        return self.token_to_bytes(token_id)
 
     def min_num_tokens(self, text: str) -> int:
         """As ``Pipeline.min_num_tokens``: told in milliseconds, without merging anything."""

@@ -8,7 +8,7 @@ read. Imported only when a checkpoint needs it. Nothing changes after constructi
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -71,11 +71,9 @@ class LibraryPipeline:
         """As ``Pipeline.token_to_bytes``."""
         return self._decoder.inner(self.pieces[token_id])
 
-    def text_bytes(self, token_ids: Sequence[int]) -> bytes:
-        """As ``Pipeline.text_bytes``."""
-        if not token_ids:
-            return b""
-        return self._decoder.first(self.pieces[token_ids[0]]) + b"".join(map(self.token_to_bytes, token_ids[1:]))
+    def first_to_bytes(self, token_id: int) -> bytes:
+        """As ``Pipeline.first_to_bytes``."""
+        return self._decoder.first(self.pieces[token_id])
 
     def min_num_tokens(self, text: str) -> int:
         """As ``Pipeline.min_num_tokens``; 0 where the pipeline may leave out any number of characters."""

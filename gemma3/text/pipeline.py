@@ -5,7 +5,7 @@ any other through the ``tokenizers`` library. Nothing visible changes after cons
 thread may use either.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
 
@@ -38,8 +38,8 @@ class Pipeline(Protocol):
     def token_to_bytes(self, token_id: int) -> bytes:
         """What a token of the vocabulary adds within a text."""
 
-    def text_bytes(self, token_ids: Sequence[int]) -> bytes:
-        """What tokens are as a whole text: they may begin otherwise than within one."""
+    def first_to_bytes(self, token_id: int) -> bytes:
+        """What a token of the vocabulary is at the beginning of a text."""
 
     def min_num_tokens(self, text: str) -> int:
         """``encode`` gives at least so many tokens."""

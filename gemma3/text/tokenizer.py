@@ -105,9 +105,11 @@ class Gemma3Tokenizer:
     def decode(self, token_ids: Iterable[int], *, skip_special: bool = True) -> str:
         """The text of ``token_ids``; bytes that are not UTF-8 become U+FFFD."""
         kept = [i for i in token_ids if not (skip_special and i in self.special_ids)]
-        for token_id in kept:
-            self._check_id(token_id)
-        return self._pipeline.text_bytes(kept).decode("utf-8", "replace")
+        if not kept:
+            return ""
+        self._check_id(kept[0])
+        parts = [self._pipeline.first_to_bytes(kept[0]), *map(self.token_to_bytes, kept[1:])]
+        return b"".join(parts).decode("utf-8", "replace")
 
     def token_to_bytes(self, token_id: int) -> bytes:
         """The exact bytes one token adds within a text, maybe a part of a character; of a control token, its name.
