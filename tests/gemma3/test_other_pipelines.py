@@ -157,6 +157,14 @@ def test_a_file_that_cuts_and_pads_does_not(tmp_path: Path) -> None:
         assert len(tokenizer.encode("1+1=2", parse_special=parse_special)) == 5
 
 
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    plain = Gemma3Tokenizer.from_local_path(write(tmp_path, content_of("NFC")))
+    file = tmp_path / "tokenizer.json"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    marked = Gemma3Tokenizer.from_local_path(file)
+    assert marked.encode(SENTENCES[0]) == plain.encode(SENTENCES[0])
+
+
 def test_a_learnt_piece_may_become_a_control_token(tmp_path: Path) -> None:
     """Then merging makes it no longer, in neither pipeline."""
     for name in (None, "NFC"):
