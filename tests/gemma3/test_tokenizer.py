@@ -1,14 +1,18 @@
 """The tokenizer against the official ``tokenizer.json`` as the library reads it, from both of its sources."""
 
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
 
 from gemma3.files.gguf import GGUFFile
+from gemma3.text.gemma_pipeline import GemmaPipeline
+from gemma3.text.json_vocabulary import TokenizerFile
 from gemma3.text.tokenizer import Gemma3Tokenizer
-from tests.gemma3.tokenizer_corpus import make_corpus
+from tests.gemma3.tokenizer_corpus import SENTENCES, make_corpus
 
 SPACE = "\u2581"
 IMAGE_SOFT_TOKEN = "<image_soft_token>"
@@ -56,28 +60,79 @@ def tokenizer(request: pytest.FixtureRequest) -> Gemma3Tokenizer:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Texts with the official ids and ours, by ``parse_special``."""
+
+    texts: list[str]
+    expected: dict[bool, list[list[int]]]
+    found: dict[bool, list[list[int]]]
+
+
+@pytest.fixture(scope="module")
+def encoded(
+    request: pytest.FixtureRequest,
+    tokenizer: Gemma3Tokenizer,
+    corpus: list[str],
+    official_ids: dict[bool, list[list[int]]],
+) -> Encoded:
+    """All texts from ``tokenizer.json``; every eighth from the GGUF, which makes the same pipeline."""
+    step = 1 if tokenizer is request.getfixturevalue("from_json") else 8
+    texts = corpus[::step]
+    found = {mode: [tokenizer.encode(text, parse_special=mode) for text in texts] for mode in (True, False)}
+    return Encoded(texts, {mode: ids[::step] for mode, ids in official_ids.items()}, found)
+
+
+def test_both_sources_make_one_pipeline(from_json: Gemma3Tokenizer, from_gguf: Gemma3Tokenizer) -> None:
+    """But for the image token, of which a GGUF knows nothing."""
+    json, gguf = from_json._pipeline, from_gguf._pipeline
+    assert isinstance(json, GemmaPipeline)
+    assert isinstance(gguf, GemmaPipeline)
+    assert json.pieces[:-1] == gguf.pieces
+    assert json.ranks == gguf.ranks
+    for theirs, ours in ((json._added, gguf._added), (json._added_text_only, gguf._added_text_only)):
+        assert [stage._ids.keys() - {IMAGE_SOFT_TOKEN} for stage in theirs] == [stage._ids.keys() for stage in ours]
+
+
+def test_the_official_table_is_known_by_its_hash(official_tokenizer_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look at all of its merges takes seconds."""
+    monkeypatch.setattr(TokenizerFile, "merges", lambda self: pytest.fail("the merges were read"))
+    tokenizer = Gemma3Tokenizer.from_local_path(official_tokenizer_dir)
+    assert isinstance(tokenizer._pipeline, GemmaPipeline)
+
+
 @pytest.mark.parametrize("parse_special", [True, False])
-def test_ids_are_the_official_ones(
-    tokenizer: Gemma3Tokenizer, corpus: list[str], official_ids: dict[bool, list[list[int]]], parse_special: bool
-) -> None:
+def test_ids_are_the_official_ones(encoded: Encoded, corpus: list[str], parse_special: bool) -> None:
     assert len(set(corpus)) > 20_000
-    different = [
-        text
-        for text, expected in zip(corpus, official_ids[parse_special], strict=True)
-        if tokenizer.encode(text, parse_special=parse_special) != expected
-    ]
-    assert different == []
+    ids = zip(encoded.texts, encoded.found[parse_special], encoded.expected[parse_special], strict=True)
+    assert [text for text, found, expected in ids if found != expected] == []
 
 
-def test_decoding_is_the_inverse_of_encoding(
-    tokenizer: Gemma3Tokenizer, corpus: list[str], official_ids: dict[bool, list[list[int]]]
-) -> None:
+def test_decoding_is_the_inverse_of_encoding(tokenizer: Gemma3Tokenizer, encoded: Encoded) -> None:
     """Except that U+2581 becomes a space, which the vocabulary writes with the same character."""
-    for text, with_special, without in zip(corpus, official_ids[True], official_ids[False], strict=True):
+    for text, with_special, without in zip(encoded.texts, encoded.expected[True], encoded.expected[False], strict=True):
         expected = text.replace(SPACE, " ")
         for token_ids in (with_special, without):
             assert tokenizer.decode(token_ids, skip_special=False) == expected
             assert b"".join(map(tokenizer.token_to_bytes, token_ids)) == expected.encode()
+
+
+def test_googles_vocabulary_in_another_pipeline(
+    official_tokenizer_dir: Path, official: Tokenizer, corpus: list[str], tmp_path: Path
+) -> None:
+    """The library runs it, with one model for both modes: no merge of these makes a control token."""
+    data = (official_tokenizer_dir / "tokenizer.json").read_bytes()
+    begin, end = data.index(b'"normalizer": '), data.index(b'"pre_tokenizer": ')
+    composing = b'"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, %s]},\n'
+    own = data[begin:end].removeprefix(b'"normalizer": ').rstrip(b" ,\n")
+    (tmp_path / "tokenizer.json").write_bytes(data[:begin] + composing % own + data[end:])
+    tokenizer = Gemma3Tokenizer.from_local_path(tmp_path)
+    assert "NFC" in tokenizer.pipeline_note
+    for parse_special in (True, False):
+        official.encode_special_tokens = not parse_special
+        for text in (*SENTENCES, *(unicodedata.normalize("NFD", text) for text in SENTENCES), *corpus[-500::5]):
+            expected = official.encode(unicodedata.normalize("NFC", text), add_special_tokens=True).ids
+            assert tokenizer.encode(text, add_bos=True, parse_special=parse_special) == expected
 
 
 def test_bytes_of_every_token(tokenizer: Gemma3Tokenizer, official: Tokenizer, official_pieces: list[str]) -> None:
@@ -108,9 +163,8 @@ def test_the_image_token_beyond_the_weights(from_json: Gemma3Tokenizer, from_ggu
     assert from_gguf.encode(IMAGE_SOFT_TOKEN, parse_special=True) == from_gguf.encode(IMAGE_SOFT_TOKEN)
 
 
-def test_text_never_yields_a_control_token(tokenizer: Gemma3Tokenizer, corpus: list[str]) -> None:
-    found = set().union(*map(tokenizer.encode, corpus))
-    assert not found & tokenizer.special_ids
+def test_text_never_yields_a_control_token(tokenizer: Gemma3Tokenizer, encoded: Encoded) -> None:
+    assert not set().union(*encoded.found[False]) & tokenizer.special_ids
 
 
 def test_threads_do_not_disturb_each_other(
