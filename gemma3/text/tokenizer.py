@@ -67,6 +67,8 @@ class Gemma3Tokenizer:
         self.start_of_turn_id, self.end_of_turn_id = self._ids["<start_of_turn>"], self._ids["<end_of_turn>"]
         # By name too: a file whose flags are wrong must not let a user's text open a turn.
         self.special_ids = vocabulary.control_ids | {self._ids[piece] for piece in _CONTROL_IDS}
+        # Found in a text as they stand: the control tokens, and others that any text may hold.
+        self.added_ids = vocabulary.added_ids
         self._byte_of = {self._ids[piece]: bytes([byte]) for byte, piece in enumerate(BYTE_PIECES)}
         self._merger = Merger(self._ids, self._ranks(vocabulary.added_ids))
         self._added = AddedTokens({self._pieces[i]: i for i in vocabulary.added_ids})

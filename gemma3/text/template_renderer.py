@@ -1,0 +1,159 @@
+"""Conversations in the form that a checkpoint's own chat template gives them, as token ids.
+
+Owns what a template is told, and what is found out about it by rendering short conversations at the start:
+whether it takes contents as texts or as lists of parts, which roles it drops, what ends an answer. Knows
+nothing of HTTP. Made once; any thread may render.
+"""
+
+from collections.abc import Sequence
+
+from gemma3.errors import ChatError, ChatTemplateError
+from gemma3.text.chat import ChatPrompt, Message
+from gemma3.text.chat_template import ChatTemplate, TemplateFailureError
+from gemma3.text.marked_text import MarkedEncoder
+from gemma3.text.template_environment import TemplateRefusalError
+from gemma3.text.template_files import ChatTemplates
+from gemma3.text.template_messages import (
+    ContentForm,
+    Tools,
+    cut_open,
+    leave_open,
+    template_message,
+    template_tools,
+)
+from gemma3.text.tokenizer import Gemma3Tokenizer
+
+# Words that no template writes by itself.
+_ASKED, _SAID = "Zebra asks", "Quokka says"
+_USER, _ASSISTANT = Message("user", _ASKED), Message("assistant", _SAID)
+_MAX_STOP_CHARS = 48
+
+
+class _Marked:
+    """One template of a checkpoint with its stand-ins, and the ids of what it renders."""
+
+    def __init__(self, text: str, templates: ChatTemplates, tokenizer: Gemma3Tokenizer) -> None:
+        special_tokens = {
+            name: tokenizer.id_to_token(value) if isinstance(value, int) else value
+            for name, value in templates.special_tokens.items()
+        }
+        self.encoder = MarkedEncoder(text, tokenizer, special_tokens.values())
+        mark = self.encoder.marks.mark
+        self._template = ChatTemplate(text, source=templates.source, mark=mark)
+        self._special_tokens = {name: mark(token) for name, token in special_tokens.items()}
+
+    def render(self, messages: list[dict[str, object]], *, opens_turn: bool, tools: Tools | None) -> str:
+        """The text, with stand-ins; raises what the template does."""
+        variables = {"messages": messages, "tools": template_tools(tools), "documents": None}
+        return self._template.render(self._special_tokens | variables | {"add_generation_prompt": opens_turn})
+
+
+class TemplateRenderer:
+    """``content_form``, ``stop`` and ``stop_token_ids`` were found by looking at what the template renders."""
+
+    def __init__(self, templates: ChatTemplates, tokenizer: Gemma3Tokenizer) -> None:
+        """Raises: ChatTemplateError, a template is none, or fails for the simplest conversation."""
+        self.source, self._tokenizer = templates.source, tokenizer
+        self._default = _Marked(templates.default or "", templates, tokenizer)
+        with_tools = templates.by_name.get("tool_use")
+        self._tool_use = _Marked(with_tools, templates, tokenizer) if with_tools else self._default
+        self._developer = "developer"
+        self.content_form = self._find_content_form()
+        if self._drops("developer") and not self._drops("system"):
+            self._developer = "system"
+        self._check_control_tokens()
+        self.stop, self.stop_token_ids = self._find_stops()
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+        tools: Tools | None = None,
+    ) -> ChatPrompt:
+        """The prompt of a conversation.
+
+        Raises:
+            ChatError: the template refuses the messages, in its own words, or fails for them.
+            TokenizerError: a message holds a lone surrogate.
+        """
+        template = self._default if tools is None else self._tool_use
+        shown = [self._shown(message) for message in messages]
+        if continue_final_message:
+            leave_open(shown[-1])
+        try:
+            text = template.render(shown, opens_turn=add_generation_prompt, tools=tools)
+        except TemplateRefusalError as error:
+            raise ChatError(f"The chat template refuses these messages: {error}") from None
+        except TemplateFailureError as error:
+            raise ChatError(f"The chat template {self.source} fails for these messages: {error}.") from None
+        text = cut_open(text) if continue_final_message else text
+        token_ids = tuple(token_id for ids in template.encoder.parts(text) for token_id in ids)
+        if not token_ids:
+            raise ChatError(f"The chat template {self.source} makes an empty prompt of these messages.")
+        return ChatPrompt(token_ids, self.stop, self.stop_token_ids)
+
+    def _shown(self, message: Message) -> dict[str, object]:
+        role = self._developer if message.role == "developer" else message.role
+        return template_message(message, self.content_form, role=role)
+
+    def _probe(self, *messages: Message, opens_turn: bool = True) -> str:
+        """What the template makes of a short conversation; raises what it does."""
+        return self._default.render([self._shown(each) for each in messages], opens_turn=opens_turn, tools=None)
+
+    def _probe_or_nothing(self, *messages: Message, opens_turn: bool = True) -> str:
+        try:
+            return self._probe(*messages, opens_turn=opens_turn)
+        except (TemplateRefusalError, TemplateFailureError):
+            return ""
+
+    def _find_content_form(self) -> ContentForm:
+        """The first form in which the template shows what a user says."""
+        errors: list[Exception] = []
+        for self.content_form in ContentForm:
+            try:
+                if _ASKED in self._probe(_USER):
+                    return self.content_form
+            except (TemplateRefusalError, TemplateFailureError) as error:
+                errors.append(error)
+        if errors:
+            raise ChatTemplateError(f"{self.source} fails for one message of a user: {errors[0]}.")
+        raise ChatTemplateError(f"{self.source} does not show the message of a user.")
+
+    def _drops(self, role: str) -> bool:
+        """Whether messages of this role are left out without a word."""
+        text = self._probe_or_nothing(Message(role, _SAID), _USER)
+        return bool(text) and _SAID not in text
+
+    def _check_control_tokens(self) -> None:
+        """Names of control tokens must stand in the template as a whole: else they could not be told from a client's."""
+        encoder = self._default.encoder
+        for messages in ((_USER,), (_USER, _ASSISTANT, _USER), (Message("system", _SAID), _USER)):
+            text = self._probe_or_nothing(*messages)
+            ours = [i for ids in encoder.parts(text) for i in ids]
+            theirs = self._tokenizer.encode(encoder.marks.restore(text), parse_special=True)
+            if [i for i in ours if i in encoder.control_ids] != [i for i in theirs if i in encoder.control_ids]:
+                raise ChatTemplateError(
+                    f"{self.source} makes names of control tokens out of parts; they must be whole."
+                )
+
+    def _find_stops(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """What the template writes behind an assistant's words: a control token, or the text before the next turn."""
+        texts = [
+            self._probe_or_nothing(_USER, _ASSISTANT, opens_turn=False),
+            self._probe_or_nothing(_USER, _ASSISTANT, _USER, opens_turn=False),
+        ]
+        eos = self._tokenizer.eos_token_id
+        behind = [text.rpartition(_SAID)[2] for text in texts if _SAID in text]
+        for text in behind:
+            space, *rest = self._default.encoder.marks.split(text)
+            if rest and isinstance(space, str) and not space.strip() and isinstance(rest[0], int):
+                return (), tuple(dict.fromkeys((rest[0], eos)))
+        return tuple(stop for text in behind[-1:] if (stop := _first_line(text.partition(_ASKED)[0]))), (eos,)
+
+
+def _first_line(text: str) -> str:
+    """The first line that is not blank, with the line breaks before it; nothing if it is too long to be a mark."""
+    line = text[: len(text) - len(text.lstrip())] + text.strip().partition("\n")[0]
+    return line.rstrip() if len(line) <= _MAX_STOP_CHARS else ""
