@@ -30,10 +30,15 @@ def open_checkpoint(path: Path) -> Checkpoint:
         ConfigError: the model is not Gemma 3 text.
         CheckpointError: a file is damaged, a pickle, or a tensor is missing, unknown or of the wrong shape.
     """
-    if not path.exists():
-        raise WeightsNotFoundError(f"{path}: no such file or directory.")
-    if path.is_dir():
-        return _open_directory(path)
+    try:
+        if not path.exists():
+            raise WeightsNotFoundError(f"{path}: no such file or directory.")
+        return _open_directory(path) if path.is_dir() else _open_file(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}.") from error
+
+
+def _open_file(path: Path) -> Checkpoint:
     if path.suffix == ".gguf":
         return GGUFCheckpoint.open(path)
     if path.suffix in PICKLES:
