@@ -20,6 +20,8 @@ _QUANTIZED: Mapping[str, str] = {
     "qzeros": "GPTQ or AWQ",
     "g_idx": "GPTQ",
     "absmax": "bitsandbytes",
+    "bitsandbytes__nf4": "bitsandbytes",
+    "bitsandbytes__fp4": "bitsandbytes",
     "SCB": "bitsandbytes",
     "weight_packed": "compressed-tensors",
     "weight_scale": "compressed-tensors",
