@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from gemma3.checkpoints.decoding import decode_all
+from gemma3.checkpoints.end_tokens import EndTokens, end_tokens_of_gguf
 from gemma3.checkpoints.tensor_names import EMBEDDING, HEAD, check_shapes, expected_shapes
 from gemma3.config import BOUNDS, Gemma3TextConfig, layer_types_from_pattern
 from gemma3.errors import CheckpointError, ConfigError
@@ -59,6 +60,7 @@ class GGUFCheckpoint:
     path: Path
     config: Gemma3TextConfig
     names: dict[str, str]
+    end_tokens: EndTokens
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -68,7 +70,7 @@ class GGUFCheckpoint:
         names = {_model_name(name): name for name in file.tensors}
         shapes = {name: file.tensors[inner].shape for name, inner in names.items()}
         check_shapes(shapes, expected_shapes(config), where=path.name)
-        return cls(file, path, config, names)
+        return cls(file, path, config, names, end_tokens_of_gguf(file.metadata))
 
     @property
     def name(self) -> str:

@@ -1,46 +1,29 @@
-"""Text to token ids and back, with the ids of Google's own ``tokenizer.json``.
+"""Text to token ids and back, with the ids of the checkpoint's own ``tokenizer.json`` or GGUF vocabulary.
 
-Owns the vocabulary, from a ``tokenizer.json`` or from the metadata of a GGUF file; ``gemma3.text.bpe`` does the merging.
-Knows nothing of chat turns (``gemma3.text.chat``); imports neither torch nor numpy. Nothing visible changes after construction:
-any thread may use it.
+Owns the face of both pipelines (``gemma3.text.pipeline``) and the choice between them; ``json_vocabulary`` and
+``gguf_vocabulary`` read the files. Knows nothing of chat turns (``gemma3.text.chat``); imports neither torch nor numpy.
+Nothing visible changes after construction: any thread may use it.
 """
 
 import json
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import count, islice, takewhile
-from operator import gt
+import logging
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from gemma3.errors import TokenizerError
-from gemma3.files.gguf import GGUFFile, GGUFNumbers, GGUFStrings
-from gemma3.text.bpe import BYTE_PIECES, SPACE, AddedTokens, Merger
-from gemma3.text.length_bound import LengthBound
+from gemma3.files.gguf import GGUFFile
+from gemma3.text.bpe import BYTE_PIECES
+from gemma3.text.gemma_pipeline import GemmaPipeline
+from gemma3.text.gguf_vocabulary import vocabulary_of_gguf
+from gemma3.text.json_vocabulary import TokenizerFile
+from gemma3.text.own_pipeline import merges_follow, what_differs
+from gemma3.text.pipeline import Pipeline
+from gemma3.text.vocabulary import CONTROL_IDS, REQUIRED, Vocabulary, check_is_gemma3
 
-# The turns tell Gemma 3 from Gemma 1 and 2, which have them at 106 and 107.
-_CONTROL_IDS = {"<pad>": 0, "<eos>": 1, "<bos>": 2, "<unk>": 3, "<start_of_turn>": 105, "<end_of_turn>": 106}
+log = logging.getLogger("gemma3")
 
-# Values of tokenizer.ggml.token_type.
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
-_ADDED = frozenset((_UNKNOWN, _CONTROL, _USER_DEFINED))
-# A GGUF marks the placeholders as control and the image tokens as user-defined; tokenizer.json has it the other way round.
-_PLACEHOLDER = re.compile(r"<unused\d+>|<mask>")
-_IMAGE = ("<start_of_image>", "<end_of_image>")
-# A merge is a pair of strings, so this can only be the key.
-_MERGES = re.compile(rb'"merges"\s*:\s*\[')
-_END = re.compile(rb"\]\s*\}\s*\}\s*$")
-
-
-@dataclass(frozen=True, slots=True)
-class _Vocabulary:
-    """``pieces[token_id]``; the ids matched in a text as they stand; those of them that are control tokens."""
-
-    pieces: list[str]
-    added_ids: frozenset[int]
-    control_ids: frozenset[int]
+_STAND_IN = Vocabulary([*CONTROL_IDS, *BYTE_PIECES], frozenset(range(6)), frozenset(range(6)))
 
 
 class Gemma3Tokenizer:
@@ -51,40 +34,51 @@ class Gemma3Tokenizer:
     tokens and the 256 bytes.
     """
 
-    def __init__(self, vocabulary: _Vocabulary | None = None, *, chat_template: str | None = None) -> None:
-        vocabulary = vocabulary or _Vocabulary([*_CONTROL_IDS, *BYTE_PIECES], frozenset(range(6)), frozenset(range(6)))
+    def __init__(
+        self,
+        vocabulary: Vocabulary | None = None,
+        *,
+        pipeline: Pipeline | None = None,
+        chat_template: str | None = None,
+    ) -> None:
+        """``pipeline`` is Gemma's own over ``vocabulary`` if it is not given."""
+        self._pipeline = pipeline or GemmaPipeline(vocabulary or _STAND_IN)
         self.chat_template = chat_template
-        self._pieces = vocabulary.pieces
+        self._pieces = self._pipeline.pieces
         self.vocab_size = len(self._pieces)
-        self._ids = dict(zip(self._pieces, range(self.vocab_size), strict=True))
-        if len(self._ids) != self.vocab_size:
-            raise TokenizerError(
-                f"the vocabulary has {self.vocab_size} pieces, only {len(self._ids)} of them different."
-            )
+        self.special_ids = self._pipeline.special_ids
+        # Found in a text as they stand: the control tokens with ``parse_special`` alone, the others always.
+        self.added_ids = self._pipeline.added_ids
         self.pad_token_id, self.eos_token_id, self.bos_token_id = (
-            self._ids[text] for text in ("<pad>", "<eos>", "<bos>")
+            self._pipeline.control_ids[name] for name in REQUIRED
         )
-        self.start_of_turn_id, self.end_of_turn_id = self._ids["<start_of_turn>"], self._ids["<end_of_turn>"]
-        # By name too: a file whose flags are wrong must not let a user's text open a turn.
-        self.special_ids = vocabulary.control_ids | {self._ids[piece] for piece in _CONTROL_IDS}
-        # Found in a text as they stand: the control tokens, and others that any text may hold.
-        self.added_ids = vocabulary.added_ids
-        self._byte_of = {self._ids[piece]: bytes([byte]) for byte, piece in enumerate(BYTE_PIECES)}
-        self._merger = Merger(self._ids, self._ranks(vocabulary.added_ids))
-        self._added = AddedTokens({self._pieces[i]: i for i in vocabulary.added_ids})
-        self._added_text_only = AddedTokens({self._pieces[i]: i for i in vocabulary.added_ids - self.special_ids})
+
+    @property
+    def start_of_turn_id(self) -> int:
+        """Of ``<start_of_turn>``. Raises: TokenizerError if the vocabulary has none, as one of another pipeline may."""
+        return self._known_id("<start_of_turn>")
+
+    @property
+    def end_of_turn_id(self) -> int:
+        """Of ``<end_of_turn>``. Raises: TokenizerError as ``start_of_turn_id``."""
+        return self._known_id("<end_of_turn>")
+
+    def token_to_id(self, piece: str) -> int | None:
+        """The id of a piece as the vocabulary writes it, if there is one."""
+        return self._pipeline.ids.get(piece)
 
     @classmethod
     def from_local_path(cls, path: str | Path) -> Self:
         """Read a ``tokenizer.json``, or the one in a directory, and the chat template that lies beside it.
 
+        Gemma's own pipeline merges here; any other is run by the ``tokenizers`` library, and the log says why.
+
         Raises:
             TokenizerError: the file is missing, damaged, or of another model.
         """
-        file = Path(path)
-        file = file / "tokenizer.json" if file.is_dir() else file
-        vocabulary = _vocabulary_of_json(_read_json_without_merges(file), source=str(file))
-        return cls(vocabulary, chat_template=_read_chat_template(file.parent))
+        path = Path(path)
+        file = TokenizerFile.open(path / "tokenizer.json" if path.is_dir() else path)
+        return cls(pipeline=_pipeline_of(file), chat_template=_read_chat_template(Path(file.source).parent))
 
     @classmethod
     def from_gguf(cls, source: str | Path | GGUFFile) -> Self:
@@ -95,9 +89,8 @@ class Gemma3Tokenizer:
             GGUFError: the file is missing or damaged, or has no vocabulary.
         """
         file = source if isinstance(source, GGUFFile) else GGUFFile.open(Path(source))
-        vocabulary = _vocabulary_of_gguf(file)
         template = file.metadata.get("tokenizer.chat_template")
-        return cls(vocabulary, chat_template=template if isinstance(template, str) else None)
+        return cls(vocabulary_of_gguf(file), chat_template=template if isinstance(template, str) else None)
 
     def encode(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
         """The token ids of ``text``.
@@ -106,33 +99,27 @@ class Gemma3Tokenizer:
             TokenizerError: ``text`` holds a lone surrogate, which has no UTF-8.
         """
         _check_encodable(text)
-        token_ids = [self.bos_token_id] if add_bos else []
-        for part in (self._added if parse_special else self._added_text_only).split(text):
-            if isinstance(part, int):
-                token_ids.append(part)
-            else:
-                token_ids += self._merger.encode(part)
-        return token_ids
+        return self._pipeline.encode(text, add_bos=add_bos, parse_special=parse_special)
 
     def min_num_tokens(self, text: str) -> int:
-        """``encode`` gives at least so many tokens for ``text``: told in milliseconds, without merging anything."""
-        return self._length_bound.min_num_tokens(text)
-
-    @cached_property
-    def _length_bound(self) -> LengthBound:
-        """40 ms, so only made when a text is long. A text may write a space as the vocabulary does, too."""
-        pieces = [piece for token_id, piece in enumerate(self._pieces) if token_id not in self._byte_of]
-        return LengthBound([*pieces, *(piece.replace(SPACE, " ") for piece in pieces if piece[0] == SPACE)])
+        """``encode`` gives at least so many tokens for ``text``: told in milliseconds."""
+        return self._pipeline.min_num_tokens(text)
 
     def decode(self, token_ids: Iterable[int], *, skip_special: bool = True) -> str:
         """The text of ``token_ids``; bytes that are not UTF-8 become U+FFFD."""
-        kept = (i for i in token_ids if not (skip_special and i in self.special_ids))
-        return b"".join(map(self.token_to_bytes, kept)).decode("utf-8", "replace")
+        kept = [i for i in token_ids if not (skip_special and i in self.special_ids)]
+        for token_id in kept:
+            self._check_id(token_id)
+        return self._pipeline.text_bytes(kept).decode("utf-8", "replace")
 
     def token_to_bytes(self, token_id: int) -> bytes:
-        """The exact bytes one token stands for, which may be a part of a character; of a control token, its name."""
-        byte = self._byte_of.get(token_id)
-        return self.id_to_token(token_id).replace(SPACE, " ").encode() if byte is None else byte
+        """The exact bytes one token adds within a text, maybe a part of a character; of a control token, its name.
+
+        Raises:
+            TokenizerError: there is no such token.
+        """
+        self._check_id(token_id)
+        return self._pipeline.token_to_bytes(token_id)
 
     def id_to_token(self, token_id: int) -> str:
         """The piece as the vocabulary writes it.
@@ -140,21 +127,18 @@ class Gemma3Tokenizer:
         Raises:
             TokenizerError: there is no such token.
         """
-        if not 0 <= token_id < self.vocab_size:
-            raise TokenizerError(f"token id {token_id} is outside of the vocabulary [0, {self.vocab_size}).")
+        self._check_id(token_id)
         return self._pieces[token_id]
 
-    def _ranks(self, added_ids: frozenset[int]) -> dict[str, int]:
-        """A piece's rank is its id: in Gemma's vocabulary the pieces lie in the order in which they were learnt.
+    def _check_id(self, token_id: int) -> None:
+        if not 0 <= token_id < self.vocab_size:
+            raise TokenizerError(f"token id {token_id} is outside of the vocabulary [0, {self.vocab_size}).")
 
-        Only runs of spaces merge before everything else, the longest first, so that they grow greedily from the left.
-        """
-        ranks = self._ids.copy()
-        for token_id in (*added_ids, *self._byte_of):
-            ranks.pop(self._pieces[token_id])
-        for num in takewhile(lambda num: SPACE * num in self._ids, count(2)):
-            ranks[SPACE * num] = -num
-        return ranks
+    def _known_id(self, piece: str) -> int:
+        token_id = self.token_to_id(piece)
+        if token_id is None:
+            raise TokenizerError(f"the vocabulary of this checkpoint has no {piece}, which Gemma's chat turns need.")
+        return token_id
 
 
 def _check_encodable(text: str) -> None:
@@ -165,74 +149,20 @@ def _check_encodable(text: str) -> None:
         raise TokenizerError(f"the text has a lone surrogate {code} at character {error.start}.") from None
 
 
-def _check_is_gemma3(pieces: list[str], source: str) -> None:
-    """Refuse other models' vocabularies: the text they make of Gemma's ids would be noise."""
-    for piece, token_id in _CONTROL_IDS.items():
-        found = pieces[token_id] if token_id < len(pieces) else None
-        if found != piece:
-            raise TokenizerError(f"{source} is not Gemma 3's: token {token_id} is {found!a}, not {piece}.")
-    if not set(BYTE_PIECES).issubset(pieces):
-        raise TokenizerError(f"{source} is not Gemma 3's: it lacks pieces for the 256 bytes.")
+def _pipeline_of(file: TokenizerFile) -> Pipeline:
+    difference = what_differs(file)
+    if difference is None:
+        check_is_gemma3(file.pieces, file.source)
+        pipeline = GemmaPipeline(file.vocabulary())
+        if merges_follow(file, pipeline):
+            log.info("Tokenizer: Gemma's own pipeline")
+            return pipeline
+        difference = "its merges do not follow from its pieces"
+    from gemma3.text.library_pipeline import LibraryPipeline
 
-
-def _read_json_without_merges(file: Path) -> dict[str, Any]:
-    """A ``tokenizer.json`` up to its table of merges.
-
-    Two thirds of the file, and nothing new: the converter writes down every split of a piece into two pieces, in order of ids.
-    """
-    try:
-        data = file.read_bytes()
-        merges = _MERGES.search(data)
-        is_whole = merges is not None and _END.search(data[-64:])
-        content = json.loads(data[: merges.start()] + b'"merges": []}}' if merges and is_whole else data)
-    except FileNotFoundError:
-        raise TokenizerError(f"{file}: no such file.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise TokenizerError(f"{file} is not a tokenizer.json: {error}.") from None
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise TokenizerError(f"{file} is not a tokenizer.json: it has no model.")
-    return content
-
-
-def _vocabulary_of_json(content: dict[str, Any], *, source: str) -> _Vocabulary:
-    kind, vocab = content["model"].get("type"), content["model"].get("vocab")
-    if kind != "BPE" or not isinstance(vocab, dict):
-        raise TokenizerError(f"{source} holds a {kind} model; Gemma 3 has BPE.")
-    try:
-        added = {int(token["id"]): (str(token["content"]), bool(token["special"])) for token in content["added_tokens"]}
-        by_id = {int(i): piece for piece, i in vocab.items()} | {i: piece for i, (piece, _) in added.items()}
-        pieces = [by_id[i] for i in range(len(by_id))]
-    except (KeyError, TypeError, ValueError):
-        raise TokenizerError(f"{source} is not Gemma 3's: the ids of its tokens are not 0, 1, 2 and so on.") from None
-    _check_is_gemma3(pieces, source)
-    return _Vocabulary(pieces, frozenset(added), frozenset(i for i, (_, special) in added.items() if special))
-
-
-def _vocabulary_of_gguf(file: GGUFFile) -> _Vocabulary:
-    model = file.get("tokenizer.ggml.model", str)
-    if model != "llama":
-        raise TokenizerError(f"tokenizer.ggml.model is {model[:40]!a}; Gemma 3 has 'llama'.")
-    pieces = file.get("tokenizer.ggml.tokens", GGUFStrings).tolist()
-    types = file.get("tokenizer.ggml.token_type", GGUFNumbers).tolist()
-    _check_scores(file.get("tokenizer.ggml.scores", GGUFNumbers).tolist(), types, num_pieces=len(pieces))
-    added = [i for i, kind in enumerate(types) if kind in _ADDED]
-    user_defined = [i for i in added if types[i] == _USER_DEFINED]
-    for i in user_defined:
-        # Runs of spaces are written with spaces here; everything else has U+2581 already.
-        pieces[i] = pieces[i].replace(" ", SPACE)
-    _check_is_gemma3(pieces, "the GGUF vocabulary")
-    control = frozenset(added).difference(user_defined, (i for i in added if _PLACEHOLDER.fullmatch(pieces[i])))
-    return _Vocabulary(pieces, frozenset(added), control.union(i for i in added if pieces[i] in _IMAGE))
-
-
-def _check_scores(scores: Sequence[float], types: Sequence[int], *, num_pieces: int) -> None:
-    """A rank is an id here, so the scores must say the same: they fall from one normal piece to the next."""
-    if not num_pieces == len(scores) == len(types):
-        counts = f"{num_pieces} tokens, {len(scores)} scores and {len(types)} token types"
-        raise TokenizerError(f"the GGUF metadata has {counts}; there must be as many of each.")
-    normal_scores = [score for score, kind in zip(scores, types, strict=True) if kind == _NORMAL]
-    if not all(map(gt, normal_scores, islice(normal_scores, 1, None))):
-        raise TokenizerError("the scores of the GGUF vocabulary do not fall; Gemma 3's pieces lie in order of merging.")
+    library_pipeline = LibraryPipeline(file)
+    log.info("Tokenizer: run by the tokenizers library, because %s", difference)
+    return library_pipeline
 
 
 def _read_chat_template(folder: Path) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import AddedToken, Tokenizer, models, normalizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
 from gemma3.errors import GGUFError, TokenizerError
 from gemma3.files.gguf import GGUFFile
@@ -48,11 +48,12 @@ def small_gguf(**changes: object) -> Gemma3Tokenizer:
 def write_json(folder: Path, **changes: object) -> Path:
     """The same vocabulary as a ``tokenizer.json`` that the library writes, with some of its keys changed."""
     pieces = [piece.replace(" ", SPACE) for piece in small_metadata()[f"{KEY}tokens"]]
-    merges = [(SPACE * 2, SPACE), (SPACE, SPACE)]
-    merges += [(p[:k], p[k:]) for p in NORMAL for k in range(1, len(p)) if p[:k] in pieces and p[k:] in pieces]
+    merges = [(SPACE * 2, SPACE), (SPACE, SPACE * 2), (SPACE, SPACE)]
+    merges += [(p[:k], p[k:]) for p in NORMAL for k in range(len(p) - 1, 0, -1) if p[:k] in pieces and p[k:] in pieces]
     vocab, unknown = {piece: i for i, piece in enumerate(pieces)}, "<unk>"
     tokenizer = Tokenizer(models.BPE(vocab, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Replace(" ", SPACE)
+    tokenizer.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
     control = [*CONTROL, "<my_control>"]
     tokenizer.add_special_tokens(control)
     added = [piece for piece, kind in zip(pieces, small_metadata()[f"{KEY}token_type"], strict=True) if kind in (3, 4)]
@@ -223,10 +224,11 @@ def test_a_damaged_config_is_refused(tmp_path: Path, content: str) -> None:
     ("changes", "words"),
     [
         ({"model": "gpt2"}, "'gpt2'"),
-        ({"scores": np.zeros(3, np.float32)}, "3 scores"),
-        ({"token_type": np.ones(4, np.int32)}, "4 token types"),
+        ({"scores": np.zeros(3, np.float32)}, "3 values of tokenizer.ggml.scores"),
+        ({"token_type": np.ones(4, np.int32)}, "4 values of tokenizer.ggml.token_type"),
         ({"tokens": ["<pad>", "<eos>"]}, "2 tokens"),
         ({"tokens": [*small_metadata()[f"{KEY}tokens"][:-1], "<b>"]}, "of them different"),
+        ({"tokens": [*small_metadata()[f"{KEY}tokens"][:-1], ""]}, "has no text"),
         ({"tokens": ["<s>", *small_metadata()[f"{KEY}tokens"][1:]]}, "not Gemma 3's"),
     ],
 )
@@ -235,7 +237,7 @@ def test_contradicting_ggufs_are_refused(changes: dict[str, Any], words: str) ->
 
 
 @pytest.mark.parametrize(
-    "changes", [{"tokens": None}, {"scores": None}, {"token_type": None}, {"tokens": 5}, {"scores": "x"}]
+    "changes", [{"tokens": None}, {"model": None}, {"tokens": 5}, {"scores": "x"}, {"token_type": [""]}]
 )
 def test_ggufs_without_a_vocabulary_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(GGUFError, match=r"tokenizer\.ggml\."):
