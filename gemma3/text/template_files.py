@@ -4,14 +4,14 @@ Owns which place wins, as transformers has it, and the special tokens that templ
 no template (``gemma3.text.template_renderer`` does). Read once, by any thread.
 """
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from gemma3.errors import ChatTemplateError
 from gemma3.files.gguf import GGUFFile
+from gemma3.files.json_file import read_json_object_if_there
 
 _MAX_BYTES = 16 << 20
 _GGUF_KEY = "tokenizer.chat_template"
@@ -31,13 +31,14 @@ _GGUF_IDS = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "pa
 class ChatTemplates:
     """``by_name`` may be empty; ``source`` names the file.
 
-    ``special_tokens`` are the variables of a template that name control tokens, by their text or, in a
-    GGUF, by their id.
+    ``special_tokens()`` are the variables of a template that name control tokens, by their text or, in a
+    GGUF, by their id. They are read when asked for: Gemma's own template needs none, and a megabyte of
+    JSON takes 10 ms.
     """
 
     by_name: Mapping[str, str]
     source: str
-    special_tokens: Mapping[str, str | int]
+    special_tokens: Callable[[], Mapping[str, str | int]]
 
     @property
     def default(self) -> str | None:
@@ -67,21 +68,19 @@ def read_templates(folder: Path) -> ChatTemplates:
     processors only, comes last. An empty template is none.
 
     Raises:
-        ChatTemplateError: a file cannot be read or holds something else.
+        ChatTemplateError: a template cannot be read or is none.
+        ConfigError: a JSON file cannot be read or is none.
     """
-    config = _read_json(folder / "tokenizer_config.json")
-    legacy = {} if "added_tokens_decoder" in config else _read_json(folder / "special_tokens_map.json")
-    special_tokens = _special_tokens(config | legacy)
     files = [folder / "chat_template.jinja", *sorted(folder.glob("additional_chat_templates/*.jinja"))]
     found = {file.stem: text for file in files if file.is_file() and (text := read_text(file))}
     if found:
         by_name = {"default" if name == "chat_template" else name: text for name, text in found.items()}
-        return ChatTemplates(by_name, files[0].name, special_tokens)
+        return ChatTemplates(by_name, files[0].name, partial(_special_tokens, folder))
     for name in ("tokenizer_config.json", "chat_template.json"):
-        by_name = _named(_read_json(folder / name).get("chat_template"), name)
+        by_name = _named(read_json_object_if_there(folder / name).get("chat_template"), name)
         if by_name:
-            return ChatTemplates(by_name, name, special_tokens)
-    return ChatTemplates({}, folder.name, special_tokens)
+            return ChatTemplates(by_name, name, partial(_special_tokens, folder))
+    return ChatTemplates({}, folder.name, partial(_special_tokens, folder))
 
 
 def templates_of_gguf(file: GGUFFile) -> ChatTemplates:
@@ -93,7 +92,7 @@ def templates_of_gguf(file: GGUFFile) -> ChatTemplates:
     }
     ids = {name: file.metadata.get(f"tokenizer.ggml.{key}_token_id") for key, name in _GGUF_IDS.items()}
     special_tokens = _SPECIAL_TOKENS | {name: i for name, i in ids.items() if isinstance(i, int)}
-    return ChatTemplates(by_name, _GGUF_KEY, special_tokens)
+    return ChatTemplates(by_name, _GGUF_KEY, lambda: special_tokens)
 
 
 def read_text(file: Path) -> str:
@@ -126,21 +125,14 @@ def _named(value: object, source: str) -> dict[str, str]:
     return {name: text for name, text in value.items() if text.strip()}
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    """An object; empty without such a file."""
-    try:
-        content = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise ChatTemplateError(f"{file} cannot be read: {error.strerror}.") from None
-    except (ValueError, RecursionError):
-        raise ChatTemplateError(f"{file} is not valid JSON.") from None
-    return content if isinstance(content, dict) else {}
+def _special_tokens(folder: Path) -> Mapping[str, str | int]:
+    """As transformers takes them: of files without ``added_tokens_decoder`` the older file goes first.
 
-
-def _special_tokens(config: Mapping[str, Any]) -> dict[str, str | int]:
-    """``null`` says nothing; older files write an object for a token."""
+    ``null`` says nothing; some files write an object for a token.
+    """
+    config = read_json_object_if_there(folder / "tokenizer_config.json")
+    if "added_tokens_decoder" not in config:
+        config |= read_json_object_if_there(folder / "special_tokens_map.json")
     found = {name: config.get(name) for name in _SPECIAL_NAMES}
     texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in found.items()}
     return {**_SPECIAL_TOKENS, **{name: text for name, text in texts.items() if isinstance(text, str)}}

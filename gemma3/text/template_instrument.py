@@ -4,7 +4,7 @@ Owns which constants a template can write, and where ``TemplateEnvironment.step`
 of the tree; runs once for each template, on the thread that loads.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jinja2 import nodes
@@ -71,16 +71,16 @@ def _environment_call(name: str, arguments: list[nodes.Expr], line: int) -> node
 
 def _searched_constants(node: nodes.Node) -> Iterator[nodes.Node]:
     """Constants that are compared with a text or looked for in one."""
-    operands: list[nodes.Node] = []
-    if isinstance(node, nodes.Compare):
-        operands = [node.expr, *(operand.expr for operand in node.ops)]
-    elif _searches(node):
-        operands = list(node.args[:1])
-    for operand in operands:
+    for operand in _operands(node):
         yield from operand.items if isinstance(operand, nodes.List | nodes.Tuple) else [operand]
 
 
-def _searches(node: nodes.Node) -> bool:
+def _operands(node: nodes.Node) -> Sequence[nodes.Node]:
+    if isinstance(node, nodes.Compare):
+        return [node.expr, *(operand.expr for operand in node.ops)]
     if isinstance(node, nodes.Call):
-        return isinstance(node.node, nodes.Getattr) and node.node.attr in _SEARCHING_METHODS
-    return isinstance(node, nodes.Test) or (isinstance(node, nodes.Filter) and node.name == "replace")
+        is_search = isinstance(node.node, nodes.Getattr) and node.node.attr in _SEARCHING_METHODS
+        return node.args[:1] if is_search else ()
+    if isinstance(node, nodes.Test) or (isinstance(node, nodes.Filter) and node.name == "replace"):
+        return node.args[:1]
+    return ()

@@ -71,14 +71,7 @@ def cut_open(text: str) -> str:
 
 
 def _tool_call(call: ToolCall) -> dict[str, Any]:
-    shown: dict[str, Any] = {"type": "function", "function": {"name": call.name, "arguments": _arguments(call)}}
+    """Arguments are an object where the text is one: templates write it anew, or go through its items."""
+    function = {"name": call.name, "arguments": call.parsed_arguments()}
+    shown: dict[str, Any] = {"type": "function", "function": function}
     return {"id": call.call_id, **shown} if call.call_id else shown
-
-
-def _arguments(call: ToolCall) -> object:
-    """An object where the text is one: templates write it anew, or go through its items."""
-    try:
-        arguments = json.loads(call.arguments)
-    except (ValueError, RecursionError):
-        return call.arguments
-    return arguments if isinstance(arguments, dict) else call.arguments

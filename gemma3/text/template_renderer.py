@@ -35,7 +35,7 @@ class _Marked:
     def __init__(self, text: str, templates: ChatTemplates, tokenizer: Gemma3Tokenizer) -> None:
         special_tokens = {
             name: tokenizer.id_to_token(value) if isinstance(value, int) else value
-            for name, value in templates.special_tokens.items()
+            for name, value in templates.special_tokens().items()
         }
         self.encoder = MarkedEncoder(text, tokenizer, special_tokens.values())
         mark = self.encoder.marks.mark
@@ -93,6 +93,12 @@ class TemplateRenderer:
         if not token_ids:
             raise ChatError(f"The chat template {self.source} makes an empty prompt of these messages.")
         return ChatPrompt(token_ids, self.stop, self.stop_token_ids)
+
+    @property
+    def ends(self) -> str:
+        """What ends an answer, in words."""
+        names = [self._tokenizer.id_to_token(token_id) for token_id in self.stop_token_ids]
+        return f"answers end with {' or '.join([*map(repr, self.stop), *names])}"
 
     def _shown(self, message: Message) -> dict[str, object]:
         role = self._developer if message.role == "developer" else message.role
