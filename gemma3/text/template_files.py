@@ -13,7 +13,7 @@ from gemma3.errors import ChatTemplateError
 from gemma3.files.gguf import GGUFFile
 from gemma3.files.json_file import read_json_object_if_there
 
-_MAX_BYTES = 16 << 20
+_MAX_BYTES = 1 << 20
 _GGUF_KEY = "tokenizer.chat_template"
 # What transformers' GemmaTokenizer has unless tokenizer_config.json says otherwise.
 _SPECIAL_TOKENS = {
@@ -23,7 +23,6 @@ _SPECIAL_TOKENS = {
     "pad_token": "<pad>",
     "mask_token": "<mask>",
 }
-_SPECIAL_NAMES = (*_SPECIAL_TOKENS, "sep_token", "cls_token")
 _GGUF_IDS = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
 
 
@@ -107,7 +106,7 @@ def read_text(file: Path) -> str:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise ChatTemplateError(f"the chat template {file} cannot be read: {error.strerror}.") from None
-    except ValueError:
+    except UnicodeDecodeError:
         raise ChatTemplateError(f"the chat template {file} is not UTF-8.") from None
     return text if text.strip() else ""
 
@@ -133,6 +132,6 @@ def _special_tokens(folder: Path) -> Mapping[str, str | int]:
     config = read_json_object_if_there(folder / "tokenizer_config.json")
     if "added_tokens_decoder" not in config:
         config |= read_json_object_if_there(folder / "special_tokens_map.json")
-    found = {name: config.get(name) for name in _SPECIAL_NAMES}
+    found = {name: value for name, value in config.items() if name.endswith("_token")}
     texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in found.items()}
     return {**_SPECIAL_TOKENS, **{name: text for name, text in texts.items() if isinstance(text, str)}}

@@ -6,6 +6,7 @@ nothing of HTTP. Made once; any thread may render.
 """
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 from gemma3.errors import ChatError, ChatTemplateError
 from gemma3.text.chat import ChatPrompt, Message
@@ -23,9 +24,9 @@ from gemma3.text.template_messages import (
 )
 from gemma3.text.tokenizer import Gemma3Tokenizer
 
-# Words that no template writes by itself.
-_ASKED, _SAID = "Zebra asks", "Quokka says"
-_USER, _ASSISTANT = Message("user", _ASKED), Message("assistant", _SAID)
+# A template shows a message if two contents, which do not end alike, give two texts.
+_USER, _OTHER_USER = Message("user", "Zebra asks"), Message("user", "Quokka asked")
+_ASSISTANT, _OTHER_ASSISTANT = Message("assistant", "Zebra says"), Message("assistant", "Quokka said")
 _MAX_STOP_CHARS = 48
 
 
@@ -53,8 +54,8 @@ class TemplateRenderer:
 
     def __init__(self, templates: ChatTemplates, tokenizer: Gemma3Tokenizer) -> None:
         """Raises: ChatTemplateError, a template is none, or fails for the simplest conversation."""
-        self.source, self._tokenizer = templates.source, tokenizer
-        self._default = _Marked(templates.default or "", templates, tokenizer)
+        self.source, self.template, self._tokenizer = templates.source, templates.default or "", tokenizer
+        self._default = _Marked(self.template, templates, tokenizer)
         with_tools = templates.by_name.get("tool_use")
         self._tool_use = _Marked(with_tools, templates, tokenizer) if with_tools else self._default
         self._developer = "developer"
@@ -119,7 +120,7 @@ class TemplateRenderer:
         errors: list[Exception] = []
         for self.content_form in ContentForm:
             try:
-                if _ASKED in self._probe(_USER):
+                if self._probe(_USER) != self._probe(_OTHER_USER):
                     return self.content_form
             except (TemplateRefusalError, TemplateFailureError) as error:
                 errors.append(error)
@@ -129,13 +130,15 @@ class TemplateRenderer:
 
     def _drops(self, role: str) -> bool:
         """Whether messages of this role are left out without a word."""
-        text = self._probe_or_nothing(Message(role, _SAID), _USER)
-        return bool(text) and _SAID not in text
+        text, other = (
+            self._probe_or_nothing(Message(role, message.content), _USER) for message in (_ASSISTANT, _OTHER_ASSISTANT)
+        )
+        return bool(text) and text == other
 
     def _check_control_tokens(self) -> None:
         """Names of control tokens must stand in the template as a whole: else they could not be told from a client's."""
         encoder = self._default.encoder
-        for messages in ((_USER,), (_USER, _ASSISTANT, _USER), (Message("system", _SAID), _USER)):
+        for messages in ((_USER,), (_USER, _ASSISTANT, _USER), (Message("system", "Zebra"), _USER)):
             text = self._probe_or_nothing(*messages)
             ours = [i for ids in encoder.parts(text) for i in ids]
             theirs = self._tokenizer.encode(encoder.marks.restore(text), parse_special=True)
@@ -146,17 +149,26 @@ class TemplateRenderer:
 
     def _find_stops(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """What the template writes behind an assistant's words: a control token, or the text before the next turn."""
-        texts = [
-            self._probe_or_nothing(_USER, _ASSISTANT, opens_turn=False),
-            self._probe_or_nothing(_USER, _ASSISTANT, _USER, opens_turn=False),
-        ]
         eos = self._tokenizer.eos_token_id
-        behind = [text.rpartition(_SAID)[2] for text in texts if _SAID in text]
-        for text in behind:
-            space, *rest = self._default.encoder.marks.split(text)
-            if rest and isinstance(space, str) and not space.strip() and isinstance(rest[0], int):
-                return (), tuple(dict.fromkeys((rest[0], eos)))
-        return tuple(stop for text in behind[-1:] if (stop := _first_line(text.partition(_ASKED)[0]))), (eos,)
+        last, before_user = (self._behind_assistant(*messages) for messages in ((), (_USER,)))
+        before_user = before_user.partition(_USER.content)[0]
+        for text in (last, before_user):
+            control_ids = (part for part in self._default.encoder.marks.split(text) if isinstance(part, int))
+            if (first := next(control_ids, None)) is not None:
+                return (), tuple(dict.fromkeys((first, eos)))
+        stop = _first_line(before_user)
+        return (stop,) if stop else (), (eos,)
+
+    def _behind_assistant(self, *more: Message) -> str:
+        """What follows an assistant's words; nothing where the template does not show them."""
+        texts = [
+            self._probe_or_nothing(_USER, said, *more, opens_turn=False) for said in (_ASSISTANT, _OTHER_ASSISTANT)
+        ]
+        if texts[0] == texts[1]:
+            return ""
+        pairs = zip(reversed(texts[0]), reversed(texts[1]), strict=False)
+        num_shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        return texts[0][len(texts[0]) - num_shared :]
 
 
 def _first_line(text: str) -> str:
