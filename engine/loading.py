@@ -26,7 +26,7 @@ from gemma3 import __version__
 from gemma3.checkpoints.checkpoint import Checkpoint, content_hash, open_checkpoint
 from gemma3.checkpoints.end_tokens import end_token_ids
 from gemma3.checkpoints.locate import TERMS, Located, locate_weights
-from gemma3.errors import ChatError
+from gemma3.errors import ChatError, TokenizerError
 from gemma3.progress import Progress, no_progress
 from gemma3.text.chat import ChatPrompt, ChatStyle, Message
 from gemma3.text.tokenizer import Gemma3Tokenizer
@@ -69,6 +69,8 @@ class LoadedEngine:
             )
         except ChatError as error:
             raise RequestError(str(error), param=error.param) from None
+        except TokenizerError as error:
+            raise RequestError(f"messages cannot be encoded: {error}", param="messages") from None
 
 
 @dataclass(frozen=True, slots=True)

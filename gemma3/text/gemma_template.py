@@ -38,7 +38,7 @@ _ACCEPTED = (
 _REFUSED = (
     (_ASSISTANT, _USER),
     (_USER, _USER),
-    (_USER, _SYSTEM, _USER),
+    (_USER, _SYSTEM, _ASSISTANT),
     (_USER, _ASSISTANT, _ASSISTANT),
     (Message("developer", "Be brief."), _USER),
     (_SYSTEM, _SYSTEM, _USER),
