@@ -217,5 +217,6 @@ def _info(
         is_instruction_tuned=chat.is_tuned,
         system_fingerprint=f"{content_hash(checkpoint.weight_files)[:12]}-{loaded.arithmetic}-{__version__}",
         default_sampling=default_sampling(checkpoint.generation_config) if options.generation_config == "auto" else {},
+        chat_format=chat.name,
         chat_template=chat.template,
     )
