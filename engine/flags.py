@@ -22,9 +22,9 @@ def add_model_flags(parser: argparse._ActionsContainer) -> None:
     )
     parser.add_argument(
         "--chat-template",
-        metavar="gemma|transcript|FILE",
-        help="Write conversations as Gemma's turns, as a plain transcript, or by the Jinja template in FILE (default: "
-        "as the checkpoint says).",
+        metavar="FORM",
+        help="Write conversations as Gemma's turns (gemma), as a plain transcript (transcript), or by the Jinja template "
+        "in the file of this name (default: as the checkpoint says).",
     )
     parser.add_argument(
         "--quantization",

@@ -24,15 +24,22 @@ class TemplateFailureError(Exception):
 class ChatTemplate:
     """A compiled template."""
 
-    def __init__(self, text: str, *, source: str, mark: Callable[[str], str]) -> None:
-        """``mark`` is applied to the text that the template can write.
+    def __init__(
+        self,
+        text: str,
+        *,
+        source: str,
+        mark: Callable[[str], str] = str,
+        mark_compared: Callable[[str], str] = str,
+    ) -> None:
+        """``mark`` is applied to the text that the template can write, the other to what it compares texts with.
 
         Raises:
             ChatTemplateError: ``text`` is no template; the line is named.
         """
         self._environment = TemplateEnvironment()
         try:
-            tree = Instrument(mark).visit(self._environment.parse(text))
+            tree = Instrument(mark, mark_compared).visit(self._environment.parse(text))
             tree.set_environment(self._environment)
             code = self._environment.compile(tree, filename=_FILE)
             self._template = jinja2.Template.from_code(self._environment, code, self._environment.make_globals(None))

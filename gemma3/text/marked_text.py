@@ -10,16 +10,16 @@ Knows nothing of jinja. Immutable, so any thread may use it.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from gemma3.errors import ChatTemplateError, TokenizerError
+from gemma3.text.role_marks import RoleMarks
 from gemma3.text.tokenizer import Gemma3Tokenizer
 
-_FIRST, _NUM = 0xD800, 0x400
-# The last ones are for other uses than names.
+_FIRST, _MAX_NAMES = 0xD800, 0x3FF
 END_OF_CONTENT = "\udbff"
-_NUM_NAMES = _NUM - 1
+_STAND_INS = re.compile("[\ud800-\udbff]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 # Gemma's vocabulary holds the tags of HTML: they open and close no turn.
 _HTML = frozenset(
@@ -28,60 +28,79 @@ _HTML = frozenset(
 )
 
 
-class ControlMarks:
-    """Stand-ins for the control tokens ``names``, by their text."""
-
-    def __init__(self, names: Mapping[str, int]) -> None:
-        self._ids = {chr(_FIRST + i): token_id for i, token_id in enumerate(names.values())}
-        self._names = {chr(_FIRST + i): name for i, name in enumerate(names)}
-        self._marks = {name: mark for mark, name in self._names.items()}
-        self._any_name = _any_of(names)
-
-    def mark(self, text: str) -> str:
-        """``text`` of a template with stand-ins for names, the longest first."""
-        return self._any_name.sub(lambda found: self._marks[found[0]], text)
-
-    def restore(self, text: str) -> str:
-        """``text`` with the names again."""
-        return _SURROGATES.sub(lambda found: self._names.get(found[0], ""), text)
-
-    def split(self, text: str) -> Iterator[str | int]:
-        """The stretches of a rendered text and the ids of the control tokens between them, in order."""
-        done = 0
-        for found in _SURROGATES.finditer(text):
-            yield text[done : found.start()]
-            yield self._ids[found[0]]
-            done = found.end()
-        yield text[done:]
-
-
-class MarkedEncoder:
-    """Encodes what a template rendered from marked text.
+class MarkedText:
+    """The stand-ins of one template, and the token ids of what it renders with them.
 
     Control tokens are the tokenizer's special ones, and added ones that the template itself names:
     fine-tunes add ``<|im_start|>`` without that flag. The tokenizer finds the latter in any text, so where a
     client wrote such a name it is encoded in two parts.
     """
 
-    def __init__(self, template: str, tokenizer: Gemma3Tokenizer, also: Iterable[str] = ()) -> None:
-        special = {tokenizer.id_to_token(i): i for i in sorted(tokenizer.special_ids)}
-        added = {tokenizer.id_to_token(i): i for i in sorted(tokenizer.added_ids - tokenizer.special_ids)}
-        named = {name: i for name, i in added.items() if name in template or name in also}
-        flagless = {name: i for name, i in named.items() if len(name) > 1 and not _is_plain(name)}
-        used = {name: i for name, i in special.items() if name in template or name in also}
-        if len(used) + len(flagless) > _NUM_NAMES:
+    def __init__(
+        self, template: str, tokenizer: Gemma3Tokenizer, *, variables: Iterable[str], makes_names_of_roles: bool
+    ) -> None:
+        """``variables`` are names of control tokens that the template is given.
+
+        Raises:
+            ChatTemplateError: there are more names than stand-ins.
+        """
+        known = {tokenizer.id_to_token(i): i for i in sorted(tokenizer.added_ids)}
+        self._roles = RoleMarks(filter(_can_close, known) if makes_names_of_roles else ())
+        given = set(variables)
+        used = {
+            name: token_id
+            for name, token_id in known.items()
+            if (name in template or name in given or self._roles.makes(name))
+            and (token_id in tokenizer.special_ids or _can_close(name))
+        }
+        if len(used) > _MAX_NAMES:
             raise ChatTemplateError(
-                f"a chat template that names more than {_NUM_NAMES} control tokens is not followed."
+                f"a chat template that names more than {_MAX_NAMES} control tokens is not followed."
             )
-        self.marks = ControlMarks(used | flagless)
-        self.control_ids = tokenizer.special_ids | frozenset(flagless.values())
-        self._flagless = _any_of(flagless, overlapping=True) if flagless else None
+        self._names = {chr(_FIRST + i): name for i, name in enumerate(used)}
+        self._stand_ins = {name: stand_in for stand_in, name in self._names.items()}
+        self._ids = {stand_in: used[name] for stand_in, name in self._names.items()}
+        self._closing_ids = tokenizer.special_ids.union(
+            token_id for name, token_id in known.items() if _can_close(name)
+        )
+        self._any_name = _any_of(used)
+        flagless = [name for name, token_id in used.items() if token_id not in tokenizer.special_ids]
+        self._flagless = re.compile(f"(?={_any_of(flagless).pattern})") if flagless else None
         self._tokenizer = tokenizer
 
-    def parts(self, text: str) -> Iterator[list[int]]:
-        """Token ids of a rendered text: those of each stretch, then the control token behind it, and so on."""
-        for part in self.marks.split(text):
-            yield [part] if isinstance(part, int) else self._encode_plain(part)
+    def mark(self, text: str) -> str:
+        """``text`` that the template can write, with stand-ins for names, the longest first."""
+        return self._roles.mark(self._any_name.sub(lambda found: self._stand_ins[found[0]], text))
+
+    def mark_role(self, text: str) -> str:
+        """A role of a message, or ``text`` that the template compares with something."""
+        return self._roles.mark_role(text)
+
+    def restore(self, text: str) -> str:
+        """A rendered text, or the words of an error, with the names again."""
+        return _SURROGATES.sub(lambda found: self._names.get(found[0], ""), self._roles.resolve(text, self._stand_ins))
+
+    def split(self, text: str) -> Iterator[str | int]:
+        """The stretches of a rendered text and the ids of the control tokens between them, in order."""
+        text = self._roles.resolve(text, self._stand_ins)
+        done = 0
+        for found in _STAND_INS.finditer(text):
+            yield text[done : found.start()]
+            yield self._ids[found[0]]
+            done = found.end()
+        yield text[done:]
+
+    def encode(self, text: str) -> list[int]:
+        """The token ids of a rendered text; what lies between two control tokens is encoded as one."""
+        token_ids: list[int] = []
+        for part in self.split(text):
+            token_ids += [part] if isinstance(part, int) else self._encode_plain(part)
+        return token_ids
+
+    def is_exact(self, text: str) -> bool:
+        """Whether a rendered text has the control tokens that it would have if no text were a client's."""
+        ours, theirs = self.encode(text), self._tokenizer.encode(self.restore(text), parse_special=True)
+        return [i for i in ours if i in self._closing_ids] == [i for i in theirs if i in self._closing_ids]
 
     def _encode_plain(self, text: str) -> list[int]:
         if self._flagless is None or not (found := [each.start() for each in self._flagless.finditer(text)]):
@@ -96,12 +115,10 @@ def check_no_stand_in(text: str) -> None:
         raise TokenizerError(f"the text has a lone surrogate U+{ord(found[0]):04X} at character {found.start()}.")
 
 
-def _any_of(names: Iterable[str], *, overlapping: bool = False) -> re.Pattern[str]:
-    longest_first = sorted(names, key=len, reverse=True)
-    pattern = "|".join(map(re.escape, longest_first)) or "(?!)"
-    return re.compile(f"(?={pattern})" if overlapping else pattern)
+def _any_of(names: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)")
 
 
-def _is_plain(name: str) -> bool:
-    """White space, as the vocabulary writes it, or HTML."""
-    return not name.strip("\u2581\n\t ") or name.strip("</>") in _HTML
+def _can_close(name: str) -> bool:
+    """Not white space, as the vocabulary writes it, nor a letter, nor HTML."""
+    return len(name) > 1 and bool(name.strip("\u2581\n\t ")) and name.strip("</>") not in _HTML

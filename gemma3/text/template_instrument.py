@@ -23,8 +23,9 @@ class Instrument(NodeTransformer):
     ``a ~ b`` becomes a call: jinja lets an environment look at other operators, not at this one.
     """
 
-    def __init__(self, mark: Callable[[str], str]) -> None:
-        self._mark = mark
+    def __init__(self, mark: Callable[[str], str], mark_compared: Callable[[str], str]) -> None:
+        """``mark_compared`` is for what a text is compared with or searched for."""
+        self._mark, self._mark_compared = mark, mark_compared
         self._searched: set[int] = set()
 
     def visit_Template(self, node: nodes.Template) -> nodes.Node:  # noqa: N802  (jinja's names)
@@ -36,9 +37,10 @@ class Instrument(NodeTransformer):
         return nodes.TemplateData(self._mark(node.data), lineno=node.lineno)
 
     def visit_Const(self, node: nodes.Const) -> nodes.Node:  # noqa: N802  (jinja's names)
-        if not isinstance(node.value, str) or id(node) in self._searched:
+        if not isinstance(node.value, str):
             return node
-        return nodes.Const(self._mark(node.value), lineno=node.lineno)
+        mark = self._mark_compared if id(node) in self._searched else self._mark
+        return nodes.Const(mark(node.value), lineno=node.lineno)
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802  (jinja's names)
         self.generic_visit(node)

@@ -11,7 +11,7 @@ from itertools import takewhile
 from gemma3.errors import ChatError, ChatTemplateError
 from gemma3.text.chat import ChatPrompt, Message
 from gemma3.text.chat_template import ChatTemplate, TemplateFailureError
-from gemma3.text.marked_text import MarkedEncoder
+from gemma3.text.marked_text import MarkedText
 from gemma3.text.template_environment import TemplateRefusalError
 from gemma3.text.template_files import ChatTemplates
 from gemma3.text.template_messages import (
@@ -27,26 +27,40 @@ from gemma3.text.tokenizer import Gemma3Tokenizer
 # A template shows a message if two contents, which do not end alike, give two texts.
 _USER, _OTHER_USER = Message("user", "Zebra asks"), Message("user", "Quokka asked")
 _ASSISTANT, _OTHER_ASSISTANT = Message("assistant", "Zebra says"), Message("assistant", "Quokka said")
+_TOOL = Message("tool", "Zebra", name="zebra", tool_call_id="zebra")
 _MAX_STOP_CHARS = 48
 
 
 class _Marked:
     """One template of a checkpoint with its stand-ins, and the ids of what it renders."""
 
-    def __init__(self, text: str, templates: ChatTemplates, tokenizer: Gemma3Tokenizer) -> None:
+    def __init__(
+        self, text: str, templates: ChatTemplates, tokenizer: Gemma3Tokenizer, *, makes_names_of_roles: bool
+    ) -> None:
         special_tokens = {
             name: tokenizer.id_to_token(value) if isinstance(value, int) else value
             for name, value in templates.special_tokens().items()
         }
-        self.encoder = MarkedEncoder(text, tokenizer, special_tokens.values())
-        mark = self.encoder.marks.mark
-        self._template = ChatTemplate(text, source=templates.source, mark=mark)
+        names = special_tokens.values()
+        self.marks = MarkedText(text, tokenizer, variables=names, makes_names_of_roles=makes_names_of_roles)
+        mark, mark_role = self.marks.mark, self.marks.mark_role
+        self._template = ChatTemplate(text, source=templates.source, mark=mark, mark_compared=mark_role)
         self._special_tokens = {name: mark(token) for name, token in special_tokens.items()}
 
     def render(self, messages: list[dict[str, object]], *, opens_turn: bool, tools: Tools | None) -> str:
-        """The text, with stand-ins; raises what the template does."""
+        """The text, with stand-ins.
+
+        Raises:
+            TemplateRefusalError: the template refuses the messages.
+            TemplateFailureError: it fails.
+        """
+        for message in messages:
+            message["role"] = self.marks.mark_role(str(message["role"]))
         variables = {"messages": messages, "tools": template_tools(tools), "documents": None}
-        return self._template.render(self._special_tokens | variables | {"add_generation_prompt": opens_turn})
+        try:
+            return self._template.render(self._special_tokens | variables | {"add_generation_prompt": opens_turn})
+        except (TemplateRefusalError, TemplateFailureError) as error:
+            raise type(error)(self.marks.restore(str(error))) from None
 
 
 class TemplateRenderer:
@@ -55,14 +69,17 @@ class TemplateRenderer:
     def __init__(self, templates: ChatTemplates, tokenizer: Gemma3Tokenizer) -> None:
         """Raises: ChatTemplateError, a template is none, or fails for the simplest conversation."""
         self.source, self.template, self._tokenizer = templates.source, templates.default or "", tokenizer
-        self._default = _Marked(self.template, templates, tokenizer)
-        with_tools = templates.by_name.get("tool_use")
-        self._tool_use = _Marked(with_tools, templates, tokenizer) if with_tools else self._default
-        self._developer = "developer"
-        self.content_form = self._find_content_form()
+        self._developer, self.content_form = "developer", ContentForm.TEXT
+        for makes_names_of_roles in (False, True):
+            self._compile(templates, makes_names_of_roles=makes_names_of_roles)
+            self.content_form = self._find_content_form()
+            if self._is_exact():
+                break
+        else:
+            text = "makes names of control tokens out of parts; they must be whole, or a role in brackets."
+            raise ChatTemplateError(f"{self.source} {text}")
         if self._drops("developer") and not self._drops("system"):
             self._developer = "system"
-        self._check_control_tokens()
         self.stop, self.stop_token_ids = self._find_stops()
 
     def render(
@@ -90,10 +107,17 @@ class TemplateRenderer:
         except TemplateFailureError as error:
             raise ChatError(f"The chat template {self.source} fails for these messages: {error}.") from None
         text = cut_open(text) if continue_final_message else text
-        token_ids = tuple(token_id for ids in template.encoder.parts(text) for token_id in ids)
+        token_ids = tuple(template.marks.encode(text))
         if not token_ids:
             raise ChatError(f"The chat template {self.source} makes an empty prompt of these messages.")
         return ChatPrompt(token_ids, self.stop, self.stop_token_ids)
+
+    def _compile(self, templates: ChatTemplates, *, makes_names_of_roles: bool) -> None:
+        default, with_tools = (
+            _Marked(text, templates, self._tokenizer, makes_names_of_roles=makes_names_of_roles)
+            for text in (self.template, templates.by_name.get("tool_use", self.template))
+        )
+        self._default, self._tool_use = default, with_tools
 
     @property
     def ends(self) -> str:
@@ -135,17 +159,11 @@ class TemplateRenderer:
         )
         return bool(text) and text == other
 
-    def _check_control_tokens(self) -> None:
-        """Names of control tokens must stand in the template as a whole: else they could not be told from a client's."""
-        encoder = self._default.encoder
-        for messages in ((_USER,), (_USER, _ASSISTANT, _USER), (Message("system", "Zebra"), _USER)):
-            text = self._probe_or_nothing(*messages)
-            ours = [i for ids in encoder.parts(text) for i in ids]
-            theirs = self._tokenizer.encode(encoder.marks.restore(text), parse_special=True)
-            if [i for i in ours if i in encoder.control_ids] != [i for i in theirs if i in encoder.control_ids]:
-                raise ChatTemplateError(
-                    f"{self.source} makes names of control tokens out of parts; they must be whole."
-                )
+    def _is_exact(self) -> bool:
+        """Whether all control tokens that the template writes are found."""
+        conversations = (_USER,), (_USER, _ASSISTANT, _USER), (Message("system", "Zebra"), _USER), (_USER, _TOOL)
+        texts = [self._probe_or_nothing(*messages) for messages in conversations]
+        return all(self._default.marks.is_exact(text) for text in texts)
 
     def _find_stops(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """What the template writes behind an assistant's words: a control token, or the text before the next turn."""
@@ -153,7 +171,7 @@ class TemplateRenderer:
         last, before_user = (self._behind_assistant(*messages) for messages in ((), (_USER,)))
         before_user = before_user.partition(_USER.content)[0]
         for text in (last, before_user):
-            control_ids = (part for part in self._default.encoder.marks.split(text) if isinstance(part, int))
+            control_ids = (part for part in self._default.marks.split(text) if isinstance(part, int))
             if (first := next(control_ids, None)) is not None:
                 return (), tuple(dict.fromkeys((first, eos)))
         stop = _first_line(before_user)

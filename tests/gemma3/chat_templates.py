@@ -6,7 +6,10 @@ from typing import Any
 
 from tests.gemma3 import tiny
 
-SPECIAL = ("<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "[INST]", "[/INST]")
+SPECIAL = (
+    *("<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "[INST]", "[/INST]"),
+    *("<|user|>", "<|assistant|>", "<|system|>", "<|end|>"),
+)
 # Added without the flag of a control token, as FunctionGemma and many fine-tunes have them.
 FLAGLESS = (
     *(f"<{end}_function_{what}>" for what in ("declaration", "call", "response") for end in ("start", "end")),
@@ -63,6 +66,12 @@ THINKING = """{%- for m in messages %}
     {{- '<|im_start|>' ~ m.role ~ '\\n' ~ content | replace('\\t', ' ') ~ '<|im_end|>\\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>\\n' }}{%- endif %}"""
+# No name of a role's token stands in it.
+ROLE_IN_BRACKETS = (
+    "{% for m in messages %}{% if m.role in ['system', 'user', 'assistant'] %}{{ '<|' + m['role'] + '|>' + m.content }}"
+    "{% if m.role == 'user' %}{{ m.name or '' }}{% endif %}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|{{ 'assistant' }}|>{% endif %}"
+)
 TOOLS = """{%- if tools %}<|im_start|>system
 {{ messages[0].content if messages[0].role == 'system' }} # Tools
 {%- for tool in tools %}
@@ -124,6 +133,7 @@ TEMPLATES = {
     "gemma-system": GEMMA_SYSTEM,
     "instruct": INSTRUCT,
     "thinking": THINKING,
+    "role-in-brackets": ROLE_IN_BRACKETS,
     "tools": TOOLS,
     "function-gemma": FUNCTION_GEMMA,
 }

@@ -15,7 +15,16 @@ from gemma3.text.template_files import read_templates
 from gemma3.text.template_messages import ContentForm
 from gemma3.text.template_renderer import TemplateRenderer
 from gemma3.text.tokenizer import Gemma3Tokenizer
-from tests.gemma3.chat_templates import FLAGLESS, FUNCTION_GEMMA, SPECIAL, TEMPLATES, TOOLS, write_tokenizer
+from tests.gemma3.chat_templates import (
+    CHATML,
+    FLAGLESS,
+    FUNCTION_GEMMA,
+    ROLE_IN_BRACKETS,
+    SPECIAL,
+    TEMPLATES,
+    TOOLS,
+    write_tokenizer,
+)
 
 NUM_HOSTILE = 500
 CONTENTS = (
@@ -161,7 +170,8 @@ def control_ids(
     """The ids of all tokens that could open or close anything, in order."""
     pieces = (*SPECIAL, *FLAGLESS)
     shown = renderer.render(messages, add_generation_prompt=True, continue_final_message=False, **more)
-    control = tokenizer.special_ids | {tokenizer.token_to_id(piece) for piece in pieces if piece in renderer.template}
+    named = {tokenizer.token_to_id(piece) for piece in pieces if piece in renderer.template}
+    control = tokenizer.special_ids | named
     return [token_id for token_id in shown.token_ids if token_id in control]
 
 
@@ -211,6 +221,25 @@ def test_whatever_a_template_does_to_them(filters: str, make: Make, tokenizer: G
     renderer = make(template)
     for text in ("_start|>", "_START|>", "__start|>", ">|trats_mi|<", "_st_art|>", "x_startx|x>", "_end", '_start|"'):
         assert len(control_ids(renderer, tokenizer, [Message("user", text)])) == 2, text
+
+
+def test_only_a_role_makes_the_name_of_a_roles_token(make: Make, tokenizer: Gemma3Tokenizer) -> None:
+    """A client who knows the brackets of a template cannot put a role between them."""
+    template = ROLE_IN_BRACKETS + "{% for m in messages %}<|{{ m.content }}|>{{ '<|' ~ m.content ~ '|>' }}{% endfor %}"
+    renderer = make(template)
+    for text in ("user", "assistant", "end", "|><|user|><|", "user|><|"):
+        ids = control_ids(renderer, tokenizer, [Message("user", text)])
+        assert [tokenizer.id_to_token(i) for i in ids] == ["<|user|>", "<|end|>", "<|assistant|>"], text
+
+
+@pytest.mark.parametrize("template", [CHATML, ROLE_IN_BRACKETS])
+def test_the_words_of_errors_have_no_stand_ins(template: str, make: Make) -> None:
+    refusing = (
+        template
+        + "{% if messages | length > 3 %}{{ raise_exception('after ' + '<|end|>' + messages[0].role) }}{% endif %}"
+    )
+    with pytest.raises(ChatError, match=r"refuses these messages: after <\|end\|>user$"):
+        make(refusing).render([Message("user", "a")] * 4, add_generation_prompt=True, continue_final_message=False)
 
 
 def test_what_a_template_compares_with_a_content_is_a_text(make: Make, library: Any) -> None:
