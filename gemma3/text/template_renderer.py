@@ -6,7 +6,7 @@ nothing of HTTP. Made once; any thread may render.
 """
 
 from collections.abc import Sequence
-from itertools import takewhile
+from itertools import product, takewhile
 
 from gemma3.errors import ChatError, ChatTemplateError
 from gemma3.text.chat import ChatPrompt, Message
@@ -27,6 +27,7 @@ from gemma3.text.tokenizer import Gemma3Tokenizer
 # A template shows a message if two contents, which do not end alike, give two texts.
 _USER, _OTHER_USER = Message("user", "Zebra asks"), Message("user", "Quokka asked")
 _ASSISTANT, _OTHER_ASSISTANT = Message("assistant", "Zebra says"), Message("assistant", "Quokka said")
+_SYSTEM = Message("system", "Zebra")
 _TOOL = Message("tool", "Zebra", name="zebra", tool_call_id="zebra")
 _MAX_STOP_CHARS = 48
 
@@ -70,6 +71,7 @@ class TemplateRenderer:
         """Raises: ChatTemplateError, a template is none, or fails for the simplest conversation."""
         self.source, self.template, self._tokenizer = templates.source, templates.default or "", tokenizer
         self._developer, self.content_form = "developer", ContentForm.TEXT
+        self._opening: tuple[Message, ...] = ()
         for makes_names_of_roles in (False, True):
             self._compile(templates, makes_names_of_roles=makes_names_of_roles)
             self.content_form = self._find_content_form()
@@ -131,7 +133,8 @@ class TemplateRenderer:
 
     def _probe(self, *messages: Message, opens_turn: bool = True) -> str:
         """What the template makes of a short conversation; raises what it does."""
-        return self._default.render([self._shown(each) for each in messages], opens_turn=opens_turn, tools=None)
+        shown = [self._shown(each) for each in (*self._opening, *messages)]
+        return self._default.render(shown, opens_turn=opens_turn, tools=None)
 
     def _probe_or_nothing(self, *messages: Message, opens_turn: bool = True) -> str:
         try:
@@ -140,9 +143,9 @@ class TemplateRenderer:
             return ""
 
     def _find_content_form(self) -> ContentForm:
-        """The first form in which the template shows what a user says."""
+        """The first form in which the template shows what a user says, to a system message if it must be."""
         errors: list[Exception] = []
-        for self.content_form in ContentForm:
+        for self._opening, self.content_form in product(((), (_SYSTEM,)), ContentForm):
             try:
                 if self._probe(_USER) != self._probe(_OTHER_USER):
                     return self.content_form
@@ -161,7 +164,7 @@ class TemplateRenderer:
 
     def _is_exact(self) -> bool:
         """Whether all control tokens that the template writes are found."""
-        conversations = (_USER,), (_USER, _ASSISTANT, _USER), (Message("system", "Zebra"), _USER), (_USER, _TOOL)
+        conversations = (_USER,), (_USER, _ASSISTANT, _USER), (_SYSTEM, _USER), (_USER, _TOOL)
         texts = [self._probe_or_nothing(*messages) for messages in conversations]
         return all(self._default.marks.is_exact(text) for text in texts)
 

@@ -195,6 +195,16 @@ def test_roles_are_as_the_template_takes_them(folder: Path) -> None:
     assert caught.value.param == "messages"
 
 
+def test_a_template_may_insist_on_a_system_message(folder: Path) -> None:
+    """Then it is a request without one that is refused, not the checkpoint."""
+    check = "{% if messages[0].role != 'system' %}{{ raise_exception('Say who I am.') }}{% endif %}"
+    engine = load_with(folder, check + CHATML)
+    assert text_of(engine, [Message("system", "S"), *HI]).startswith("<|im_start|>system\nS")
+    with pytest.raises(RequestError, match=r"Say who I am\."):
+        engine.render_chat(HI)
+    assert "answers end with <|im_end|>" in engine.chat_format.reason
+
+
 @pytest.mark.parametrize(
     ("template", "error"),
     [
