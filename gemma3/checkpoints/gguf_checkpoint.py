@@ -103,7 +103,7 @@ class GGUFCheckpoint:
         )
 
     def load_tokenizer(self) -> Gemma3Tokenizer:
-        return Gemma3Tokenizer.from_gguf(self.file)
+        return Gemma3Tokenizer.from_gguf(self.file, num_rows=self.config.vocab_size)
 
     def load_arrays(self, dtype: str, progress: Progress) -> "dict[str, NDArray[Any]]":
         """All tensors as ``decode_all`` makes them.

@@ -98,7 +98,7 @@ class SafetensorsCheckpoint:
         return tokenizer.chat_template is not None
 
     def load_tokenizer(self) -> Gemma3Tokenizer:
-        return Gemma3Tokenizer.from_local_path(self.folder)
+        return Gemma3Tokenizer.from_local_path(self.folder, num_rows=self.config.vocab_size)
 
     def load_arrays(self, dtype: str, progress: Progress) -> "dict[str, NDArray[Any]]":
         """All tensors as ``decode_all`` makes them; what is stored so stays memory-mapped, uncopied.

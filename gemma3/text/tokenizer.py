@@ -66,21 +66,24 @@ class Gemma3Tokenizer:
         return self._pipeline.ids.get(piece)
 
     @classmethod
-    def from_local_path(cls, path: str | Path) -> Self:
+    def from_local_path(cls, path: str | Path, *, num_rows: int | None = None) -> Self:
         """Read a ``tokenizer.json``, or the one in a directory, and the chat template that lies beside it.
 
-        Gemma's own pipeline merges here; any other is run by the ``tokenizers`` library, and the log says why.
+        Gemma's own pipeline merges here; any other is run by the ``tokenizers`` library, and the log says why. With the
+        ``num_rows`` of the embedding, no text is encoded to an added token without a row; the log says so, too.
 
         Raises:
             TokenizerError: the file is missing, damaged, or of another model.
         """
         path = Path(path)
         file = TokenizerFile.open(path / "tokenizer.json" if path.is_dir() else path)
-        return cls(pipeline=_pipeline_of(file), chat_template=_read_chat_template(Path(file.source).parent))
+        return cls(pipeline=_pipeline_of(file, num_rows), chat_template=_read_chat_template(Path(file.source).parent))
 
     @classmethod
-    def from_gguf(cls, source: str | Path | GGUFFile) -> Self:
+    def from_gguf(cls, source: str | Path | GGUFFile, *, num_rows: int | None = None) -> Self:
         """Build the same tokenizer from the pieces, scores and types of a GGUF file: its path, or the opened file.
+
+        ``num_rows`` is as for ``from_local_path``.
 
         Raises:
             TokenizerError: the vocabulary contradicts itself or is of another model.
@@ -88,7 +91,8 @@ class Gemma3Tokenizer:
         """
         file = source if isinstance(source, GGUFFile) else GGUFFile.open(Path(source))
         template = file.metadata.get("tokenizer.chat_template")
-        return cls(vocabulary_of_gguf(file), chat_template=template if isinstance(template, str) else None)
+        vocabulary = _with_rows(vocabulary_of_gguf(file), num_rows)
+        return cls(vocabulary, chat_template=template if isinstance(template, str) else None)
 
     def encode(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
         """The token ids of ``text``.
@@ -147,18 +151,34 @@ def _check_encodable(text: str) -> None:
         raise TokenizerError(f"the text has a lone surrogate {code} at character {error.start}.") from None
 
 
-def _pipeline_of(file: TokenizerFile) -> Pipeline:
+def _with_rows(vocabulary: Vocabulary, num_rows: int | None) -> Vocabulary:
+    if num_rows is None:
+        return vocabulary
+    found = vocabulary.with_rows(num_rows)
+    rowless = sorted(vocabulary.added_ids - found.added_ids)
+    if rowless:
+        log.warning(
+            "Tokenizer: %d added tokens have no row in the embedding, which has %d, the first is %.60a: read as plain text",
+            len(rowless),
+            num_rows,
+            vocabulary.pieces[rowless[0]],
+        )
+    return found
+
+
+def _pipeline_of(file: TokenizerFile, num_rows: int | None) -> Pipeline:
+    vocabulary = _with_rows(file.vocabulary(), num_rows)
     difference = what_differs(file)
     if difference is None:
         check_is_gemma3(file.pieces, file.source)
-        pipeline = GemmaPipeline(file.vocabulary())
+        pipeline = GemmaPipeline(vocabulary)
         if merges_follow(file, pipeline):
             log.info("Tokenizer: Gemma's own pipeline")
             return pipeline
         difference = "its merges do not follow from its pieces"
     from gemma3.text.library_pipeline import LibraryPipeline
 
-    library_pipeline = LibraryPipeline(file)
+    library_pipeline = LibraryPipeline(file.with_added(vocabulary.added_ids))
     log.info("Tokenizer: run by the tokenizers library, because %s", difference)
     return library_pipeline
 

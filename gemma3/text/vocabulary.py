@@ -4,7 +4,7 @@ Owns the pieces that make a vocabulary Gemma 3's. Knows nothing of files; each s
 own. Plain values, any thread.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gemma3.errors import TokenizerError
 from gemma3.text.bpe import BYTE_PIECES
@@ -25,6 +25,17 @@ class Vocabulary:
     control_ids: frozenset[int]
     unused_ids: frozenset[int] = frozenset()
     late_ids: frozenset[int] = frozenset()
+
+    def with_rows(self, num_rows: int) -> "Vocabulary":
+        """The same for an embedding of so many rows: the name of an added token without one is plain text in a text."""
+        rowless = frozenset(token_id for token_id in self.added_ids if token_id >= num_rows)
+        return replace(
+            self,
+            added_ids=self.added_ids - rowless,
+            control_ids=self.control_ids - rowless,
+            unused_ids=self.unused_ids | rowless,
+            late_ids=self.late_ids - rowless,
+        )
 
 
 def check_is_gemma3(pieces: list[str], source: str) -> None:
