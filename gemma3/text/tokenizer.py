@@ -158,9 +158,8 @@ def _with_rows(vocabulary: Vocabulary, num_rows: int | None) -> Vocabulary:
     rowless = sorted(vocabulary.added_ids - found.added_ids)
     if rowless:
         log.warning(
-            "Tokenizer: %d added tokens have no row in the embedding, which has %d, the first is %.60a: read as plain text",
+            "Tokenizer: added tokens without a row of the embedding are read as plain text: %d, the first is %.60a",
             len(rowless),
-            num_rows,
             vocabulary.pieces[rowless[0]],
         )
     return found

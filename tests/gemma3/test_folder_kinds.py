@@ -166,7 +166,7 @@ def test_odd_json_is_one_line(folder: Path, name: str) -> None:
         (b"null", "is not a JSON object"),
         (b'["a"]', "is not a JSON object"),
         (b"7", "is not a JSON object"),
-        (b" " * (16 << 20) + b"{}", "at most 16,777,216 are read"),
+        (b" " * (16 << 20) + b"{}", "has more than 16,777,216 bytes"),
     ):
         (folder / name).write_bytes(content)
         message = refusal(folder, ConfigError)

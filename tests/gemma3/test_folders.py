@@ -124,4 +124,4 @@ def test_an_added_token_without_a_row(folder: Path, caplog: pytest.LogCaptureFix
     edit_json(folder / "tokenizer.json", **content)
     tokenizer = open_checkpoint(folder).load_tokenizer()
     assert max(tokenizer.encode("a <MY_TOKEN>", parse_special=True)) < tiny.VOCAB
-    assert "no row in the embedding" in caplog.text
+    assert "without a row of the embedding" in caplog.text
