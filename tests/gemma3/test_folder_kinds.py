@@ -60,6 +60,13 @@ def test_an_adapter_alone(folder: Path, weights: str | None, content: str) -> No
     assert refusal(folder) == message
 
 
+def test_an_adapter_beside_a_gguf(folder: Path) -> None:
+    """The adapter is no model, so the folder holds one."""
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    path = tiny.save_gguf(folder / "model.gguf", MODEL)
+    assert open_checkpoint(folder).weight_files == [path]
+
+
 def test_an_adapter_that_was_not_merged(folder: Path) -> None:
     named = {"base_model.model." + name: tensor for name, tensor in WEIGHTS.items()}
     assert "holds an adapter and not the model: merge it" in refusal(save(folder, named | ADAPTER))
