@@ -98,6 +98,7 @@ def load_engine(
     load = _load_native if precision.scheme is not None else _load_torch
     loaded = load(options, checkpoint, precision, counts, progress)
     tokenizer = loaded.tokenizer
+    log.info("Tokenizer: %s", tokenizer.pipeline_note)
     is_tuned = checkpoint.is_instruction_tuned(tokenizer)
     core = EngineCore(
         scheduler,

@@ -6,7 +6,6 @@ Nothing visible changes after construction: any thread may use it.
 """
 
 import json
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
@@ -19,9 +18,7 @@ from gemma3.text.gguf_vocabulary import vocabulary_of_gguf
 from gemma3.text.json_vocabulary import TokenizerFile
 from gemma3.text.own_pipeline import merges_follow, what_differs
 from gemma3.text.pipeline import Pipeline
-from gemma3.text.vocabulary import CONTROL_IDS, REQUIRED, Vocabulary, check_is_gemma3
-
-log = logging.getLogger("gemma3")
+from gemma3.text.vocabulary import CONTROL_IDS, REQUIRED, Vocabulary, check_control_ids
 
 _STAND_IN = Vocabulary([*CONTROL_IDS, *BYTE_PIECES], frozenset(range(6)), frozenset(range(6)))
 
@@ -47,6 +44,7 @@ class Gemma3Tokenizer:
         self._pieces = self._pipeline.pieces
         self.vocab_size = len(self._pieces)
         self.special_ids = self._pipeline.special_ids
+        self.pipeline_note = self._pipeline.note
         self.pad_token_id, self.eos_token_id, self.bos_token_id = (
             self._pipeline.control_ids[name] for name in REQUIRED
         )
@@ -69,8 +67,9 @@ class Gemma3Tokenizer:
     def from_local_path(cls, path: str | Path, *, num_rows: int | None = None) -> Self:
         """Read a ``tokenizer.json``, or the one in a directory, and the chat template that lies beside it.
 
-        Gemma's own pipeline merges here; any other is run by the ``tokenizers`` library, and the log says why. With the
-        ``num_rows`` of the embedding, no text is encoded to an added token without a row; the log says so, too.
+        Gemma's own pipeline merges here; any other is run by the ``tokenizers`` library, and
+        ``pipeline_note`` says why. With the ``num_rows`` of the embedding, no text is encoded to
+        an added token without a row; the log says so.
 
         Raises:
             TokenizerError: the file is missing, damaged, or of another model.
@@ -169,17 +168,14 @@ def _pipeline_of(file: TokenizerFile, num_rows: int | None) -> Pipeline:
     vocabulary = _with_rows(file.vocabulary(), num_rows)
     difference = what_differs(file)
     if difference is None:
-        check_is_gemma3(file.pieces, file.source)
-        pipeline = GemmaPipeline(vocabulary)
+        check_control_ids(file.pieces, file.source)
+        pipeline = GemmaPipeline(vocabulary, ids=file.ids)
         if merges_follow(file, pipeline):
-            log.info("Tokenizer: Gemma's own pipeline")
             return pipeline
         difference = "its merges do not follow from its pieces"
     from gemma3.text.library_pipeline import LibraryPipeline
 
-    library_pipeline = LibraryPipeline(file.with_added(vocabulary.added_ids))
-    log.info("Tokenizer: run by the tokenizers library, because %s", difference)
-    return library_pipeline
+    return LibraryPipeline(file.with_added(vocabulary.added_ids), difference)
 
 
 def _read_chat_template(folder: Path) -> str | None:

@@ -44,9 +44,14 @@ def check_is_gemma3(pieces: list[str], source: str) -> None:
     Raises:
         TokenizerError: a control token is not where Gemma 3 has it, or the pieces of the 256 bytes are not there.
     """
+    check_control_ids(pieces, source)
+    if not set(BYTE_PIECES).issubset(pieces):
+        raise TokenizerError(f"{source} is not Gemma 3's: it lacks pieces for the 256 bytes.")
+
+
+def check_control_ids(pieces: list[str], source: str) -> None:
+    """Raises: TokenizerError as ``check_is_gemma3`` for control tokens."""
     for piece, token_id in CONTROL_IDS.items():
         found = pieces[token_id] if token_id < len(pieces) else None
         if found != piece:
             raise TokenizerError(f"{source} is not Gemma 3's: token {token_id} is {found!a:.60}, not {piece}.")
-    if not set(BYTE_PIECES).issubset(pieces):
-        raise TokenizerError(f"{source} is not Gemma 3's: it lacks pieces for the 256 bytes.")
