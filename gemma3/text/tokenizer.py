@@ -6,6 +6,7 @@ Nothing visible changes after construction: any thread may use it.
 """
 
 import json
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
@@ -19,6 +20,8 @@ from gemma3.text.json_vocabulary import TokenizerFile
 from gemma3.text.own_pipeline import merges_follow, what_differs
 from gemma3.text.pipeline import Pipeline
 from gemma3.text.vocabulary import CONTROL_IDS, REQUIRED, Vocabulary, check_control_ids
+
+log = logging.getLogger("gemma3")
 
 _STAND_IN = Vocabulary([*CONTROL_IDS, *BYTE_PIECES], frozenset(range(6)), frozenset(range(6)))
 
