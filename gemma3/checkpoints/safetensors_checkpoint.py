@@ -124,8 +124,10 @@ class SafetensorsCheckpoint:
 
         stored = self._stored(name)[rows]
         # A bfloat16 is the upper half of a float32.
-        values = (stored.astype(np.uint32) << 16).view(np.float32) if stored.dtype == "<u2" else stored.astype("f4")
-        if not np.isfinite(values.sum(dtype=np.float32)):
+        with np.errstate(over="ignore", invalid="ignore"):  # what a float32 cannot hold, and sums of it
+            values = (stored.astype(np.uint32) << 16).view(np.float32) if stored.dtype == "<u2" else stored.astype("f4")
+            is_finite = np.isfinite(values.sum(dtype=np.float32))
+        if not is_finite:
             raise CheckpointError(f"{self.places[name].file.path.name}: {name!r:.120} holds NaN or infinite values.")
         return values
 

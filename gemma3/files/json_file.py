@@ -1,7 +1,8 @@
-"""A bounded reader of the small JSON files beside weights: one object, or one line that says why not.
+"""A bounded reader of the small JSON files beside weights: an object, or a line that says why not.
 
-Owns what every such file has in common: a limit of size, and words for what is no JSON object. A byte order mark, which
-some editors leave, is skipped. Knows nothing of what a key means. Plain functions, any thread.
+Owns what every such file has in common: a limit of size, and words for what is no JSON object. A
+byte order mark, which some editors leave, is skipped. Knows nothing of what a key means. Plain
+functions, any thread.
 """
 
 import json

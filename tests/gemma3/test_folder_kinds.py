@@ -1,4 +1,4 @@
-"""Folders that trainers, peft and quantisers leave: what is served, and what is refused in words that say what it is."""
+"""Folders that trainers, peft and quantisers leave: served, or refused by the name of what they are."""
 
 import json
 import shutil
@@ -157,6 +157,11 @@ def test_what_makes_it_no_text_model(folder: Path) -> None:
     assert "multimodal" in refusal(folder, ConfigError)
     edit_json(folder / "config.json", text_config={"model_type": "llama"})
     assert "'llama'" in refusal(folder, ConfigError)
+
+
+def test_values_that_no_float32_holds(folder: Path) -> None:
+    save(folder, WEIGHTS | {UP: WEIGHTS[UP].double() * 1e300})
+    assert "NaN or infinite" in refusal(folder)
 
 
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer_config.json"])

@@ -1,4 +1,4 @@
-"""Tensors as other tools name and store them: prefixes, buffers, heads, old indexes, other types."""
+"""Tensors as other tools name and store them: prefixes, buffers, heads, old indexes, types."""
 
 import json
 from collections.abc import Callable, Mapping

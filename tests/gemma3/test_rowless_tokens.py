@@ -1,4 +1,4 @@
-"""Added tokens for which nobody resized the embedding: plain text where a text writes them, and a word at the start."""
+"""Added tokens for which nobody resized the embedding: plain text, and a word at the start."""
 
 import json
 from pathlib import Path
