@@ -13,6 +13,7 @@ from gemma3.text.bpe import BYTE_PIECES
 CONTROL_IDS = {"<pad>": 0, "<eos>": 1, "<bos>": 2, "<unk>": 3, "<start_of_turn>": 105, "<end_of_turn>": 106}
 # Without these nothing can be served, whatever the pipeline.
 REQUIRED = ("<pad>", "<eos>", "<bos>")
+_IMAGE_PLACEHOLDER = "<image_soft_token>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,12 @@ class Vocabulary:
     late_ids: frozenset[int] = frozenset()
 
     def with_rows(self, num_rows: int) -> "Vocabulary":
-        """The same for an embedding of so many rows: the name of an added token without one is plain text in a text."""
-        rowless = frozenset(token_id for token_id in self.added_ids if token_id >= num_rows)
+        """The same for an embedding of so many rows: an added token without one is plain text in a text.
+
+        But for the placeholder of images: Google's own files name it beside text models, which lack its row, and it is
+        found with ``parse_special`` alone.
+        """
+        rowless = frozenset(i for i in self.added_ids if i >= num_rows and self.pieces[i] != _IMAGE_PLACEHOLDER)
         return replace(
             self,
             added_ids=self.added_ids - rowless,

@@ -33,9 +33,9 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
-def add(path: Path, *, special: bool) -> None:
+def add(path: Path, *, special: bool, name: str = NAME) -> None:
     content = json.loads(path.read_text())
-    content["added_tokens"].append(added(ROWS, special=special))
+    content["added_tokens"].append(added(ROWS, special=special) | {"content": name})
     path.write_text(json.dumps(content))
 
 
@@ -59,6 +59,18 @@ def test_a_token_with_a_row_is_one(path: Path, caplog: pytest.LogCaptureFixture)
         tokenizer = Gemma3Tokenizer.from_local_path(path, num_rows=num_rows)
         assert ROWS in tokenizer.encode(TEXT)
     assert "row" not in caplog.text
+
+
+def test_nothing_is_said_of_the_image_placeholder(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Google's own tokenizer.json has it beside text models, which have no row for it."""
+    name = "<image_soft_token>"
+    add(path, special=True, name=name)
+    before, after = (Gemma3Tokenizer.from_local_path(path, num_rows=num_rows) for num_rows in (None, ROWS))
+    assert "row" not in caplog.text
+    for parse_special in (False, True):
+        found = [tokenizer.encode(f"a {name}", parse_special=parse_special) for tokenizer in (before, after)]
+        assert found[0] == found[1]
+        assert (ROWS in found[1]) == parse_special
 
 
 def test_of_a_gguf(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
