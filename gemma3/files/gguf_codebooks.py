@@ -48,9 +48,9 @@ _IQ2_XS_GRID = _grid(iq_grids.IQ2_XS, _IQ2_VALUES, num_bits=2).view(np.uint64)
 _IQ2_S_GRID = _grid(iq_grids.IQ2_S, _IQ2_VALUES, num_bits=2).view(np.uint64)
 _IQ3_XXS_GRID = _grid(iq_grids.IQ3_XXS, _IQ3_XXS_VALUES, num_bits=4).view(np.uint32)
 _IQ3_S_GRID = _grid(iq_grids.IQ3_S, tuple(range(1, 16, 2)), num_bits=4).view(np.uint32)
-_IQ4_VALUES = np.array((-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113), np.int8)
+_IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 # E2M1, doubled: GGML halves the scales instead.
-_FP4_VALUES = np.array((0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12), np.int8)
+_FP4_VALUES = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
 
 # -1 where the bit is set. Seven bits stand for eight: the eighth makes the number of set bits even.
 _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
@@ -115,13 +115,13 @@ def _iq1_m(blocks: Blocks, out: Floats) -> None:
 
 def _iq4_nl(blocks: Blocks, out: Floats) -> None:
     """``d * table[q]``: q packed as in Q4_0."""
-    store(out, _IQ4_VALUES[planes(bytes_of(blocks["q"]), 4, 16)])
+    _store_named(out, planes(bytes_of(blocks["q"]), 4, 16), _IQ4_VALUES)
     multiply(out, as_float32(blocks["d"]))
 
 
 def _iq4_xs(blocks: Blocks, out: Floats) -> None:
     """``d * (scale - 32) * table[q]``: 32 values have 6 bits of scale, their upper 2 bits together in ``high``."""
-    store(out, _IQ4_VALUES[planes(bytes_of(blocks["q"]), 4, 16)])
+    _store_named(out, planes(bytes_of(blocks["q"]), 4, 16), _IQ4_VALUES)
     high = blocks["high"][:, None] >> np.arange(0, 16, 2, dtype=np.uint16) & 3
     scales = _nibbles(blocks["scales"]).reshape(len(out), -1) + 16.0 * high - 32
     multiply(out, as_float32(blocks["d"])[:, None] * scales.astype(np.float32))
@@ -143,18 +143,24 @@ def _tq2_0(blocks: Blocks, out: Floats) -> None:
 
 def _mxfp4(blocks: Blocks, out: Floats) -> None:
     """``2 ** (e - 128) * table[q]``: q packed as in Q4_0, OCP's MXFP4. The two smallest scales are subnormal."""
-    store(out, _FP4_VALUES[planes(bytes_of(blocks["q"]), 4, 16)])
+    _store_named(out, planes(bytes_of(blocks["q"]), 4, 16), _FP4_VALUES)
     e = blocks["e"].astype(np.uint32)
     multiply(out, np.where(e < 2, 0x00200000 << e, (e - 1) << 23).astype(np.uint32).view(np.float32))
 
 
 def _nvfp4(blocks: Blocks, out: Floats) -> None:
     """``scale / 2 * table[q]``: 16 values have 8 bytes of q and a scale in E4M3; its sign is not looked at, NaN is 0."""
-    store(out, _FP4_VALUES[planes(bytes_of(blocks["q"]), 4, 8)])
+    _store_named(out, planes(bytes_of(blocks["q"]), 4, 8), _FP4_VALUES)
     e4m3 = bytes_of(blocks["scales"])
     exponent, mantissa = (e4m3 >> 3 & 15).astype(np.int32), as_float32(e4m3 & 7)
     scales = np.where(exponent == 0, np.ldexp(mantissa, -10), np.ldexp(8 + mantissa, exponent - 11))
     multiply(out, np.where(e4m3 == 0x7F, 0, scales).astype(np.float32))
+
+
+def _store_named(out: Floats, nibbles: Bytes, values: tuple[int, ...]) -> None:
+    """``values[nibble]``; translating bytes halves the time of the whole against an index."""
+    table = bytes(value % 256 for value in values).ljust(256, b"\0")
+    store(out, np.frombuffer(nibbles.tobytes().translate(table), np.int8))
 
 
 def _store_signed(out: Floats, rows: Rows, signs: Bytes) -> None:
