@@ -10,6 +10,7 @@ from pathlib import Path
 from gemma3.checkpoints import embedded_weights as embedded
 from gemma3.checkpoints import hub
 from gemma3.errors import WeightsNotFoundError
+from gemma3.files.gguf_parts import whole_name
 
 TERMS = "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
 _FOLDERS = ("gemma-3-270m-it", "gemma-3-270m")
@@ -44,7 +45,7 @@ def locate_weights(model: str | None, *, beside: Path | None = None) -> Located:
 def _given(model: str) -> Located:
     path = Path(model).expanduser()
     if path.exists():
-        return Located(path, path.resolve().stem if path.is_file() else path.resolve().name, "given by path")
+        return Located(path, whole_name(path) if path.is_file() else path.resolve().name, "given by path")
     if not hub.is_repo_id(model):
         raise WeightsNotFoundError(
             f"model={model!r:.300}: no such file or directory, and not OWNER/NAME, '270m' or '270m-it'."

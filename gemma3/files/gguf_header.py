@@ -18,6 +18,7 @@ from gemma3.errors import GGUFError
 from gemma3.files.file_kinds import impostor
 from gemma3.files.ggml_types import BLOCK_SIZES, EXPANDED, GGMLType, name_of_foreign_type
 
+MAGIC = b"GGUF"
 # Far above any real file (Gemma 3 27B has 808 tensors), and low enough that so many are read within 100 ms.
 MAX_KEYS = 2048
 MAX_TENSORS = 2048
@@ -141,8 +142,8 @@ def check_magic(header: Header) -> None:
     disguise = impostor(start)
     if disguise is not None:
         raise header.error(f"{disguise}.")
-    if not start.startswith(b"GGUF"):
-        raise header.error(f"not a GGUF file: it starts with {shown(start[:8])}, must be b'GGUF'.")
+    if not start.startswith(MAGIC):
+        raise header.error(f"not a GGUF file: it starts with {shown(start[:8])}, must be {MAGIC!r}.")
 
 
 def check_version(header: Header) -> None:
