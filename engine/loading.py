@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.capacity import BLOCK_SIZE, block_counts, max_model_len, new_scheduler
+from engine.default_sampling import default_sampling
 from engine.engine_core import EngineCore
 from engine.engine_info import ModelInfo
 from engine.engine_options import EngineOptions
@@ -19,9 +20,9 @@ from engine.kv_cache_sizes import BlockCounts
 from engine.precision import Precision, choose_precision
 from engine.prefill_pace import PrefillPace
 from engine.runners.model_runner import ModelRunner
-from engine.sampling_params import SETTINGS
 from gemma3 import __version__
 from gemma3.checkpoints.checkpoint import Checkpoint, content_hash, open_checkpoint
+from gemma3.checkpoints.end_tokens import end_token_ids
 from gemma3.checkpoints.locate import TERMS, Located, locate_weights
 from gemma3.errors import ChatError
 from gemma3.progress import Progress, no_progress
@@ -103,7 +104,9 @@ def load_engine(
         loaded.runner,
         token_to_bytes=tokenizer.token_to_bytes,
         vocab_size=_vocab_size(checkpoint, tokenizer),
-        eos_token_ids=_eos_token_ids(checkpoint, tokenizer, is_tuned=is_tuned),
+        eos_token_ids=end_token_ids(
+            checkpoint.end_tokens, tokenizer, vocab_size=_vocab_size(checkpoint, tokenizer), ends_turns=is_tuned
+        ),
         enable_prefix_caching=options.prefix_caching,
     )
     info = _info(options, checkpoint, located, precision, loaded, is_tuned=is_tuned)
@@ -177,16 +180,6 @@ def _load_torch(
     )
 
 
-def _eos_token_ids(checkpoint: Checkpoint, tokenizer: Gemma3Tokenizer, *, is_tuned: bool) -> frozenset[int]:
-    """``<eos>``, the end of a turn where turns were trained, and what generation_config.json adds of the vocabulary."""
-    configured = checkpoint.generation_config.get("eos_token_id", [])
-    extra = [configured] if isinstance(configured, int) else configured
-    ids = {tokenizer.eos_token_id, *(i for i in extra if isinstance(i, int))}
-    if is_tuned:
-        ids.add(tokenizer.end_of_turn_id)
-    return frozenset(ids.intersection(range(_vocab_size(checkpoint, tokenizer))))
-
-
 def _info(
     options: EngineOptions,
     checkpoint: Checkpoint,
@@ -207,10 +200,5 @@ def _info(
         dtype=precision.dtype,
         is_instruction_tuned=is_tuned,
         system_fingerprint=f"{content_hash(checkpoint.weight_files)[:12]}-{loaded.arithmetic}-{__version__}",
-        default_sampling=_default_sampling(checkpoint.generation_config) if options.generation_config == "auto" else {},
+        default_sampling=default_sampling(checkpoint.generation_config) if options.generation_config == "auto" else {},
     )
-
-
-def _default_sampling(generation_config: abc.Mapping[str, object]) -> dict[str, float]:
-    found = {name: generation_config.get(name) for name, setting in SETTINGS.items() if setting.from_checkpoint}
-    return {name: value for name, value in found.items() if isinstance(value, int | float) and value >= 0}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from gemma3.checkpoints.decoding import decode_all
+from gemma3.checkpoints.end_tokens import EndTokens, end_tokens_of_gguf
 from gemma3.checkpoints.gguf_config import config_of_gguf
 from gemma3.checkpoints.gguf_head import is_same_up_to_rounding
 from gemma3.checkpoints.tensor_names import EMBEDDING, HEAD, check_shapes, expected_shapes
@@ -50,6 +51,7 @@ class GGUFCheckpoint:
     path: Path
     config: Gemma3TextConfig
     names: dict[str, str]
+    end_tokens: EndTokens
     parts: GGUFParts
 
     @classmethod
@@ -65,7 +67,7 @@ class GGUFCheckpoint:
         names = {_model_name(name): name for name in parts.tensors}
         shapes = {name: parts.tensors[inner].shape for name, inner in names.items()}
         check_shapes(shapes, expected_shapes(config), where=path.name)
-        return cls(parts.first, path, config, names, parts)
+        return cls(parts.first, path, config, names, end_tokens_of_gguf(parts.first.metadata), parts)
 
     @property
     def name(self) -> str:

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from gemma3.errors import CheckpointError, GatedRepoError, WeightsNotFoundError
+from gemma3.checkpoints.weight_files import adapter_beside, model_files
+from gemma3.errors import CheckpointError, GatedRepoError, Gemma3Error, WeightsNotFoundError
+from gemma3.files.safetensors_file import SafetensorsFile
 
 SHORT_NAMES = {"270m": "google/gemma-3-270m", "270m-it": "google/gemma-3-270m-it"}
 FILES = (
@@ -18,10 +20,14 @@ FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
+    "chat_template.json",
+    "adapter_config.json",
     "*.safetensors",
     "*.safetensors.index.json",
 )
-_REPO_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
+_SUBFOLDERS = "*/*"  # a pattern's * matches slashes, too; trainers' checkpoints and other formats lie there
+# Neither part begins or ends with a dot or dash, so ./folder and ../folder are paths.
+_REPO_ID = re.compile(r"\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 _SHA256_NAME = re.compile(r"[0-9a-f]{64}")
 
 
@@ -31,25 +37,41 @@ def is_repo_id(text: str) -> bool:
 
 
 def cached_snapshot(repo_id: str) -> Path | None:
-    """The repository's folder in the local Hub cache if everything needed is there; never touches the network."""
+    """The repository's folder in the local Hub cache, whole or not; never touches the network.
+
+    The layout of the cache is documented, and reading it costs 0.4 s less than importing the code that downloads.
+    """
     from huggingface_hub import constants
 
-    # Importing the download code costs 0.4 s; an empty cache is told without it.
-    if not Path(constants.HF_HUB_CACHE, f"models--{repo_id.replace('/', '--')}").is_dir():
-        return None
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
+    root = Path(constants.HF_HUB_CACHE, f"models--{repo_id.replace('/', '--')}")
     try:
-        path = snapshot_download(repo_id, allow_patterns=list(FILES), local_files_only=True)
-    except LocalEntryNotFoundError:
+        commit = (root / "refs" / "main").read_text(encoding="ascii").strip()
+        folder = root / "snapshots" / commit
+        return folder if commit and folder.is_dir() else None
+    except (OSError, ValueError):  # never downloaded, or a reference that is no text
         return None
-    folder = Path(path)
-    return folder if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) else None
+
+
+def lack_of(folder: Path) -> str | None:
+    """What a whole download has and this folder lacks, in words; ``None`` if it lacks nothing.
+
+    Headers of weight files are read: a file that was cut short does not fit its own. A repository of GGUF files or of an
+    adapter has files of its own.
+    """
+    if adapter_beside(folder) is not None or any(folder.glob("*.gguf")):
+        return None
+    for name in ("config.json", "tokenizer.json"):
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+    try:
+        files = [SafetensorsFile.open(path) for path in model_files(folder)]
+    except Gemma3Error as error:
+        return str(error).rstrip(".")
+    return None if files else "the weights are missing"
 
 
 def download_snapshot(repo_id: str) -> Path:
-    """Fetch what is missing and return the folder; a progress bar shows on a terminal.
+    """Fetch what is missing or damaged and return the folder; a progress bar shows on a terminal.
 
     Raises:
         GatedRepoError: the licence of the repository has not been accepted by this account.
@@ -61,8 +83,11 @@ def download_snapshot(repo_id: str) -> Path:
 
     if not sys.stderr.isatty():
         disable_progress_bars()
+    cached = cached_snapshot(repo_id)
+    if cached is not None:
+        _remove_damaged(cached)
     try:
-        folder = Path(snapshot_download(repo_id, allow_patterns=list(FILES)))
+        folder = Path(snapshot_download(repo_id, allow_patterns=list(FILES), ignore_patterns=[_SUBFOLDERS]))
     except errors.GatedRepoError:
         raise GatedRepoError(_gated_message(repo_id)) from None
     except errors.RepositoryNotFoundError:
@@ -74,21 +99,28 @@ def download_snapshot(repo_id: str) -> Path:
 
 
 def _verify(folder: Path, repo_id: str) -> None:
-    """The Hub names large files by their SHA-256, and the cache keeps that name: check what arrived against it."""
+    """Check what arrived; what is damaged is removed, so that the next try fetches it."""
+    damaged = _remove_damaged(folder)
+    if damaged:
+        raise CheckpointError(f"A file of {repo_id} arrived with {damaged[0]}; it was removed, try again.")
+
+
+def _remove_damaged(folder: Path) -> list[str]:
+    """The Hub names large files by their SHA-256, and the cache keeps that name. Says what each damaged one had instead."""
+    damaged: list[str] = []
     for blob in _large_blobs(folder):
         with blob.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != blob.name:
             blob.unlink()
-            raise CheckpointError(
-                f"A file of {repo_id} arrived with SHA-256 {digest}, expected {blob.name}; it was removed, try again."
-            )
+            damaged.append(f"SHA-256 {digest}, expected {blob.name}")
+    return damaged
 
 
 def _large_blobs(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         blob = path.resolve()
-        if _SHA256_NAME.fullmatch(blob.name):
+        if _SHA256_NAME.fullmatch(blob.name) and blob.is_file():
             yield blob
 
 
@@ -102,7 +134,8 @@ def _gated_message(repo_id: str) -> str:
 
 def _not_found_message(repo_id: str) -> str:
     return (
-        f"{repo_id} was not found on the Hub, or is private. Check the name; for a private repository run "
+        f"{repo_id} was not found on the Hub, or is private, and there is no such folder or file here. Check the name; "
+        "for a private repository run "
         "'hf auth login' with an account that may read it."
     )
 

@@ -126,6 +126,10 @@ class Gemma3Tokenizer:
             raise TokenizerError(f"token id {token_id} is outside of the vocabulary [0, {self.vocab_size}).")
         return self._pieces[token_id]
 
+    def token_to_id(self, piece: str) -> int | None:
+        """The id of a piece, if the vocabulary has it."""
+        return self._ids.get(piece)
+
     def _ranks(self, unmerged_ids: frozenset[int]) -> dict[str, int]:
         """A piece's rank is its id: in Gemma's vocabulary the pieces lie in the order in which they were learnt.
 
