@@ -8,7 +8,7 @@ Source: ``llama_split_path`` and ``llama_model_loader`` of llama.cpp. ``NAME-000
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
@@ -48,23 +48,40 @@ def whole_name(path: Path) -> str:
     return part["name"] if part else stem
 
 
+def first_parts(names: Iterable[str]) -> list[str]:
+    """The models among the names of files, in order: of a split one its first part that is there.
+
+    The image part of a multimodal model (``mmproj``) is no model.
+    """
+    firsts: dict[str, str] = {}
+    for name in sorted(names):
+        if name.lower().endswith(SUFFIX) and not name.rpartition("/")[2].lower().startswith("mmproj"):
+            part = _PART.fullmatch(name)
+            firsts.setdefault(f"{part['name']}/{part['count']}" if part else name, name)
+    return list(firsts.values())
+
+
+def parts_of(name: str) -> list[str]:
+    """The names of all parts of the model that a file belongs to, told from its own: itself alone if it is no part."""
+    part = _PART.fullmatch(name)
+    if part is None:
+        return [name]
+    count = int(part["count"])
+    return [f"{part['name']}-{i:05d}-of-{count:05d}{part['suffix'] or ''}" for i in range(1, count + 1)] or [name]
+
+
 def gguf_models(folder: Path) -> list[Path]:
     """The GGUF models that lie in a folder: of a split one its first part.
 
-    Files without the suffix count where no file has it. The image part of a multimodal model (``mmproj``) never counts.
+    Files without the suffix count where no file has it.
 
     Raises:
         OSError: the folder cannot be read.
     """
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() == SUFFIX)
-    if not files:
-        bare = sorted(path for path in folder.iterdir() if not path.suffix and path.is_file())
-        files = [path for path in bare[:_MAX_LOOKED_INTO] if is_gguf(path)]
-    firsts: dict[str, Path] = {}
-    for path in files:
-        part = _PART.fullmatch(path.name)
-        firsts.setdefault(f"{part['name']}/{part['count']}" if part else path.name, path)
-    return [path for path in firsts.values() if not path.name.lower().startswith("mmproj")]
+    files = [path for path in folder.iterdir() if path.is_file()]
+    models = [folder / name for name in first_parts(path.name for path in files)]
+    bare = sorted(path for path in files if not path.suffix)
+    return models or [path for path in bare[:_MAX_LOOKED_INTO] if is_gguf(path)]
 
 
 class GGUFParts:
@@ -120,12 +137,11 @@ def _paths_of_parts(path: Path, given: GGUFFile, count: int) -> list[Path]:
             f"{given.name}: is part {number} of {count} of a split model, so its name must end in "
             f"-{number:05d}-of-{count:05d}{SUFFIX}, as those of the other parts beside it."
         )
-    names = (f"{part['name']}-{i:05d}-of-{count:05d}{part['suffix'] or ''}" for i in range(1, count + 1))
-    return list(_existing(path, names))
+    return list(_existing(path))
 
 
-def _existing(path: Path, names: Iterator[str]) -> Iterator[Path]:
-    for name in names:
+def _existing(path: Path) -> Iterator[Path]:
+    for name in parts_of(path.name):
         other = path.with_name(name)
         if not other.is_file():
             raise GGUFError(f"{shown(name)[1:-1]}: this part of the split model {path.name} belongs to is missing.")
