@@ -158,7 +158,7 @@ def _check_part(file: GGUFFile, first: GGUFFile, number: int, count: int) -> Non
         )
     for key in ("general.architecture", "general.name", "split.tensors.count"):
         ours, theirs = first.metadata.get(key), file.metadata.get(key)
-        if theirs is not None and theirs != ours:
+        if None not in (ours, theirs) and theirs != ours:
             raise GGUFError(
                 f"{file.name}: {key} is {shown(theirs)}, but {shown(ours)} in {first.name}: it is of another model."
             )
