@@ -1,10 +1,11 @@
 """The metadata of a GGUF file in the words of ``config.json``, whichever tool wrote it.
 
-Owns the names of the keys, what a missing one means, and which would change what the model computes. Knows no values of
-tensors, only their shapes. Plain functions, any thread.
+Owns the names of the keys, what a missing one means, and which would change what the model
+computes. Knows no values of tensors, only their shapes. Plain functions, any thread.
 
-Sources: llama.cpp (``llama-arch.cpp``, ``llama-model.cpp``: LLM_ARCH_GEMMA3) and Ollama (``convert/convert_gemma3.go``, whose
-older versions wrote neither ``layer_norm_rms_epsilon`` nor ``rope.freq_base``; ``model/models/gemma3`` has the defaults).
+Sources: llama.cpp (``llama-arch.cpp``, ``llama-model.cpp``: LLM_ARCH_GEMMA3) and Ollama
+(``convert/convert_gemma3.go``, whose older versions wrote neither ``layer_norm_rms_epsilon`` nor
+``rope.freq_base``; ``model/models/gemma3`` has the defaults).
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,7 +53,8 @@ _FLOAT_KEYS = {
 
 
 def config_of_gguf(file: GGUFFile, shapes: Shapes) -> Gemma3TextConfig:
-    """The model that the metadata describes; ``shapes`` are those of the tensors, by the names of the file.
+    """The model that the metadata describes; ``shapes`` are those of the tensors, by the names of
+    the file.
 
     A size that is not given is told from the tensors; what they do not tell is as in Gemma 3 270M.
 
@@ -72,7 +74,8 @@ def config_of_gguf(file: GGUFFile, shapes: Shapes) -> Gemma3TextConfig:
         **sizes,
         **floats,
         vocab_size=shapes["token_embd.weight"][0],
-        # llama.cpp scales Gemma 3's queries by 1 / sqrt(head size) in every size but 27B (llama-model.cpp).
+        # llama.cpp scales Gemma 3's queries by 1 / sqrt(head size) in every size but 27B
+        # (llama-model.cpp).
         query_pre_attn_scalar=float(sizes["head_dim"]),
         layer_types=_layer_types(file, sizes["num_hidden_layers"]),
     )
@@ -147,7 +150,8 @@ def _float(file: GGUFFile, key: str) -> float:
 
 
 def _layer_types(file: GGUFFile, num_layers: int) -> tuple[str, ...]:
-    """Every sixth layer is global, unless a period, or a bool for each layer (true: it slides), says otherwise."""
+    """Every sixth layer is global, unless a period, or a bool for each layer (true: it slides),
+    says otherwise."""
     key = "gemma3.attention.sliding_window_pattern"
     value = file.metadata.get(key)
     if not isinstance(value, GGUFNumbers):

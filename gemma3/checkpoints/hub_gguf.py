@@ -1,7 +1,9 @@
-"""GGUF files of repositories on the Hugging Face Hub: ``OWNER/NAME:Q8_0``, as llama.cpp and Ollama write it.
+"""GGUF files of repositories on the Hugging Face Hub: ``OWNER/NAME:Q8_0``, as llama.cpp and Ollama
+write it.
 
-Owns how such a file is named and chosen: of a repository that holds many, only the wanted one is fetched, with its other
-parts if it is split. The local cache comes first, as for folders. One thread calls it.
+Owns how such a file is named and chosen: of a repository that holds many, only the wanted one is
+fetched, with its other parts if it is split. The local cache comes first, as for folders. One
+thread calls it.
 """
 
 import re
@@ -13,7 +15,8 @@ from gemma3.checkpoints import hub
 from gemma3.errors import Gemma3Error, WeightsNotFoundError
 from gemma3.files.gguf_parts import first_parts, parts_of
 
-# The page of a repository or of a file, as it is copied from a browser, and the short host of llama.cpp and Ollama.
+# The page of a repository or of a file, as it is copied from a browser, and the short host of
+# llama.cpp and Ollama.
 _HOST = re.compile(r"(?:https?://)?(?:www\.)?(?:hf\.co|huggingface\.co)/")
 _PAGE_OF_FILE = re.compile(r"([^/]+/[^/]+)/(?:blob|resolve)/main/([^?]+)(?:\?.*)?")
 _LATEST = "latest"  # what Ollama calls no tag at all
@@ -44,7 +47,8 @@ class Found:
 
 
 def parse_reference(model: str) -> Reference | None:
-    """``OWNER/NAME``, ``OWNER/NAME:TAG`` or ``OWNER/NAME:FILE``, with or without the Hub's host; a short name.
+    """``OWNER/NAME``, ``OWNER/NAME:TAG`` or ``OWNER/NAME:FILE``, with or without the Hub's host; a
+    short name.
 
     ``None``: it is none of these.
     """
@@ -74,7 +78,8 @@ def find_gguf(reference: Reference) -> Found:
 
 
 def find_only_gguf(repo_id: str) -> Found | None:
-    """The file of a repository that holds GGUF files instead of a folder; ``None`` if it is another repository.
+    """The file of a repository that holds GGUF files instead of a folder; ``None`` if it is another
+    repository.
 
     A Hub that does not answer is another one, too: whoever asks next puts its refusal into words.
 
@@ -151,7 +156,8 @@ def _chosen(reference: Reference, names: Iterable[str]) -> str:
 
 
 def _matching(models: Sequence[str], wanted: str) -> list[str]:
-    """A file by its name or that of any of its parts, else by its label, else by a part of its name."""
+    """A file by its name or that of any of its parts, else by its label, else by a part of its
+    name."""
     for first in models:
         if wanted in parts_of(first) or wanted in (name.rpartition("/")[2] for name in parts_of(first)):
             return [first]

@@ -1,7 +1,8 @@
-"""What the expansions of all block formats share: how a format is described, and numpy on many blocks at once.
+"""What the expansions of all block formats share: how a format is described, and numpy on many
+blocks at once.
 
-Knows no format. Safe from any thread; numpy releases the GIL, so two threads that each expand their own rows run side by
-side.
+Knows no format. Safe from any thread; numpy releases the GIL, so two threads that each expand their
+own rows run side by side.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,8 @@ Blocks = npt.NDArray[np.void]
 
 @dataclass(frozen=True, slots=True)
 class BlockFormat:
-    """A type: values in a block, fields of a block in file order, and ``expand(blocks, out)`` with out (n, values)."""
+    """A type: values in a block, fields of a block in file order, and ``expand(blocks, out)`` with
+    out (n, values)."""
 
     num_values: int
     layout: np.dtype[np.void]
@@ -26,9 +28,11 @@ class BlockFormat:
 
 
 def planes(packed: Bytes, num_bits: int, width: int) -> Bytes:
-    """Each ``width`` bytes become their lowest ``num_bits``, then the next ones, ...: flat, one value a byte.
+    """Each ``width`` bytes become their lowest ``num_bits``, then the next ones, ...: flat, one
+    value a byte.
 
-    The bytes are shifted four at a time, and moved ``width`` at a time: numpy shifts single bytes 10 times slower.
+    The bytes are shifted four at a time, and moved ``width`` at a time: numpy shifts single bytes
+    10 times slower.
     """
     words, mask = packed.view(np.uint32), (1 << num_bits) - 1
     found = np.empty((packed.size // width, 8 // num_bits), f"V{width}")
@@ -38,7 +42,8 @@ def planes(packed: Bytes, num_bits: int, width: int) -> Bytes:
 
 
 def bytes_of(field: Blocks) -> Bytes:
-    """One field of all blocks, copied to a flat array: fields are "V" types because numpy moves those whole."""
+    """One field of all blocks, copied to a flat array: fields are "V" types because numpy moves
+    those whole."""
     return field.copy().view(np.uint8)
 
 
@@ -53,7 +58,8 @@ def store(out: Floats, q: npt.NDArray[Any]) -> None:
 
 
 def multiply(out: Floats, scales: Floats) -> None:
-    """Scale equal runs of ``out``; repeating the scales beats broadcasting them over runs this short."""
+    """Scale equal runs of ``out``; repeating the scales beats broadcasting them over runs this
+    short."""
     flat = out.reshape(-1)
     flat *= np.repeat(scales, out.size // scales.size)
 

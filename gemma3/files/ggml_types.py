@@ -1,7 +1,8 @@
 """The tensor types of GGUF files: their ids, and the bytes that a block of values takes.
 
-Apart from ``gguf_dequant``, which expands them, because opening a file is part of every start and needs no numpy. Also owns
-the names of the types that are not expanded, so that an error can say what a file holds.
+Apart from ``gguf_dequant``, which expands them, because opening a file is part of every start and
+needs no numpy. Also owns the names of the types that are not expanded, so that an error can say
+what a file holds.
 """
 
 import enum

@@ -1,9 +1,11 @@
 """The block formats of GGUF tensors whose bits are an index into a table: the IQ, TQ and FP4 types.
 
-Imported when a tensor of such a type is read, and only then. ``gguf_dequant`` is the door; what it says of sources,
-exactness and threads holds here too (``dequantize_row_iq2_xxs`` and its kin in ``ggml-quants.c``).
+Imported when a tensor of such a type is read, and only then. ``gguf_dequant`` is the door; what it
+says of sources, exactness and threads holds here too (``dequantize_row_iq2_xxs`` and its kin in
+``ggml-quants.c``).
 
-Shape key: ``n`` blocks. An IQ1 or IQ2 index names 8 values, an IQ3 index 4; a sign byte has a bit for each of 8 values.
+Shape key: ``n`` blocks. An IQ1 or IQ2 index names 8 values, an IQ3 index 4; a sign byte has a bit
+for each of 8 values.
 """
 
 from typing import Any
@@ -40,7 +42,8 @@ def _grid(packed: str, values: tuple[int, ...], *, num_bits: int) -> npt.NDArray
 
 _IQ2_VALUES = (0x08, 0x19, 0x2B)
 _IQ3_XXS_VALUES = (0x04, 0x0C, 0x14, 0x1C, 0x24, 0x2C, 0x34, 0x3E)
-# Eight times what GGML multiplies by: -1, 0 or 1, plus or minus 1/8. So all are integers; dividing by 8 is exact.
+# Eight times what GGML multiplies by: -1, 0 or 1, plus or minus 1/8. So all are integers; dividing
+# by 8 is exact.
 _IQ1_GRID = _grid(iq_grids.IQ1, (-8, 0, 8), num_bits=2).view(np.uint64)
 _IQ1_GRIDS = np.concatenate([(_IQ1_GRID.view(np.int8) + delta).astype(np.int8).view(np.uint64) for delta in (1, -1)])
 _IQ2_XXS_GRID = _grid(iq_grids.IQ2_XXS, _IQ2_VALUES, num_bits=2).view(np.uint64)
@@ -60,7 +63,8 @@ _POWERS_OF_3 = np.array((1, 3, 9, 27, 81), np.uint8)[:, None]
 
 
 def _iq2_xxs(blocks: Blocks, out: Floats) -> None:
-    """``d * (0.5 + scale) / 4 * grid``: 32 values have 4 bytes of index, then 4 x 7 bits of sign and 4 bits of scale."""
+    """``d * (0.5 + scale) / 4 * grid``: 32 values have 4 bytes of index, then 4 x 7 bits of sign
+    and 4 bits of scale."""
     words = bytes_of(blocks["q"]).view(np.uint32).reshape(-1, 2)
     _store_signed(out, _IQ2_XXS_GRID[words[:, 0].copy().view(np.uint8)], _signs_of_7_bits(words[:, 1]))
     _multiply_half(out, blocks, words[:, 1] >> 28, 0.25)
@@ -81,21 +85,24 @@ def _iq2_s(blocks: Blocks, out: Floats) -> None:
 
 
 def _iq3_xxs(blocks: Blocks, out: Floats) -> None:
-    """``d * (0.5 + scale) / 2 * grid``: a byte of index for 4 values; signs and scales as in IQ2_XXS."""
+    """``d * (0.5 + scale) / 2 * grid``: a byte of index for 4 values; signs and scales as in
+    IQ2_XXS."""
     words = bytes_of(blocks["scales"]).view(np.uint32)
     _store_signed(out, _IQ3_XXS_GRID[bytes_of(blocks["q"])], _signs_of_7_bits(words))
     _multiply_half(out, blocks, words >> 28, 0.5)
 
 
 def _iq3_s(blocks: Blocks, out: Floats) -> None:
-    """``d * (1 + 2 * scale) * grid``: the ninth bit of an index is in ``high``; 32 values have a scale."""
+    """``d * (1 + 2 * scale) * grid``: the ninth bit of an index is in ``high``; 32 values have a
+    scale."""
     index = bytes_of(blocks["q"]) | _fields(bytes_of(blocks["high"]), 1) << 8
     _store_signed(out, _IQ3_S_GRID[index], bytes_of(blocks["signs"]))
     multiply(out, as_float32(blocks["d"])[:, None] * (1 + 2 * _nibbles(blocks["scales"])).reshape(len(out), -1))
 
 
 def _iq1_s(blocks: Blocks, out: Floats) -> None:
-    """``d * (2 * scale + 1) * (grid + delta)``: 32 values have 4 x 3 high bits of index, a scale and the sign of delta."""
+    """``d * (2 * scale + 1) * (grid + delta)``: 32 values have 4 x 3 high bits of index, a scale
+    and the sign of delta."""
     words = bytes_of(blocks["high"]).view(np.uint16)[:, None]
     high = words >> np.array((0, 3, 6, 9), np.uint16) & 7 | words >> 15 << 3
     store(out, _IQ1_GRIDS[bytes_of(blocks["q"]) | high.reshape(-1) << 8].view(np.int8))
@@ -104,7 +111,8 @@ def _iq1_s(blocks: Blocks, out: Floats) -> None:
 
 
 def _iq1_m(blocks: Blocks, out: Floats) -> None:
-    """As IQ1_S: 8 values have 3 high bits of index and a delta, 16 a scale; d is spread over the top nibbles of scales."""
+    """As IQ1_S: 8 values have 3 high bits of index and a delta, 16 a scale; d is spread over the
+    top nibbles of scales."""
     high = _fields(bytes_of(blocks["high"]), 4)
     store(out, _IQ1_GRIDS[bytes_of(blocks["q"]) | high << 8].view(np.int8))
     words = bytes_of(blocks["scales"]).view(np.uint16).reshape(-1, 4)
@@ -120,7 +128,8 @@ def _iq4_nl(blocks: Blocks, out: Floats) -> None:
 
 
 def _iq4_xs(blocks: Blocks, out: Floats) -> None:
-    """``d * (scale - 32) * table[q]``: 32 values have 6 bits of scale, their upper 2 bits together in ``high``."""
+    """``d * (scale - 32) * table[q]``: 32 values have 6 bits of scale, their upper 2 bits together
+    in ``high``."""
     _store_named(out, planes(bytes_of(blocks["q"]), 4, 16), _IQ4_VALUES)
     high = blocks["high"][:, None] >> np.arange(0, 16, 2, dtype=np.uint16) & 3
     scales = _nibbles(blocks["scales"]).reshape(len(out), -1) + 16.0 * high - 32
@@ -128,7 +137,8 @@ def _iq4_xs(blocks: Blocks, out: Floats) -> None:
 
 
 def _tq1_0(blocks: Blocks, out: Floats) -> None:
-    """``d * (q - 1)``: a byte holds 5 base-3 digits as a fraction; multiplied by 3 ** k its upper bits are digit k."""
+    """``d * (q - 1)``: a byte holds 5 base-3 digits as a fraction; multiplied by 3 ** k its upper
+    bits are digit k."""
     q = bytes_of(blocks["q"]).reshape(-1, 48)
     parts = [_digits(q[:, :32], 5), _digits(q[:, 32:], 5), _digits(bytes_of(blocks["high"]).reshape(-1, 4), 4)]
     store(out, np.concatenate(parts, axis=1) - 1)
@@ -142,14 +152,16 @@ def _tq2_0(blocks: Blocks, out: Floats) -> None:
 
 
 def _mxfp4(blocks: Blocks, out: Floats) -> None:
-    """``2 ** (e - 128) * table[q]``: q packed as in Q4_0, OCP's MXFP4. The two smallest scales are subnormal."""
+    """``2 ** (e - 128) * table[q]``: q packed as in Q4_0, OCP's MXFP4. The two smallest scales are
+    subnormal."""
     _store_named(out, planes(bytes_of(blocks["q"]), 4, 16), _FP4_VALUES)
     e = blocks["e"].astype(np.uint32)
     multiply(out, np.where(e < 2, 0x00200000 << e, (e - 1) << 23).astype(np.uint32).view(np.float32))
 
 
 def _nvfp4(blocks: Blocks, out: Floats) -> None:
-    """``scale / 2 * table[q]``: 16 values have 8 bytes of q and a scale in E4M3; its sign is not looked at, NaN is 0."""
+    """``scale / 2 * table[q]``: 16 values have 8 bytes of q and a scale in E4M3; its sign is not
+    looked at, NaN is 0."""
     _store_named(out, planes(bytes_of(blocks["q"]), 4, 8), _FP4_VALUES)
     e4m3 = bytes_of(blocks["scales"])
     exponent, mantissa = (e4m3 >> 3 & 15).astype(np.int32), as_float32(e4m3 & 7)
@@ -187,13 +199,15 @@ def _nibbles(field: Blocks) -> Words:
 
 
 def _fields(packed: Bytes, num_bits: int) -> Words:
-    """Each byte becomes its lowest ``num_bits``, then the next ones, ...: flat, wide enough to be shifted further."""
+    """Each byte becomes its lowest ``num_bits``, then the next ones, ...: flat, wide enough to be
+    shifted further."""
     shifts = np.array(range(0, 8, num_bits), np.uint16)
     return (packed.astype(np.uint16)[:, None] >> shifts & ((1 << num_bits) - 1)).reshape(-1)
 
 
 def _digits(packed: Bytes, num_digits: int) -> Bytes:
-    """(n, w) bytes to their base-3 digits (n, num_digits * w): the first digit of all, then the second, ..."""
+    """(n, w) bytes to their base-3 digits (n, num_digits * w): the first digit of all, then the
+    second, ..."""
     fractions = packed[:, None] * _POWERS_OF_3[:num_digits]
     return (fractions.astype(np.uint16) * 3 >> 8).astype(np.uint8).reshape(len(packed), -1)
 

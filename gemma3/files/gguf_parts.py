@@ -1,10 +1,12 @@
-"""GGUF models in one file or in several, as llama.cpp's ``gguf-split`` cuts them; and how a GGUF file is told.
+"""GGUF models in one file or in several, as llama.cpp's ``gguf-split`` cuts them; and how a GGUF
+file is told.
 
-Owns the names of parts and the checks that parts belong together. They are mapped one by one: nothing is joined on disk or
-in memory. Any thread may read once they are open.
+Owns the names of parts and the checks that parts belong together. They are mapped one by one:
+nothing is joined on disk or in memory. Any thread may read once they are open.
 
-Source: ``llama_split_path`` and ``llama_model_loader`` of llama.cpp. ``NAME-00002-of-00003.gguf`` has ``split.no`` = 1 and
-``split.count`` = 3; the first part has the metadata of the model and may have no tensor.
+Source: ``llama_split_path`` and ``llama_model_loader`` of llama.cpp. ``NAME-00002-of-00003.gguf``
+has ``split.no`` = 1 and ``split.count`` = 3; the first part has the metadata of the model and may
+have no tensor.
 """
 
 import re
@@ -28,7 +30,8 @@ _MAX_LOOKED_INTO = 1_000  # files without a suffix in one folder
 
 
 def is_gguf(path: Path) -> bool:
-    """Told by the suffix in any case, else by the first bytes: Ollama's blobs and files of the Hub's cache have none.
+    """Told by the suffix in any case, else by the first bytes: Ollama's blobs and files of the
+    Hub's cache have none.
 
     Raises:
         OSError: the file cannot be read.
@@ -62,7 +65,8 @@ def first_parts(names: Iterable[str]) -> list[str]:
 
 
 def parts_of(name: str) -> list[str]:
-    """The names of all parts of the model that a file belongs to, told from its own: itself alone if it is no part."""
+    """The names of all parts of the model that a file belongs to, told from its own: itself alone
+    if it is no part."""
     part = _PART.fullmatch(name)
     if part is None:
         return [name]
@@ -85,7 +89,8 @@ def gguf_models(folder: Path) -> list[Path]:
 
 
 class GGUFParts:
-    """The parts of a model, or its only file. ``first`` has the metadata; ``tensors`` are those of all parts."""
+    """The parts of a model, or its only file. ``first`` has the metadata; ``tensors`` are those of
+    all parts."""
 
     first: GGUFFile
     paths: Sequence[Path]

@@ -1,8 +1,9 @@
 """The codebooks of the IQ types: which combinations of values a block may hold.
 
-Source: the tables ``iq1s_grid``, ``iq2xxs_grid``, ``iq2xs_grid``, ``iq2s_grid``, ``iq3xxs_grid`` and ``iq3s_grid`` of GGML
-(``ggml-common.h``). They were found by search and follow no formula. Each value is replaced by its rank among the values
-of its table and takes 2 bits (IQ1, IQ2) or 4 (IQ3), the first in the lowest bits. Hexadecimal; plain text, any thread.
+Source: the tables ``iq1s_grid``, ``iq2xxs_grid``, ``iq2xs_grid``, ``iq2s_grid``, ``iq3xxs_grid``
+and ``iq3s_grid`` of GGML (``ggml-common.h``). They were found by search and follow no formula. Each
+value is replaced by its rank among the values of its table and takes 2 bits (IQ1, IQ2) or 4 (IQ3),
+the first in the lowest bits. Hexadecimal; plain text, any thread.
 """
 
 IQ1 = """

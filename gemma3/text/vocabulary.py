@@ -1,7 +1,8 @@
-"""What a tokenizer is built from: the pieces, and which of them are cut out of a text as they stand.
+"""What a tokenizer is built from: the pieces, and which of them are cut out of a text as they
+stand.
 
-Owns the pieces that make a vocabulary Gemma 3's. Knows nothing of files; each source of vocabularies has a module of its
-own. Plain values, any thread.
+Owns the pieces that make a vocabulary Gemma 3's. Knows nothing of files; each source of
+vocabularies has a module of its own. Plain values, any thread.
 """
 
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ CONTROL_IDS = {"<pad>": 0, "<eos>": 1, "<bos>": 2, "<unk>": 3, "<start_of_turn>"
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """``pieces[token_id]``; the ids matched in a text as they stand; those of them that are control tokens; and the ids
-    that have a text, but that no text is encoded to."""
+    """``pieces[token_id]``; the ids matched in a text as they stand; those of them that are control
+    tokens; and the ids that have a text, but that no text is encoded to."""
 
     pieces: list[str]
     added_ids: frozenset[int]

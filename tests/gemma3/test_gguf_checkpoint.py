@@ -1,4 +1,5 @@
-"""GGUF checkpoints as other tools leave them: in parts, without a suffix, with other keys or fewer, with a head."""
+"""GGUF checkpoints as other tools leave them: in parts, without a suffix, with other keys or fewer,
+with a head."""
 
 import shutil
 from collections.abc import Callable

@@ -1,4 +1,5 @@
-"""GGUF checkpoints with absurd metadata, whole or in parts: each opens, or costs one error of ours of one line."""
+"""GGUF checkpoints with absurd metadata, whole or in parts: each opens, or costs one error of ours
+of one line."""
 
 import random
 from collections.abc import Iterator

@@ -1,4 +1,5 @@
-"""Repositories of GGUF files on a fake Hub: which file is meant, that it alone is fetched, and the cache without a Hub."""
+"""Repositories of GGUF files on a fake Hub: which file is meant, that it alone is fetched, and the
+cache without a Hub."""
 
 import random
 from collections.abc import Iterator
