@@ -14,6 +14,7 @@ import torch
 
 from gemma3.checkpoints.checkpoint import open_checkpoint
 from gemma3.checkpoints.gguf_checkpoint import GGUFCheckpoint
+from gemma3.checkpoints.gguf_head import is_same_up_to_rounding
 from gemma3.checkpoints.tensor_names import EMBEDDING, HEAD
 from gemma3.config import FULL, SLIDING, Gemma3TextConfig
 from gemma3.cpu.load import load_packed
@@ -320,6 +321,12 @@ def test_what_rounding_changes_is_within_the_bound() -> None:
         errors = np.linalg.norm(rounded - values, axis=1) / np.linalg.norm(values, axis=1)
         block = BLOCK_SIZES[GGMLType[kind]]
         assert 1.5 < errors.max() * 2 ** (8 * block.num_bytes / block.num_values) < 4
+
+
+@pytest.mark.parametrize("kind", [GGMLType.TQ1_0, GGMLType.IQ1_S, GGMLType.Q2_K], ids=lambda kind: kind.name)
+def test_unrelated_rows_are_no_rounding_of_the_coarsest_type(kind: GGMLType) -> None:
+    one, other = np.random.default_rng(0).standard_normal((2, 64, 256), np.float32)
+    assert not is_same_up_to_rounding(one, other, [kind, kind])
 
 
 def test_the_defaults_are_those_of_270m() -> None:
