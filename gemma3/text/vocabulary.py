@@ -1,7 +1,8 @@
-"""What a tokenizer is built from: the pieces, and which of them are cut out of a text as they stand.
+"""What a tokenizer is built from: the pieces, and which of them are cut out of a text as they
+stand.
 
-Owns the pieces that make a vocabulary Gemma 3's. Knows nothing of files; each source of vocabularies has a module of its
-own. Plain values, any thread.
+Owns the pieces that make a vocabulary Gemma 3's. Knows nothing of files; each source of
+vocabularies has a module of its own. Plain values, any thread.
 """
 
 from dataclasses import dataclass, replace
@@ -18,8 +19,9 @@ _IMAGE_PLACEHOLDER = "<image_soft_token>"
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """``pieces[token_id]``; the ids matched in a text as they stand; those of them that are control tokens; the ids that
-    have a text, but that no text is encoded to; and those added ids that are looked for in what the others leave."""
+    """``pieces[token_id]``; the ids matched in a text as they stand; those of them that are control
+    tokens; the ids that have a text, but that no text is encoded to; and those added ids that are
+    looked for in what the others leave."""
 
     pieces: list[str]
     added_ids: frozenset[int]
