@@ -5,7 +5,6 @@ Owns the face of both pipelines (``gemma3.text.pipeline``) and the choice betwee
 Nothing visible changes after construction: any thread may use it.
 """
 
-import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,20 +33,15 @@ class Gemma3Tokenizer:
     tokens and the 256 bytes.
     """
 
-    def __init__(
-        self,
-        vocabulary: Vocabulary | None = None,
-        *,
-        pipeline: Pipeline | None = None,
-        chat_template: str | None = None,
-    ) -> None:
+    def __init__(self, vocabulary: Vocabulary | None = None, *, pipeline: Pipeline | None = None) -> None:
         """``pipeline`` is Gemma's own over ``vocabulary`` if it is not given."""
         self._pipeline = pipeline or GemmaPipeline(vocabulary or _STAND_IN)
-        self.chat_template = chat_template
         self._pieces = self._pipeline.pieces
         self.vocab_size = len(self._pieces)
         self.special_ids = self._pipeline.special_ids
         self.pipeline_note = self._pipeline.note
+        # Found in a text as they stand: the control tokens with ``parse_special`` alone, the others always.
+        self.added_ids = self._pipeline.added_ids
         self.pad_token_id, self.eos_token_id, self.bos_token_id = (
             self._pipeline.control_ids[name] for name in REQUIRED
         )
@@ -68,7 +62,7 @@ class Gemma3Tokenizer:
 
     @classmethod
     def from_local_path(cls, path: str | Path, *, num_rows: int | None = None) -> Self:
-        """Read a ``tokenizer.json``, or the one in a directory, and the chat template that lies beside it.
+        """Read a ``tokenizer.json``, or the one in a directory.
 
         Gemma's own pipeline merges here; any other is run by the ``tokenizers`` library, and
         ``pipeline_note`` says why. With the ``num_rows`` of the embedding, no text is encoded to
@@ -79,7 +73,7 @@ class Gemma3Tokenizer:
         """
         path = Path(path)
         file = TokenizerFile.open(path / "tokenizer.json" if path.is_dir() else path)
-        return cls(pipeline=_pipeline_of(file, num_rows), chat_template=_read_chat_template(Path(file.source).parent))
+        return cls(pipeline=_pipeline_of(file, num_rows))
 
     @classmethod
     def from_gguf(cls, source: str | Path | GGUFFile, *, num_rows: int | None = None) -> Self:
@@ -92,9 +86,7 @@ class Gemma3Tokenizer:
             GGUFError: the file is missing or damaged, or has no vocabulary.
         """
         file = source if isinstance(source, GGUFFile) else GGUFFile.open(Path(source))
-        template = file.metadata.get("tokenizer.chat_template")
-        vocabulary = _with_rows(vocabulary_of_gguf(file), num_rows)
-        return cls(vocabulary, chat_template=template if isinstance(template, str) else None)
+        return cls(_with_rows(vocabulary_of_gguf(file), num_rows))
 
     def encode(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
         """The token ids of ``text``.
@@ -179,17 +171,3 @@ def _pipeline_of(file: TokenizerFile, num_rows: int | None) -> Pipeline:
     from gemma3.text.library_pipeline import LibraryPipeline
 
     return LibraryPipeline(file.with_added(vocabulary.added_ids), difference)
-
-
-def _read_chat_template(folder: Path) -> str | None:
-    """``chat_template.jinja``, as newer checkpoints have it, or the field of ``tokenizer_config.json``."""
-    try:
-        if (folder / "chat_template.jinja").is_file():
-            return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-        config = json.loads((folder / "tokenizer_config.json").read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise TokenizerError(f"the chat template in {folder} cannot be read: {error}.") from None
-    template = config.get("chat_template") if isinstance(config, dict) else None
-    return template if isinstance(template, str) else None
