@@ -110,6 +110,7 @@ def load_engine(
     load = _load_native if precision.scheme is not None else _load_torch
     loaded = load(options, checkpoint, precision, counts, progress)
     tokenizer = loaded.tokenizer
+    log.info("Tokenizer: %s", tokenizer.pipeline_note)
     chat = choose_chat_format(options.chat_template, checkpoint, tokenizer)
     log.info("Chat: %s (%s)", chat.name, chat.reason)
     core = EngineCore(

@@ -11,19 +11,21 @@ from pathlib import Path
 
 from gemma3.checkpoints.gguf_checkpoint import GGUFCheckpoint
 from gemma3.checkpoints.safetensors_checkpoint import SafetensorsCheckpoint
-from gemma3.checkpoints.weight_files import PICKLES, no_weights_error
+from gemma3.checkpoints.weight_files import PICKLES, model_files, no_weights_error
 from gemma3.errors import CheckpointError, WeightsNotFoundError
+from gemma3.files.gguf_parts import gguf_models, is_gguf
 
 Checkpoint = SafetensorsCheckpoint | GGUFCheckpoint
 
 DTYPES = ("bfloat16", "float32")
 
+_MAX_LISTED = 8
 _SAMPLE_BYTES = 4_096
 _NUM_SAMPLES = 64
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a directory or a ``.gguf`` file and check that it holds a complete Gemma 3 text model.
+    """Open a directory or a GGUF file and check that it holds a complete Gemma 3 text model.
 
     Raises:
         WeightsNotFoundError: there are no weights at ``path``.
@@ -39,7 +41,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def _open_file(path: Path) -> Checkpoint:
-    if path.suffix == ".gguf":
+    if is_gguf(path):
         return GGUFCheckpoint.open(path)
     if path.suffix in PICKLES:
         raise CheckpointError(
@@ -47,17 +49,18 @@ def _open_file(path: Path) -> Checkpoint:
         )
     if path.suffix == ".safetensors":
         raise CheckpointError(f"{path.name}: give the directory, which also holds config.json and tokenizer.json.")
-    raise CheckpointError(f"{path.name}: unknown kind of file; a directory or a .gguf file is needed.")
+    raise CheckpointError(f"{path.name}: unknown kind of file; a directory or a GGUF file is needed.")
 
 
 def _open_directory(folder: Path) -> Checkpoint:
-    if any(folder.glob("*.safetensors")):
+    if model_files(folder):
         return SafetensorsCheckpoint.open(folder)
-    ggufs = sorted(folder.glob("*.gguf"))
+    ggufs = gguf_models(folder)
     if len(ggufs) == 1:
         return GGUFCheckpoint.open(ggufs[0])
     if len(ggufs) > 1:
-        raise CheckpointError(f"{folder.name}/ holds {len(ggufs)} .gguf files; give the path of one.")
+        names = ", ".join(path.name for path in ggufs[:_MAX_LISTED]) + (", ..." if len(ggufs) > _MAX_LISTED else "")
+        raise CheckpointError(f"{folder.name}/ holds {len(ggufs)} GGUF models ({names}); give the path of one.")
     raise no_weights_error(folder)
 
 

@@ -6,7 +6,8 @@ Owns which files are fetched and how each refusal of the Hub is put into words a
 import hashlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from gemma3.checkpoints.weight_files import adapter_beside, model_files
@@ -78,37 +79,54 @@ def download_snapshot(repo_id: str) -> Path:
         WeightsNotFoundError: no such repository, or the Hub cannot be reached.
         CheckpointError: the transfer broke off, or a file does not have the SHA-256 the Hub states.
     """
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import snapshot_download
+
+    cached = cached_snapshot(repo_id)
+    if cached is not None:
+        _remove_damaged(cached.iterdir())
+    with asking(repo_id):
+        folder = Path(snapshot_download(repo_id, allow_patterns=list(FILES), ignore_patterns=[_SUBFOLDERS]))
+    verify(folder.iterdir(), repo_id)
+    return folder
+
+
+@contextmanager
+def asking(repo_id: str) -> Iterator[None]:
+    """For calls to the Hub: its refusals in words, and progress bars on a terminal alone.
+
+    Raises:
+        GatedRepoError, WeightsNotFoundError, CheckpointError: as ``download_snapshot``.
+    """
+    from huggingface_hub import errors
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     if not sys.stderr.isatty():
         disable_progress_bars()
-    cached = cached_snapshot(repo_id)
-    if cached is not None:
-        _remove_damaged(cached)
     try:
-        folder = Path(snapshot_download(repo_id, allow_patterns=list(FILES), ignore_patterns=[_SUBFOLDERS]))
+        yield
     except errors.GatedRepoError:
         raise GatedRepoError(_gated_message(repo_id)) from None
     except errors.RepositoryNotFoundError:
         raise WeightsNotFoundError(_not_found_message(repo_id)) from None
     except Exception as error:  # refusals, broken transfers of whichever client the library uses, a full disk
         raise CheckpointError(f"Downloading {repo_id} failed: {_one_line(error)}") from error
-    _verify(folder, repo_id)
-    return folder
 
 
-def _verify(folder: Path, repo_id: str) -> None:
-    """Check what arrived; what is damaged is removed, so that the next try fetches it."""
-    damaged = _remove_damaged(folder)
+def verify(paths: Iterable[Path], repo_id: str) -> None:
+    """Check what arrived; what is damaged is removed, so that the next try fetches it.
+
+    Raises:
+        CheckpointError: a file does not have the SHA-256 the Hub states.
+    """
+    damaged = _remove_damaged(paths)
     if damaged:
         raise CheckpointError(f"A file of {repo_id} arrived with {damaged[0]}; it was removed, try again.")
 
 
-def _remove_damaged(folder: Path) -> list[str]:
+def _remove_damaged(paths: Iterable[Path]) -> list[str]:
     """The Hub names large files by their SHA-256, and the cache keeps that name. Says what each damaged one had instead."""
     damaged: list[str] = []
-    for blob in _large_blobs(folder):
+    for blob in _large_blobs(paths):
         with blob.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != blob.name:
@@ -117,8 +135,8 @@ def _remove_damaged(folder: Path) -> list[str]:
     return damaged
 
 
-def _large_blobs(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
+def _large_blobs(paths: Iterable[Path]) -> Iterator[Path]:
+    for path in sorted(paths):
         blob = path.resolve()
         if _SHA256_NAME.fullmatch(blob.name) and blob.is_file():
             yield blob

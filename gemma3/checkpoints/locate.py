@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gemma3.checkpoints import embedded_weights as embedded
-from gemma3.checkpoints import hub
+from gemma3.checkpoints import hub, hub_gguf
 from gemma3.checkpoints.checkpoint import open_checkpoint
 from gemma3.checkpoints.safetensors_checkpoint import SafetensorsCheckpoint
 from gemma3.errors import CheckpointError, Gemma3Error, WeightsNotFoundError
+from gemma3.files.gguf_parts import whole_name
 
 log = logging.getLogger("gemma3")
 
@@ -51,12 +52,15 @@ def locate_weights(model: str | None, *, beside: Path | None = None) -> Located:
 def _given(model: str) -> Located:
     path = _existing(model)
     if path is not None:
-        return Located(path, path.resolve().stem if path.is_file() else path.resolve().name, "given by path")
-    if not hub.is_repo_id(model):
+        return Located(path, whole_name(path) if path.is_file() else path.resolve().name, "given by path")
+    reference = hub_gguf.parse_reference(model)
+    if reference is None:
         raise WeightsNotFoundError(
-            f"model={model!r:.300}: no such file or directory, and not OWNER/NAME, '270m' or '270m-it'."
+            f"model={model!r:.300}: no such file or directory, and not OWNER/NAME, OWNER/NAME:TAG, '270m' or '270m-it'."
         )
-    return _from_hub(hub.SHORT_NAMES.get(model, model), is_path="/" in model and Path(model).parent.is_dir())
+    if reference.wanted is not None:
+        return _gguf(hub_gguf.find_gguf(reference), str(reference))
+    return _from_hub(reference.repo_id, is_path="/" in model and Path(model).parent.is_dir())
 
 
 def _existing(model: str) -> Path | None:
@@ -76,6 +80,9 @@ def _from_hub(repo_id: str, *, is_path: bool) -> Located:
     if cached is None and is_path:
         owner, _, name = repo_id.partition("/")
         raise WeightsNotFoundError(f"model={repo_id!r:.300}: the folder {owner}/ here holds no {name!r:.120}.")
+    gguf = hub_gguf.find_only_gguf(repo_id)
+    if gguf is not None:
+        return _gguf(gguf, repo_id)
     if cached is None:
         return Located(hub.download_snapshot(repo_id), repo_id, f"{repo_id} downloaded from the Hub", is_first_use=True)
     lack = hub.lack_of(cached)
@@ -83,6 +90,11 @@ def _from_hub(repo_id: str, *, is_path: bool) -> Located:
         return Located(cached, repo_id, f"{repo_id} from the local Hub cache")
     log.warning("The local Hub cache holds half a download of %s (%s); fetching the rest.", repo_id, lack)
     return Located(_completed(repo_id, lack), repo_id, f"{repo_id} completed from the Hub")
+
+
+def _gguf(found: hub_gguf.Found, name: str) -> Located:
+    origin = "downloaded from the Hub" if found.is_new else "from the local Hub cache"
+    return Located(found.path, name, f"{name} {origin}", is_first_use=found.is_new)
 
 
 def _completed(repo_id: str, lack: str) -> Path:

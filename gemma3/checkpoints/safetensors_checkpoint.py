@@ -115,7 +115,7 @@ class SafetensorsCheckpoint:
         return read_templates(self.folder)
 
     def load_tokenizer(self) -> Gemma3Tokenizer:
-        return Gemma3Tokenizer.from_local_path(self.folder)
+        return Gemma3Tokenizer.from_local_path(self.folder, num_rows=self.config.vocab_size)
 
     def load_arrays(self, dtype: str, progress: Progress) -> "dict[str, NDArray[Any]]":
         """All tensors as ``decode_all`` makes them; what is stored so stays memory-mapped, uncopied.
@@ -141,8 +141,10 @@ class SafetensorsCheckpoint:
 
         stored = self._stored(name)[rows]
         # A bfloat16 is the upper half of a float32.
-        values = (stored.astype(np.uint32) << 16).view(np.float32) if stored.dtype == "<u2" else stored.astype("f4")
-        if not np.isfinite(values.sum(dtype=np.float32)):
+        with np.errstate(over="ignore", invalid="ignore"):  # what a float32 cannot hold, and sums of it
+            values = (stored.astype(np.uint32) << 16).view(np.float32) if stored.dtype == "<u2" else stored.astype("f4")
+            is_finite = np.isfinite(values.sum(dtype=np.float32))
+        if not is_finite:
             raise CheckpointError(f"{self.places[name].file.path.name}: {name!r:.120} holds NaN or infinite values.")
         return values
 

@@ -17,9 +17,16 @@ from gemma3.text.vocabulary import CONTROL_IDS, Vocabulary
 class GemmaPipeline:
     """``ranks``: the pieces that merging may make; a rank is the piece's id, and the lowest merges first."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    note = "Gemma's own pipeline"
+
+    def __init__(self, vocabulary: Vocabulary, *, ids: dict[str, int] | None = None) -> None:
+        """``ids`` of the pieces are made if they are not at hand.
+
+        Raises:
+            TokenizerError: two pieces are the same, or one is empty.
+        """
         self.pieces = vocabulary.pieces
-        self.ids = dict(zip(self.pieces, range(len(self.pieces)), strict=True))
+        self.ids = ids or dict(zip(self.pieces, range(len(self.pieces)), strict=True))
         if len(self.ids) != len(self.pieces):
             raise TokenizerError(
                 f"the vocabulary has {len(self.pieces)} pieces, only {len(self.ids)} of them different."

@@ -22,7 +22,7 @@ def most_chars_per_token(file: TokenizerFile) -> int | None:
     normalizers, pre_tokenizers = flat(file, "normalizer"), flat(file, "pre_tokenizer")
     keeps_all = (
         all(_keeps_length(stage) for stage in normalizers)
-        and all(stage.get("type") in _SPLITTING and stage.get("behavior") != "Removed" for stage in pre_tokenizers)
+        and all(stage["type"] in _SPLITTING and stage.get("behavior") != "Removed" for stage in pre_tokenizers)
         and not any(token.lstrip or token.rstrip for token in file.added)
         and _has_a_token_for_everything(file, [*normalizers, *pre_tokenizers])
     )
@@ -30,13 +30,13 @@ def most_chars_per_token(file: TokenizerFile) -> int | None:
         return None
     most = max(map(len, file.pieces))
     for stage in normalizers:
-        most *= _KEEPING.get(stage.get("type"), 1)
+        most *= _KEEPING.get(stage["type"], 1)
     return most
 
 
 def _keeps_length(stage: dict[str, Any]) -> bool:
-    if stage.get("type") != "Replace":
-        return stage.get("type") in _KEEPING
+    if stage["type"] != "Replace":
+        return stage["type"] in _KEEPING
     pattern, content = stage.get("pattern"), stage.get("content")
     old = pattern.get("String") if isinstance(pattern, dict) else None
     return isinstance(old, str) and isinstance(content, str) and len(content) >= len(old)
@@ -44,7 +44,7 @@ def _keeps_length(stage: dict[str, Any]) -> bool:
 
 def _has_a_token_for_everything(file: TokenizerFile, stages: list[dict[str, Any]]) -> bool:
     """An unknown word may become one token, however long it is; bytes have a token each."""
-    is_byte_level = any(stage.get("type") == "ByteLevel" for stage in stages)
+    is_byte_level = any(stage["type"] == "ByteLevel" for stage in stages)
     if is_byte_level and file.model.get("type") == "BPE":
         return sum(len(piece) == 1 for piece in file.model_ids) >= _NUM_BYTES
     return file.model.get("byte_fallback") is True and file.model_ids.keys() >= set(BYTE_PIECES)

@@ -8,7 +8,8 @@ read. Imported only when a checkpoint needs it. Nothing changes after constructi
 import json
 import os
 import secrets
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from typing import Any
 
 from gemma3.errors import TokenizerError
@@ -25,15 +26,18 @@ _RARE_TEXT = "a \n\u2581\u0dfe\u16a0\u2f00\ufdfa\ufffc\U00013000\U0001f9ff\U000e
 class LibraryPipeline:
     """Two tokenizers of the library: one finds control tokens, the other does not know them.
 
+    ``reason``: what differs from Gemma's own pipeline.
+
     Raises:
         TokenizerError: the library refuses the file, or what it describes cannot be served.
     """
 
-    def __init__(self, file: TokenizerFile) -> None:
+    def __init__(self, file: TokenizerFile, reason: str) -> None:
+        self.note = f"run by the tokenizers library, because {reason}"
         # Its threads, one for each text of a list, are of no use for one text, and it warns when a process forks.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self.pieces = file.pieces
-        self.ids = {piece: i for i, piece in enumerate(file.pieces)}
+        self.ids = file.ids
         self.control_ids = {name: self.ids[name] for name in CONTROL_IDS if name in self.ids}
         missing = [name for name in REQUIRED if name not in self.ids]
         if missing:
@@ -42,23 +46,22 @@ class LibraryPipeline:
             self.control_ids.values()
         )
         self.added_ids = self.special_ids.union(token.token_id for token in file.added)
-        self._decoder = PieceDecoder(flat(file, "decoder"), source=file.source)
-        self._most_chars = most_chars_per_token(file)
+        _check_templates(file)
         self._library = _full(file, list(self.control_ids))
         if self._library.get_vocab(with_added_tokens=True) != self.ids:
             raise file.refusal("has ids that the tokenizers library numbers otherwise")
         self._text_only = _text_only(file, self._library, self.special_ids)
+        self._decoder = PieceDecoder(flat(file, "decoder"), source=file.source)
+        self._most_chars = most_chars_per_token(file)
         self._bos = [] if file.content.get("post_processor") else [self.ids["<bos>"]]
         self._check(file)
 
     def encode(self, text: str, *, add_bos: bool, parse_special: bool) -> list[int]:
         """As ``Pipeline.encode``. What begins a prompt is the post-processor's affair, or ``<bos>`` if there is none."""
         library = self._library if parse_special else self._text_only
-        try:
+        with _one_line("the text cannot be tokenized"):
             # For lists alone the library lets other threads run meanwhile: 4 million characters take seconds.
             [encoding] = library.encode_batch_fast([text], add_special_tokens=add_bos)
-        except Exception as error:
-            raise TokenizerError(f"the text cannot be tokenized: {_line(error)}.") from None
         token_ids: list[int] = encoding.ids
         return self._bos + token_ids if add_bos else token_ids
 
@@ -82,10 +85,24 @@ class LibraryPipeline:
             for text in ("", _RARE_TEXT, "".join(self.control_ids)):
                 try:
                     token_ids = self.encode(text, add_bos=True, parse_special=parse_special)
+                    num_in_text = len(self.encode(text, add_bos=False, parse_special=parse_special))
                 except TokenizerError as error:
                     raise file.refusal(f"cannot encode every text: {str(error).removesuffix('.')}") from None
+                if not min(num_in_text, len(token_ids)) and text == _RARE_TEXT:
+                    raise file.refusal("encodes every text to nothing")
                 if max(token_ids, default=0) >= len(self.pieces):
                     raise file.refusal(f"encodes a text to {max(token_ids)}; ids are below {len(self.pieces)}")
+
+
+def _check_templates(file: TokenizerFile) -> None:
+    """The library panics at the first text if a template has a token that the file does not explain."""
+    for stage in flat(file, "post_processor"):
+        single, tokens = stage.get("single"), stage.get("special_tokens")
+        if isinstance(single, list) and isinstance(tokens, dict):
+            named = [each["SpecialToken"] for each in single if isinstance(each, dict) and "SpecialToken" in each]
+            missing = [token for token in named if not isinstance(token, dict) or str(token.get("id")) not in tokens]
+            if missing:
+                raise file.refusal(f"has {missing[0]!a:.60} in its post-processor, which special_tokens lacks")
 
 
 def _full(file: TokenizerFile, control_names: Sequence[str]) -> Any:
@@ -172,11 +189,16 @@ def _unwritable(token_id: int) -> str:
 def _load(text: str, file: TokenizerFile) -> Any:
     from tokenizers import Tokenizer
 
-    try:
+    with _one_line(f"{file.source} is refused by the tokenizers library"):
         return Tokenizer.from_str(text)
-    except Exception as error:  # the library has no type of its own
-        raise file.refusal(f"is refused by the tokenizers library: {_line(error)}") from None
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300].rstrip(".")
+@contextmanager
+def _one_line(words: str) -> Iterator[None]:
+    """The library has no exceptions of its own; a panic of its Rust is not even an ``Exception``."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise TokenizerError(f"{words}: {' '.join(str(error).split())[:300].rstrip('.')}.") from None

@@ -42,7 +42,7 @@ def what_differs(file: TokenizerFile) -> str | None:
     if not all(map(_splits_nothing, pre_tokenizer)):
         return f"its pre-tokenizer is {names(pre_tokenizer)}"
     if len(post_processor) > 1 or not all(map(_is_bos_and_text, post_processor)):
-        return f"its post-processor, {names(post_processor)}, adds something else than <bos>"
+        return f"its post-processor, {names(post_processor)}, does not add <bos> alone"
     if decoder != _DECODER:
         return f"its decoder is {names(decoder)}"
     odd = next((token for token in file.added if not _is_plain(token)), None)
@@ -84,30 +84,34 @@ def _splits(ranks: Mapping[str, int], model_ids: Mapping[str, int]) -> Iterator[
                 yield left, right
 
 
-def flat(file: TokenizerFile, name: str) -> list[Any]:
-    """A stage of the pipeline, or the stages of a ``Sequence``; none if the file has none."""
+def flat(file: TokenizerFile, name: str) -> list[dict[str, Any]]:
+    """A stage of the pipeline, or the stages of a ``Sequence``; none if the file has none.
+
+    Raises:
+        TokenizerError: a stage is not an object with a type.
+    """
     stage = file.content.get(name)
-    if isinstance(stage, dict) and stage.get("type") == "Sequence":
-        members = stage.get(_MEMBERS[name])
-        return members if isinstance(members, list) else [stage]
-    return [] if stage is None else [stage]
+    stages = [] if stage is None else [stage]
+    if isinstance(stage, dict) and stage.get("type") == "Sequence" and isinstance(stage.get(_MEMBERS[name]), list):
+        stages = stage[_MEMBERS[name]]
+    for each in stages:
+        if not isinstance(each, dict) or not isinstance(each.get("type"), str):
+            raise file.refusal(f"has {each!a:.60} in its {name}; it must be an object with a type")
+    return stages
 
 
-def names(stages: Sequence[Any]) -> str:
+def names(stages: Sequence[dict[str, Any]]) -> str:
     """The kinds of some stages, for a message."""
-    found = [stage.get("type") if isinstance(stage, dict) else stage for stage in stages]
-    return " and ".join(f"{name:.40}" if isinstance(name, str) else f"{name!a:.40}" for name in found) or "none"
+    return " and ".join(f"{stage['type']!a:.60}".strip("'") for stage in stages) or "none"
 
 
-def _splits_nothing(stage: object) -> bool:
+def _splits_nothing(stage: dict[str, Any]) -> bool:
     """A text has no spaces left when it comes here."""
-    if not isinstance(stage, dict):
-        return False
     return (stage.get("type"), stage.get("pattern"), stage.get("invert")) == ("Split", {"String": " "}, False)
 
 
-def _is_bos_and_text(stage: object) -> bool:
-    if not isinstance(stage, dict) or (stage.get("type"), stage.get("single")) != ("TemplateProcessing", _BOS_AND_TEXT):
+def _is_bos_and_text(stage: dict[str, Any]) -> bool:
+    if (stage.get("type"), stage.get("single")) != ("TemplateProcessing", _BOS_AND_TEXT):
         return False
     tokens = stage.get("special_tokens")
     bos = tokens.get("<bos>") if isinstance(tokens, dict) else None
@@ -123,7 +127,7 @@ def _is_plain(token: AddedToken) -> bool:
 def _model_difference(file: TokenizerFile) -> str | None:
     model = file.model
     if model.get("type") != "BPE":
-        return f"its model is {names([model])}"
+        return f"its model is {model.get('type')!a:.60}"
     if model.get("byte_fallback") is not True:
         return "its model has no byte_fallback"
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"):

@@ -13,6 +13,10 @@ class Pipeline(Protocol):
     """What ``Gemma3Tokenizer`` asks of a pipeline."""
 
     @property
+    def note(self) -> str:
+        """What runs, and why, for the log."""
+
+    @property
     def pieces(self) -> list[str]:
         """``pieces[token_id]``, as the vocabulary writes them."""
 

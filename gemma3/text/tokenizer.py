@@ -18,7 +18,7 @@ from gemma3.text.gguf_vocabulary import vocabulary_of_gguf
 from gemma3.text.json_vocabulary import TokenizerFile
 from gemma3.text.own_pipeline import merges_follow, what_differs
 from gemma3.text.pipeline import Pipeline
-from gemma3.text.vocabulary import CONTROL_IDS, REQUIRED, Vocabulary, check_is_gemma3
+from gemma3.text.vocabulary import CONTROL_IDS, REQUIRED, Vocabulary, check_control_ids
 
 log = logging.getLogger("gemma3")
 
@@ -39,6 +39,7 @@ class Gemma3Tokenizer:
         self._pieces = self._pipeline.pieces
         self.vocab_size = len(self._pieces)
         self.special_ids = self._pipeline.special_ids
+        self.pipeline_note = self._pipeline.note
         # Found in a text as they stand: the control tokens with ``parse_special`` alone, the others always.
         self.added_ids = self._pipeline.added_ids
         self.pad_token_id, self.eos_token_id, self.bos_token_id = (
@@ -60,28 +61,32 @@ class Gemma3Tokenizer:
         return self._pipeline.ids.get(piece)
 
     @classmethod
-    def from_local_path(cls, path: str | Path) -> Self:
+    def from_local_path(cls, path: str | Path, *, num_rows: int | None = None) -> Self:
         """Read a ``tokenizer.json``, or the one in a directory.
 
-        Gemma's own pipeline merges here; any other is run by the ``tokenizers`` library, and the log says why.
+        Gemma's own pipeline merges here; any other is run by the ``tokenizers`` library, and
+        ``pipeline_note`` says why. With the ``num_rows`` of the embedding, no text is encoded to
+        an added token without a row; the log says so.
 
         Raises:
             TokenizerError: the file is missing, damaged, or of another model.
         """
         path = Path(path)
         file = TokenizerFile.open(path / "tokenizer.json" if path.is_dir() else path)
-        return cls(pipeline=_pipeline_of(file))
+        return cls(pipeline=_pipeline_of(file, num_rows))
 
     @classmethod
-    def from_gguf(cls, source: str | Path | GGUFFile) -> Self:
+    def from_gguf(cls, source: str | Path | GGUFFile, *, num_rows: int | None = None) -> Self:
         """Build the same tokenizer from the pieces, scores and types of a GGUF file: its path, or the opened file.
+
+        ``num_rows`` is as for ``from_local_path``.
 
         Raises:
             TokenizerError: the vocabulary contradicts itself or is of another model.
             GGUFError: the file is missing or damaged, or has no vocabulary.
         """
         file = source if isinstance(source, GGUFFile) else GGUFFile.open(Path(source))
-        return cls(vocabulary_of_gguf(file))
+        return cls(_with_rows(vocabulary_of_gguf(file), num_rows))
 
     def encode(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
         """The token ids of ``text``.
@@ -140,17 +145,29 @@ def _check_encodable(text: str) -> None:
         raise TokenizerError(f"the text has a lone surrogate {code} at character {error.start}.") from None
 
 
-def _pipeline_of(file: TokenizerFile) -> Pipeline:
+def _with_rows(vocabulary: Vocabulary, num_rows: int | None) -> Vocabulary:
+    if num_rows is None:
+        return vocabulary
+    found = vocabulary.with_rows(num_rows)
+    rowless = sorted(vocabulary.added_ids - found.added_ids)
+    if rowless:
+        log.warning(
+            "Tokenizer: added tokens without a row of the embedding are read as plain text: %d, the first is %.60a",
+            len(rowless),
+            vocabulary.pieces[rowless[0]],
+        )
+    return found
+
+
+def _pipeline_of(file: TokenizerFile, num_rows: int | None) -> Pipeline:
+    vocabulary = _with_rows(file.vocabulary(), num_rows)
     difference = what_differs(file)
     if difference is None:
-        check_is_gemma3(file.pieces, file.source)
-        pipeline = GemmaPipeline(file.vocabulary())
+        check_control_ids(file.pieces, file.source)
+        pipeline = GemmaPipeline(vocabulary, ids=file.ids)
         if merges_follow(file, pipeline):
-            log.info("Tokenizer: Gemma's own pipeline")
             return pipeline
         difference = "its merges do not follow from its pieces"
     from gemma3.text.library_pipeline import LibraryPipeline
 
-    library_pipeline = LibraryPipeline(file)
-    log.info("Tokenizer: run by the tokenizers library, because %s", difference)
-    return library_pipeline
+    return LibraryPipeline(file.with_added(vocabulary.added_ids), difference)
