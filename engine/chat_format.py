@@ -74,6 +74,8 @@ def choose_chat_format(choice: str | None, checkpoint: Checkpoint, tokenizer: Ge
     Raises:
         ChatTemplateError: a template is none, or fails for the simplest conversation.
     """
+    if choice == "":
+        raise ChatTemplateError("--chat-template is empty; it takes gemma, transcript or the name of a file.")
     if choice not in (None, "gemma", "transcript"):
         return _of_template(checkpoint.chat_templates().replaced(_text_of(Path(choice)), choice), tokenizer)
     templates = checkpoint.chat_templates()
@@ -106,7 +108,11 @@ def _of_template(templates: ChatTemplates, tokenizer: Gemma3Tokenizer) -> ChatFo
 
 
 def _text_of(file: Path) -> str:
-    text = read_text(file)
+    try:
+        text = read_text(file)
+    except ChatTemplateError as error:
+        text = str(error).removesuffix(".")
+        raise ChatTemplateError(f"{text}; --chat-template takes gemma, transcript or the name of a file.") from None
     if not text:
         raise ChatTemplateError(f"the chat template {file} is empty.")
     return text

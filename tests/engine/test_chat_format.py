@@ -247,6 +247,11 @@ def test_a_file_that_is_no_template(folder: Path, tmp_path: Path, content: bytes
     assert str(file) in str(caught.value)
 
 
+def test_an_empty_name_of_a_file(folder: Path) -> None:
+    with pytest.raises(ChatTemplateError, match="--chat-template is empty"):
+        load(folder, chat_template="")
+
+
 def test_flags_that_contradict_are_refused_in_every_form(folder: Path) -> None:
     for engine in (load_with(folder, CHATML), load(folder, chat_template="gemma")):
         with pytest.raises(RequestError, match="are both true") as caught:
