@@ -48,7 +48,8 @@ class ToolCall:
         """The object that the arguments are, or the text itself where it is none that has UTF-8."""
         try:
             arguments = json.loads(self.arguments)
-            json.dumps(arguments, ensure_ascii=False).encode()
+            # In as many brackets as a template or a form of ours may put around them.
+            json.dumps([[[[[[[[arguments]]]]]]]], ensure_ascii=False).encode()
         except (ValueError, RecursionError):
             return self.arguments
         return arguments if isinstance(arguments, dict) else self.arguments

@@ -30,6 +30,8 @@ _ASSISTANT, _OTHER_ASSISTANT = Message("assistant", "Zebra says"), Message("assi
 _SYSTEM = Message("system", "Zebra")
 _TOOL = Message("tool", "Zebra", name="zebra", tool_call_id="zebra")
 _MAX_STOP_CHARS = 48
+# Its words may hold a message.
+_MAX_ERROR_CHARS = 300
 
 
 class _Marked:
@@ -41,6 +43,7 @@ class _Marked:
         special_tokens = {
             name: tokenizer.id_to_token(value) if isinstance(value, int) else value
             for name, value in templates.special_tokens().items()
+            if isinstance(value, str) or 0 <= value < tokenizer.vocab_size  # tools write -1 for none
         }
         names = special_tokens.values()
         self.marks = MarkedText(text, tokenizer, variables=names, makes_names_of_roles=makes_names_of_roles)
@@ -61,7 +64,7 @@ class _Marked:
         try:
             return self._template.render(self._special_tokens | variables | {"add_generation_prompt": opens_turn})
         except (TemplateRefusalError, TemplateFailureError) as error:
-            raise type(error)(self.marks.restore(str(error))) from None
+            raise type(error)(self.marks.restore(str(error))[:_MAX_ERROR_CHARS]) from None
 
 
 class TemplateRenderer:

@@ -274,7 +274,8 @@ def test_a_lone_surrogate_is_the_requests_error(folder: Path, template: str | No
 
 def test_a_gguf_with_a_template(tmp_path: Path) -> None:
     model = tiny.oracle_model(tiny.random_shape(random.Random(3)), 3)
-    metadata = tiny.gguf_metadata(tiny.config_of(model)) | {"tokenizer.chat_template": LIST_FORM}
+    template = {"tokenizer.chat_template": LIST_FORM, "tokenizer.ggml.padding_token_id": 2**32 - 1}
+    metadata = tiny.gguf_metadata(tiny.config_of(model)) | template
     engine = load(tiny.save_gguf(tmp_path / "a.gguf", model, metadata=metadata))
     assert engine.chat_format.reason.startswith(
         "tokenizer.chat_template is not Gemma's own; contents as a list of parts"

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,23 @@ def test_the_words_of_errors_have_no_stand_ins(template: str, make: Make) -> Non
     )
     with pytest.raises(ChatError, match=r"refuses these messages: after <\|end\|>user$"):
         make(refusing).render([Message("user", "a")] * 4, add_generation_prompt=True, continue_final_message=False)
+
+
+def test_words_of_a_refusal_are_not_as_long_as_a_message(make: Make) -> None:
+    renderer = make(
+        CHATML + "{% if messages[0].content | length > 99 %}{{ raise_exception(messages[0].content) }}{% endif %}"
+    )
+    with pytest.raises(ChatError) as caught:
+        renderer.render([Message("user", "a" * 9999)], add_generation_prompt=True, continue_final_message=False)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("depth", [900, 960, 980, 985, 990, 995, 2000])
+def test_arguments_nested_deeply_are_a_text_or_refused(depth: int, make: Make) -> None:
+    call = ToolCall("f", '{"a":' * depth + "1" + "}" * depth)
+    messages = [Message("user", "a"), Message("assistant", "", tool_calls=(call,))]
+    with suppress(ChatError):
+        assert make(TOOLS).render(messages, add_generation_prompt=True, continue_final_message=False).token_ids
 
 
 def test_what_a_template_compares_with_a_content_is_a_text(make: Make, library: Any) -> None:
