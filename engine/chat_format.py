@@ -1,7 +1,8 @@
 """How conversations become prompts: Gemma's turns, a transcript, or the checkpoint's own template.
 
-Owns the choice and the words that tell it; the forms are those of ``gemma3.text``. Chosen once, while the
-engine loads; any thread may render. jinja is imported only for a template that is not Gemma's own.
+Owns the choice and the words that tell it; the forms are those of ``gemma3.text``. Chosen once,
+while the engine loads; any thread may render. jinja is imported only for a template that is not
+Gemma's own.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """A chat template, compiled once and rendered for each conversation.
 
-The text of the template is marked before it is compiled (``gemma3.text.marked_text``). Owns how its errors
-are told, by line. Knows nothing of token ids or of messages. Any thread may render.
+The text of the template is marked before it is compiled (``gemma3.text.marked_text``). Owns how its
+errors are told, by line. Knows nothing of token ids or of messages. Any thread may render.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,7 +32,8 @@ class ChatTemplate:
         mark: Callable[[str], str] = str,
         mark_compared: Callable[[str], str] = str,
     ) -> None:
-        """``mark`` is applied to the text that the template can write, the other to what it compares texts with.
+        """``mark`` is applied to the text that the template can write, the other to what it
+        compares texts with.
 
         Raises:
             ChatTemplateError: ``text`` is no template; the line is named.
@@ -66,7 +67,9 @@ class ChatTemplate:
 
 
 def _line_of(traceback: TracebackType | None) -> int | None:
-    """The line of the template in which an error arose: jinja puts the template's lines into the traceback."""
+    """The line of the template in which an error arose: jinja puts the template's lines into the
+    traceback.
+    """
     line = None
     while traceback is not None:
         if traceback.tb_frame.f_code.co_filename == _FILE:

@@ -1,8 +1,9 @@
-"""Which chat templates are Gemma's own: then the id renderer of ``gemma3.text.chat`` takes their place.
+"""Which chat templates are Gemma's own: ``gemma3.text.chat`` renders in their place.
 
-Google's text is known by its hash, without jinja. Tools save it with comments, other white space or other
-spelling: a template is also Gemma's if it gives the same ids for conversations that differ in all that
-Google's looks at, and refuses or equally renders those that Google's refuses. Plain functions, any thread.
+Google's text is known by its hash, without jinja. Tools save it with comments, other white space or
+other spelling: a template is also Gemma's if it gives the same ids for conversations that differ in
+all that Google's looks at, and refuses or equally renders those that Google's refuses. Plain
+functions, any thread.
 """
 
 import hashlib

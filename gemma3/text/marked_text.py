@@ -1,10 +1,10 @@
 """Which control tokens of a rendered text the template wrote, and which a client did.
 
-Before a template is compiled, the names of control tokens in *its* text become stand-ins: single lone
-surrogates, which no message may hold. After rendering, a stand-in is that control token and all else
-is text, encoded without control tokens. So what a client writes cannot become a control token, whatever
-the template does to it: cut, join, trim, replace, change its case. The other way round, marks around
-messages, would have to survive every filter.
+Before a template is compiled, the names of control tokens in *its* text become stand-ins: single
+lone surrogates, which no message may hold. After rendering, a stand-in is that control token and
+all else is text, encoded without control tokens. So what a client writes cannot become a control
+token, whatever the template does to it: cut, join, trim, replace, change its case. The other way
+round, marks around messages, would have to survive every filter.
 
 Knows nothing of jinja. Immutable, so any thread may use it.
 """
@@ -32,8 +32,8 @@ class MarkedText:
     """The stand-ins of one template, and the token ids of what it renders with them.
 
     Control tokens are the tokenizer's special ones, and added ones that the template itself names:
-    fine-tunes add ``<|im_start|>`` without that flag. The tokenizer finds the latter in any text, so where a
-    client wrote such a name it is encoded in two parts.
+    fine-tunes add ``<|im_start|>`` without that flag. The tokenizer finds the latter in any text,
+    so where a client wrote such a name it is encoded in two parts.
     """
 
     def __init__(
@@ -81,7 +81,9 @@ class MarkedText:
         return _SURROGATES.sub(lambda found: self._names.get(found[0], ""), self._roles.resolve(text, self._stand_ins))
 
     def split(self, text: str) -> Iterator[str | int]:
-        """The stretches of a rendered text and the ids of the control tokens between them, in order."""
+        """The stretches of a rendered text and the ids of the control tokens between them, in
+        order.
+        """
         text = self._roles.resolve(text, self._stand_ins)
         done = 0
         for found in _STAND_INS.finditer(text):
@@ -98,7 +100,9 @@ class MarkedText:
         return token_ids
 
     def is_exact(self, text: str) -> bool:
-        """Whether a rendered text has the control tokens that it would have if no text were a client's."""
+        """Whether a rendered text has the control tokens that it would have if no text were a
+        client's.
+        """
         ours, theirs = self.encode(text), self._tokenizer.encode(self.restore(text), parse_special=True)
         return [i for i in ours if i in self._closing_ids] == [i for i in theirs if i in self._closing_ids]
 

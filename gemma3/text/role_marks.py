@@ -1,8 +1,9 @@
 """Names of control tokens that a template makes out of a role: ``'<|' + message['role'] + '|>'``.
 
-Such a name stands nowhere in the template, and a client's text between the same brackets must stay a text.
-So the brackets get stand-ins, and so do the roles, which are no client's words: only a bracket, a role and
-a bracket make a name. Used for templates that need it alone. Immutable, so any thread may use it.
+Such a name stands nowhere in the template, and a client's text between the same brackets must stay
+a text. So the brackets get stand-ins, and so do the roles, which are no client's words: only a
+bracket, a role and a bracket make a name. Used for templates that need it alone. Immutable, so any
+thread may use it.
 """
 
 import re
@@ -47,7 +48,9 @@ class RoleMarks:
         return name in self._names.values()
 
     def resolve(self, text: str, stand_ins: Mapping[str, str]) -> str:
-        """A rendered text with the ``stand_ins`` of the names that were made, and the text of every other part."""
+        """A rendered text with the ``stand_ins`` of the names that were made, and the text of every
+        other part.
+        """
         text = self._any_name.sub(lambda found: stand_ins[self._names[found[0]]], text)
         return re.sub("[\udc00-\udfff]", lambda found: self._texts.get(found[0], ""), text)
 

@@ -1,9 +1,9 @@
 """How much one rendering of a chat template may do: steps, and characters at a time.
 
-Owns the limits and what each operation of a template may grow to, told before it is done. A template is
-the operator's file, but it works on what clients send: a loop in a loop, a text doubled in each turn. Steps
-are counted, not seconds, so the same messages are refused on every machine, and no thread outlives its
-request. One object per rendering, used by the thread that renders.
+Owns the limits and what each operation of a template may grow to, told before it is done. A
+template is the operator's file, but it works on what clients send: a loop in a loop, a text doubled
+in each turn. Steps are counted, not seconds, so the same messages are refused on every machine, and
+no thread outlives its request. One object per rendering, used by the thread that renders.
 """
 
 import re
@@ -49,7 +49,9 @@ class Budget:
             raise TemplateLimitError(f"writes more than {MAX_CHARS:,} characters")
 
     def make(self, size: int) -> None:
-        """Raises: TemplateLimitError, an operation would make a value of ``size`` characters or items."""
+        """Raises: TemplateLimitError, an operation would make a value of ``size`` characters or
+        items.
+        """
         self.step(max(size, 0))
         if size > MAX_CHARS:
             raise TemplateLimitError(f"makes a value of more than {MAX_CHARS:,} characters or items")
@@ -88,7 +90,8 @@ def operator_size(operator: str, left: object, right: object) -> int:
 
 
 def call_size(name: str, values: Sequence[object], options: Mapping[str, object]) -> int:
-    """What the filter or the method ``name`` makes of ``values``, the first of which is its subject.
+    """What the filter or the method ``name`` makes of ``values``, the first of which is its
+    subject.
 
     Raises:
         TemplateLimitError: a width or a count of fill characters that no template needs.

@@ -1,8 +1,8 @@
 """jinja2's sandbox as transformers sets it up, and bounded by a ``Budget``.
 
-Owns what a template may call. No file, no network, no module and no method that changes a value is in
-reach. Knows nothing of messages or of token ids. One for each template; any thread may render, each with a
-budget of its own.
+Owns what a template may call. No file, no network, no module and no method that changes a value is
+in reach. Knows nothing of messages or of token ids. One for each template; any thread may render,
+each with a budget of its own.
 """
 
 import json
@@ -144,7 +144,9 @@ class _Dict:
 
 
 class _Namespace(Namespace):
-    """``namespace(...)``; names with an underscore are Python's own and refused, as in transformers."""
+    """``namespace(...)``; names with an underscore are Python's own and refused, as in
+    transformers.
+    """
 
     def __init__(*args: Any, **kwargs: Any) -> None:
         values = dict(*args[1:], **kwargs)

@@ -1,7 +1,7 @@
 """Where a checkpoint keeps its chat templates: the files of a folder, the keys of a GGUF.
 
-Owns which place wins, as transformers has it, and the special tokens that templates may name. Looks at
-no template (``gemma3.text.template_renderer`` does). Read once, by any thread.
+Owns which place wins, as transformers has it, and the special tokens that templates may name. Looks
+at no template (``gemma3.text.template_renderer`` does). Read once, by any thread.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,9 +30,9 @@ _GGUF_IDS = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "pa
 class ChatTemplates:
     """``by_name`` may be empty; ``source`` names the file.
 
-    ``special_tokens()`` are the variables of a template that name control tokens, by their text or, in a
-    GGUF, by their id. They are read when asked for: Gemma's own template needs none, and a megabyte of
-    JSON takes 10 ms.
+    ``special_tokens()`` are the variables of a template that name control tokens, by their text or,
+    in a GGUF, by their id. They are read when asked for: Gemma's own template needs none, and a
+    megabyte of JSON takes 10 ms.
     """
 
     by_name: Mapping[str, str]
@@ -41,7 +41,8 @@ class ChatTemplates:
 
     @property
     def default(self) -> str | None:
-        """The text of the template for conversations without tools, or ``None`` where there is no template.
+        """The text of the template for conversations without tools, or ``None`` where there is no
+        template.
 
         Raises:
             ChatTemplateError: there are named templates, but no ``default`` among them.
@@ -125,7 +126,8 @@ def _named(value: object, source: str) -> dict[str, str]:
 
 
 def _special_tokens(folder: Path) -> Mapping[str, str | int]:
-    """As transformers takes them: of files without ``added_tokens_decoder`` the older file goes first.
+    """As transformers takes them: of files without ``added_tokens_decoder`` the older file goes
+    first.
 
     ``null`` says nothing; some files write an object for a token.
     """

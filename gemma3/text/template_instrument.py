@@ -1,7 +1,7 @@
 """The tree of a chat template before it is compiled: its text marked, its repetitions counted.
 
-Owns which constants a template can write, and where ``TemplateEnvironment.step`` is called. Plain functions
-of the tree; runs once for each template, on the thread that loads.
+Owns which constants a template can write, and where ``TemplateEnvironment.step`` is called. Plain
+functions of the tree; runs once for each template, on the thread that loads.
 """
 
 from collections.abc import Callable, Iterator, Sequence

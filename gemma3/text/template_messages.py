@@ -1,6 +1,7 @@
 """Messages as a chat template sees them: plain dictionaries in transformers' form.
 
-Owns that form, and how the last message is left open. Knows nothing of jinja or of token ids. Any thread.
+Owns that form, and how the last message is left open. Knows nothing of jinja or of token ids. Any
+thread.
 """
 
 import enum
@@ -23,7 +24,8 @@ class ContentForm(enum.Enum):
 
 
 def template_message(message: Message, form: ContentForm, *, role: str) -> dict[str, Any]:
-    """The dictionary of one message; what it does not have is left out, as transformers leaves out ``None``.
+    """The dictionary of one message; what it does not have is left out, as transformers leaves out
+    ``None``.
 
     Raises:
         TokenizerError: a lone surrogate in any of its texts.
@@ -48,7 +50,9 @@ def template_tools(tools: Tools | None) -> list[Mapping[str, object]] | None:
 
 
 def leave_open(message: dict[str, Any]) -> None:
-    """Mark the end of what is said in a message: there ``cut_open`` cuts what the template makes of it."""
+    """Mark the end of what is said in a message: there ``cut_open`` cuts what the template makes of
+    it.
+    """
     mark = f"{END_OF_CONTENT} "
     if isinstance(message["content"], str):
         message["content"] += mark
@@ -71,7 +75,9 @@ def cut_open(text: str) -> str:
 
 
 def _tool_call(call: ToolCall) -> dict[str, Any]:
-    """Arguments are an object where the text is one: templates write it anew, or go through its items."""
+    """Arguments are an object where the text is one: templates write it anew, or go through its
+    items.
+    """
     function = {"name": call.name, "arguments": call.parsed_arguments()}
     shown: dict[str, Any] = {"type": "function", "function": function}
     return {"id": call.call_id, **shown} if call.call_id else shown

@@ -1,8 +1,8 @@
 """Conversations in the form that a checkpoint's own chat template gives them, as token ids.
 
-Owns what a template is told, and what is found out about it by rendering short conversations at the start:
-whether it takes contents as texts or as lists of parts, which roles it drops, what ends an answer. Knows
-nothing of HTTP. Made once; any thread may render.
+Owns what a template is told, and what is found out about it by rendering short conversations at the
+start: whether it takes contents as texts or as lists of parts, which roles it drops, what ends an
+answer. Knows nothing of HTTP. Made once; any thread may render.
 """
 
 from collections.abc import Sequence
@@ -68,7 +68,9 @@ class _Marked:
 
 
 class TemplateRenderer:
-    """``content_form``, ``stop`` and ``stop_token_ids`` were found by looking at what the template renders."""
+    """``content_form``, ``stop`` and ``stop_token_ids`` were found by looking at what the template
+    renders.
+    """
 
     def __init__(self, templates: ChatTemplates, tokenizer: Gemma3Tokenizer) -> None:
         """Raises: ChatTemplateError, a template is none, or fails for the simplest conversation."""
@@ -146,7 +148,9 @@ class TemplateRenderer:
             return ""
 
     def _find_content_form(self) -> ContentForm:
-        """The first form in which the template shows what a user says, to a system message if it must be."""
+        """The first form in which the template shows what a user says, to a system message if it
+        must be.
+        """
         errors: list[Exception] = []
         for self._opening, self.content_form in product(((), (_SYSTEM,)), ContentForm):
             try:
@@ -172,7 +176,9 @@ class TemplateRenderer:
         return all(self._default.marks.is_exact(text) for text in texts)
 
     def _find_stops(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        """What the template writes behind an assistant's words: a control token, or the text before the next turn."""
+        """What the template writes behind an assistant's words: a control token, or the text before
+        the next turn.
+        """
         eos = self._tokenizer.eos_token_id
         last, before_user = (self._behind_assistant(*messages) for messages in ((), (_USER,)))
         before_user = before_user.partition(_USER.content)[0]
@@ -196,6 +202,8 @@ class TemplateRenderer:
 
 
 def _first_line(text: str) -> str:
-    """The first line that is not blank, with the line breaks before it; nothing if it is too long to be a mark."""
+    """The first line that is not blank, with the line breaks before it; nothing if it is too long
+    to be a mark.
+    """
     line = text[: len(text) - len(text.lstrip())] + text.strip().partition("\n")[0]
     return line.rstrip() if len(line) <= _MAX_STOP_CHARS else ""

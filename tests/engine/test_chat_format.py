@@ -1,4 +1,6 @@
-"""Which form a checkpoint's conversations get, what the log says of it, and which templates are refused at the start."""
+"""Which form a checkpoint's conversations get, what the log says of it, and which templates are
+refused at the start.
+"""
 
 import json
 import random
@@ -185,7 +187,9 @@ def test_the_tools_template_is_for_tools(folder: Path) -> None:
 
 
 def test_roles_are_as_the_template_takes_them(folder: Path) -> None:
-    """Passed on as they are; a developer whom a template would leave out without a word is a system message."""
+    """Passed on as they are; a developer whom a template would leave out without a word is a system
+    message.
+    """
     messages = [Message("developer", "D"), *HI]
     assert "<|im_start|>developer\nD" in text_of(load_with(folder, CHATML), messages)
     assert "<start_of_turn>developer\nD" in text_of(load_with(folder, FUNCTION_GEMMA), messages)

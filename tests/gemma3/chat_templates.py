@@ -1,4 +1,6 @@
-"""Chat templates as people's checkpoints have them, and a small vocabulary that knows their control tokens."""
+"""Chat templates as people's checkpoints have them, and a small vocabulary that knows their control
+tokens.
+"""
 
 import json
 from pathlib import Path
@@ -140,7 +142,9 @@ TEMPLATES = {
 
 
 def tokenizer_json(special: tuple[str, ...] = SPECIAL, flagless: tuple[str, ...] = FLAGLESS) -> dict[str, Any]:
-    """The byte tokenizer with more control tokens, a few letters, and pieces that merging makes of them."""
+    """The byte tokenizer with more control tokens, a few letters, and pieces that merging makes of
+    them.
+    """
     content: dict[str, Any] = tiny.byte_tokenizer()
     vocab = content["model"]["vocab"]
     for piece in (*_LETTERS.replace(" ", "\u2581"), *_MERGED):

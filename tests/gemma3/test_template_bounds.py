@@ -1,4 +1,6 @@
-"""The sandbox of chat templates: what transformers gives them, what is out of reach, and where a rendering ends."""
+"""The sandbox of chat templates: what transformers gives them, what is out of reach, and where a
+rendering ends.
+"""
 
 import json
 import re
@@ -107,7 +109,9 @@ def test_the_time_of_day() -> None:
     ],
 )
 def test_a_rendering_without_end_ends(text: str, why: str) -> None:
-    """By counting, so at the same place on every machine; the time it takes is the tests' own limit."""
+    """By counting, so at the same place on every machine; the time it takes is the tests' own
+    limit.
+    """
     with pytest.raises(TemplateFailureError, match=rf"^line 1: .*({why})") as caught:
         render(text)
     assert "\n" not in str(caught.value)

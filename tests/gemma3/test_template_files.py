@@ -101,7 +101,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_special_tokens_are_those_of_transformers(tmp_path: Path) -> None:
-    """What the file names goes before Gemma's names; null is nothing; an object has the text inside."""
+    """What the file names goes before Gemma's names; null is nothing; an object has the text
+    inside.
+    """
     write_tokenizer(tmp_path)
     change(tmp_path, eos_token="<|im_end|>", sep_token="[INST]", unk_token=None)
     theirs = PreTrainedTokenizerFast.from_pretrained(tmp_path).special_tokens_map

@@ -1,4 +1,6 @@
-"""What a checkpoint's own template makes of conversations, against transformers; and that clients' texts stay texts."""
+"""What a checkpoint's own template makes of conversations, against transformers; and that clients'
+texts stay texts.
+"""
 
 import json
 import random
@@ -261,7 +263,9 @@ def test_arguments_nested_deeply_are_a_text_or_refused(depth: int, make: Make) -
 
 
 def test_what_a_template_compares_with_a_content_is_a_text(make: Make, library: Any) -> None:
-    """Old thoughts are cut out of the history as transformers does it, though their end is a control token here."""
+    """Old thoughts are cut out of the history as transformers does it, though their end is a
+    control token here.
+    """
     template, renderer = TEMPLATES["thinking"], make(TEMPLATES["thinking"])
     messages = [Message("user", "a"), Message("assistant", "<think>\nno\n</think>\n\nb"), Message("user", "c")]
     flags = {"add_generation_prompt": True, "continue_final_message": False}

@@ -1,4 +1,6 @@
-"""A checkpoint's own chat template behind the server: what it refuses, and that it keeps nobody waiting."""
+"""A checkpoint's own chat template behind the server: what it refuses, and that it keeps nobody
+waiting.
+"""
 
 import threading
 from collections.abc import Sequence
