@@ -4,6 +4,7 @@ Owns what may be built and what may not: an architecture this package does not i
 refused here, before a byte of weights is read. Imports no torch.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
@@ -12,8 +13,9 @@ from gemma3.errors import ConfigError
 
 SLIDING = "sliding_attention"
 FULL = "full_attention"
+MAX_FLOAT = sys.float_info.max
 
-MODEL_TYPE, ARCHITECTURE = "gemma3_text", "Gemma3ForCausalLM"
+MODEL_TYPE, MULTIMODAL_TYPE, ARCHITECTURE = "gemma3_text", "gemma3", "Gemma3ForCausalLM"
 # Far above any Gemma 3 text model (27B: 62 layers, hidden 5,376), far below what would exhaust a machine.
 BOUNDS = {
     "vocab_size": (1, 1_000_000),
@@ -102,13 +104,15 @@ class Gemma3TextConfig:
     def from_hf_dict(cls, raw: Mapping[str, Any]) -> Self:
         """Read a ``config.json`` in any of its spellings, or a plain dictionary with the names of this class.
 
-        Without ``model_type`` a dictionary is taken for Gemma 3 text. Other keys are ignored unless they would change
-        what the model computes. A setting that is not given has the default of this class.
+        Without ``model_type`` a dictionary is taken for Gemma 3 text. Of the multimodal Gemma 3 the ``text_config`` is
+        read. Other keys are ignored unless they would change what the model computes. A setting that is not given has
+        the default of this class.
 
         Raises:
             ConfigError: not a Gemma 3 text model, one that computes something this package does not, or a setting that
                 two of its names give different values.
         """
+        raw = text_settings(raw)
         _check_architecture(raw)
         given = _in_our_words(raw)
         missing = [name for name in ("hidden_size", "num_hidden_layers") if name not in given]
@@ -123,6 +127,23 @@ def layer_types_from_pattern(num_layers: int, pattern: int) -> tuple[str, ...]:
     return tuple(SLIDING if (i + 1) % pattern else FULL for i in range(num_layers))
 
 
+def text_settings(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a ``config.json`` says of the text model: the multimodal Gemma 3 has it in ``text_config``, others are it.
+
+    Raises:
+        ConfigError: the multimodal Gemma 3 without an object ``text_config``.
+    """
+    if raw.get("model_type") != MULTIMODAL_TYPE:
+        return raw
+    text_config = raw.get("text_config")
+    if not isinstance(text_config, dict):
+        raise ConfigError(
+            f"model_type={MULTIMODAL_TYPE!r} is the multimodal Gemma 3, but text_config={text_config!r:.60} is no object; "
+            f"only its text part, {MODEL_TYPE!r}, runs here."
+        )
+    return {name: raw[name] for name in _REQUIRED if name in raw} | text_config
+
+
 def _check_architecture(raw: Mapping[str, Any]) -> None:
     _check_model_type(raw)
     for name, allowed in _REQUIRED.items():
@@ -135,10 +156,6 @@ def _check_architecture(raw: Mapping[str, Any]) -> None:
 
 def _check_model_type(raw: Mapping[str, Any]) -> None:
     model_type, architectures = raw.get("model_type"), raw.get("architectures")
-    if model_type == "gemma3":
-        raise ConfigError(
-            "model_type='gemma3' is the multimodal Gemma 3; only text checkpoints, 'gemma3_text', run here."
-        )
     if model_type not in (None, MODEL_TYPE):
         raise ConfigError(f"model_type={model_type!r:.60} is not Gemma 3 text; 'gemma3_text' is needed.")
     if model_type is None and architectures not in (None, [ARCHITECTURE]):
@@ -195,5 +212,5 @@ def _check_integer(name: str, value: object, low: int, high: int) -> None:
 
 
 def _check_positive(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_FLOAT:
         raise ConfigError(f"{name}={value!r:.60} is not allowed: a number above 0 is.")

@@ -33,6 +33,8 @@ DIRECTION = {
 TORCH_PLACES = ("gemma3/torch_model/", "engine/runners/torch_")
 # numpy at module level costs a tenth of a second of every start.
 NUMPY_MODULES = {
+    "gemma3/files/block_format.py",
+    "gemma3/files/gguf_codebooks.py",
     "gemma3/files/gguf_dequant.py",
     "gemma3/cpu/packing.py",
     "gemma3/cpu/balancing.py",

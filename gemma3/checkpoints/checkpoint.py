@@ -9,58 +9,59 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from gemma3.checkpoints.embedded_weights import is_in_memory
 from gemma3.checkpoints.gguf_checkpoint import GGUFCheckpoint
 from gemma3.checkpoints.safetensors_checkpoint import SafetensorsCheckpoint
+from gemma3.checkpoints.weight_files import PICKLES, model_files, no_weights_error
 from gemma3.errors import CheckpointError, WeightsNotFoundError
+from gemma3.files.gguf_parts import gguf_models, is_gguf
 
 Checkpoint = SafetensorsCheckpoint | GGUFCheckpoint
 
 DTYPES = ("bfloat16", "float32")
 
+_MAX_LISTED = 8
 _SAMPLE_BYTES = 4_096
 _NUM_SAMPLES = 64
 
-_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a directory or a ``.gguf`` file and check that it holds a complete Gemma 3 text model.
+    """Open a directory or a GGUF file and check that it holds a complete Gemma 3 text model.
 
     Raises:
         WeightsNotFoundError: there are no weights at ``path``.
         ConfigError: the model is not Gemma 3 text.
         CheckpointError: a file is damaged, a pickle, or a tensor is missing, unknown or of the wrong shape.
     """
-    if not path.exists():
-        raise WeightsNotFoundError(f"{path}: no such file or directory.")
-    if path.is_dir():
-        return _open_directory(path)
-    if path.suffix == ".gguf" or is_in_memory(path):
+    try:
+        if not path.exists():
+            raise WeightsNotFoundError(f"{path}: no such file or directory.")
+        return _open_directory(path) if path.is_dir() else _open_file(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}.") from error
+
+
+def _open_file(path: Path) -> Checkpoint:
+    if is_gguf(path):
         return GGUFCheckpoint.open(path)
-    if path.suffix in _PICKLES:
+    if path.suffix in PICKLES:
         raise CheckpointError(
             f"{path.name} is a pickle, which can run code when it is read; only safetensors and GGUF are."
         )
     if path.suffix == ".safetensors":
         raise CheckpointError(f"{path.name}: give the directory, which also holds config.json and tokenizer.json.")
-    raise CheckpointError(f"{path.name}: unknown kind of file; a directory or a .gguf file is needed.")
+    raise CheckpointError(f"{path.name}: unknown kind of file; a directory or a GGUF file is needed.")
 
 
 def _open_directory(folder: Path) -> Checkpoint:
-    if any(folder.glob("*.safetensors")):
+    if model_files(folder):
         return SafetensorsCheckpoint.open(folder)
-    ggufs = sorted(folder.glob("*.gguf"))
+    ggufs = gguf_models(folder)
     if len(ggufs) == 1:
         return GGUFCheckpoint.open(ggufs[0])
     if len(ggufs) > 1:
-        raise CheckpointError(f"{folder.name}/ holds {len(ggufs)} .gguf files; give the path of one.")
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
-    if pickles:
-        raise CheckpointError(
-            f"{folder.name}/ holds only pickles ({pickles[0]}), which can run code when they are read; convert to safetensors."
-        )
-    raise WeightsNotFoundError(f"{folder.name}/ holds no weights: neither *.safetensors nor *.gguf.")
+        names = ", ".join(path.name for path in ggufs[:_MAX_LISTED]) + (", ..." if len(ggufs) > _MAX_LISTED else "")
+        raise CheckpointError(f"{folder.name}/ holds {len(ggufs)} GGUF models ({names}); give the path of one.")
+    raise no_weights_error(folder)
 
 
 def content_hash(paths: Sequence[Path]) -> str:

@@ -76,11 +76,6 @@ def embedded_gguf(cache_dir: Path | None = None) -> tuple[Path, bool]:
     return _join_somewhere(cache_folders(cache_dir)), True
 
 
-def is_in_memory(path: Path) -> bool:
-    """Whether ``path`` was joined where no folder would take it: then it has no name that ends in ``.gguf``."""
-    return path.parent == _OPEN_FILES
-
-
 def is_joined_gguf(path: Path, cache_dir: Path | None = None) -> bool:
     """Whether ``path`` is where the joined file lies: its bytes are known then."""
     return path in [default_folder(root) / FILE_NAME for root in cache_folders(cache_dir)]

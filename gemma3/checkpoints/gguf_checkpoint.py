@@ -1,7 +1,7 @@
-"""A ``.gguf`` file as a checkpoint: llama.cpp's names and metadata in the words of ``config.json``.
+"""A GGUF file, or the parts of one, as a checkpoint: llama.cpp's tensors under the names of the Hub's files.
 
-Owns the translation of names, sizes and norms. ``gemma3.files.gguf`` reads the file; nothing here imports torch. Opening
-reads no weights. Any thread may read once it is open.
+Owns the translation of tensor names and norms; ``gguf_config`` reads the metadata, ``gemma3.files`` the file. Nothing here
+imports torch. Opening reads no weights. Any thread may read once it is open.
 """
 
 import math
@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from gemma3.checkpoints.decoding import decode_all
+from gemma3.checkpoints.end_tokens import EndTokens, end_tokens_of_gguf
+from gemma3.checkpoints.gguf_config import config_of_gguf
+from gemma3.checkpoints.gguf_head import is_same_up_to_rounding
 from gemma3.checkpoints.tensor_names import EMBEDDING, HEAD, check_shapes, expected_shapes
-from gemma3.config import BOUNDS, Gemma3TextConfig, layer_types_from_pattern
-from gemma3.errors import CheckpointError, ConfigError
+from gemma3.config import Gemma3TextConfig
+from gemma3.errors import CheckpointError
 from gemma3.files.gguf import GGUFFile
+from gemma3.files.gguf_parts import GGUFParts, whole_name
 from gemma3.progress import Progress
+from gemma3.text.template_files import ChatTemplates, templates_of_gguf
 from gemma3.text.tokenizer import Gemma3Tokenizer
 
 if TYPE_CHECKING:
@@ -37,51 +42,46 @@ _LAYER_NAMES = {
     "post_ffw_norm": "post_feedforward_layernorm",
 }
 _TOP_NAMES = {"token_embd.weight": EMBEDDING, "output_norm.weight": "model.norm.weight", "output.weight": HEAD}
-_SIZE_KEYS = {
-    "hidden_size": "gemma3.embedding_length",
-    "intermediate_size": "gemma3.feed_forward_length",
-    "num_hidden_layers": "gemma3.block_count",
-    "num_attention_heads": "gemma3.attention.head_count",
-    "num_key_value_heads": "gemma3.attention.head_count_kv",
-    "head_dim": "gemma3.attention.key_length",
-    "context_length": "gemma3.context_length",
-    "sliding_window": "gemma3.attention.sliding_window",
-}
-# Metadata that would change what the model computes.
-_REFUSED = ("gemma3.attn_logit_softcapping", "gemma3.final_logit_softcapping", "gemma3.rope.scaling.factor")
 
 
 @dataclass(frozen=True, slots=True)
 class GGUFCheckpoint:
-    """``names`` maps the model's tensor names to those of the file."""
+    """``names`` maps the model's tensor names to those of the file; ``file`` has the metadata."""
 
     file: GGUFFile
     path: Path
     config: Gemma3TextConfig
     names: dict[str, str]
+    end_tokens: EndTokens
+    parts: GGUFParts
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Read the header and check names and shapes against the metadata."""
-        file = GGUFFile.open(path)
-        config = _config(file)
-        names = {_model_name(name): name for name in file.tensors}
-        shapes = {name: file.tensors[inner].shape for name, inner in names.items()}
+        """Read the header and check names and shapes against the metadata. Of a split model any part may be given.
+
+        Raises:
+            ConfigError: the model is not Gemma 3 text.
+            CheckpointError: a file is damaged, or a part or a tensor is missing, unknown or of the wrong shape.
+        """
+        parts = GGUFParts.open(path)
+        config = config_of_gguf(parts.first, {name: tensor.shape for name, tensor in parts.tensors.items()})
+        names = {_model_name(name): name for name in parts.tensors}
+        shapes = {name: parts.tensors[inner].shape for name, inner in names.items()}
         check_shapes(shapes, expected_shapes(config), where=path.name)
-        return cls(file, path, config, names)
+        return cls(parts.first, path, config, names, end_tokens_of_gguf(parts.first.metadata), parts)
 
     @property
     def name(self) -> str:
-        return self.path.stem
+        return whole_name(self.path)
 
     @property
     def weight_files(self) -> list[Path]:
-        return [self.path]
+        return list(self.parts.paths)
 
     @property
     def tensor_names(self) -> frozenset[str]:
-        """What the file holds, in the model's words."""
-        return frozenset(self.names)
+        """What the file holds, in the model's words. A second copy of the embedding is checked here, and never shown."""
+        return frozenset(self.names) - {HEAD}
 
     @property
     def generation_config(self) -> dict[str, Any]:
@@ -90,18 +90,22 @@ class GGUFCheckpoint:
     @property
     def quantization(self) -> str:
         """The type of most weights, in GGML's words."""
-        types = [tensor.ggml_type for tensor in self.file.tensors.values() if len(tensor.shape) == 2]
+        types = [tensor.ggml_type for tensor in self.parts.tensors.values() if len(tensor.shape) == 2]
         return max(set(types), key=lambda kind: (types.count(kind), kind)).name
 
-    def is_instruction_tuned(self, tokenizer: Gemma3Tokenizer) -> bool:
-        """A chat template, or a name or fine-tune mark of ``it``, says that the model was trained on turns."""
-        marks = (str(self.file.metadata.get(key, "")) for key in ("general.finetune", "general.name"))
-        return tokenizer.chat_template is not None or any(
-            "it" in mark.lower().replace("-", " ").split() for mark in marks
-        )
+    def tuned_mark(self, tokenizer: Gemma3Tokenizer) -> str | None:
+        """Where a file without a chat template says that its model was trained on turns: a name or fine-tune mark of ``it``."""
+        for key in ("general.finetune", "general.name"):
+            if "it" in str(self.file.metadata.get(key, "")).lower().replace("-", " ").split():
+                return f"{key} says 'it'"
+        return None
+
+    def chat_templates(self) -> ChatTemplates:
+        """Those of its metadata."""
+        return templates_of_gguf(self.file)
 
     def load_tokenizer(self) -> Gemma3Tokenizer:
-        return Gemma3Tokenizer.from_gguf(self.file)
+        return Gemma3Tokenizer.from_gguf(self.file, num_rows=self.config.vocab_size)
 
     def load_arrays(self, dtype: str, progress: Progress) -> "dict[str, NDArray[Any]]":
         """All tensors as ``decode_all`` makes them.
@@ -109,26 +113,41 @@ class GGUFCheckpoint:
         Raises:
             CheckpointError: a value is NaN or infinite.
         """
-        shapes = {name: self.file.tensors[inner].shape for name, inner in self.names.items()}
+        shapes = {name: self.parts.tensors[self.names[name]].shape for name in self.tensor_names}
         return decode_all(shapes, self.read_rows, dtype=dtype, progress=progress)
 
     def read_rows(self, name: str, rows: slice) -> "NDArray[np.float32]":
         """Rows ``[start, stop)`` of a tensor, by the model's name, as new float32 values.
 
         Raises:
-            CheckpointError: a value is NaN or infinite.
+            CheckpointError: a value is NaN or infinite, or the file has a head of its own.
         """
-        inner = self.names[name]
-        values = self.file.dequantize(inner, rows)
-        if not math.isfinite(values.sum(dtype=values.dtype)):
-            raise CheckpointError(f"{self.path.name}: {inner} holds NaN or infinite values.")
+        values = self._read(self.names[name], rows)
         if values.ndim == 1:
             values -= 1.0  # llama.cpp stores norms with 1 added (convert_hf_to_gguf.py, Gemma3Model)
+        if name == EMBEDDING and HEAD in self.names:
+            self._check_head(values, rows)
         return values
+
+    def _read(self, inner: str, rows: slice) -> "NDArray[np.float32]":
+        values = self.parts.dequantize(inner, rows)
+        if not math.isfinite(values.sum(dtype=values.dtype)):
+            raise CheckpointError(f"{self.path.name}: {inner} holds NaN or infinite values.")
+        return values
+
+    def _check_head(self, embedding_VD: "NDArray[np.float32]", rows: slice) -> None:
+        """Tools that quantise give the second copy another type than the first: they agree up to rounding."""
+        inner = self.names[HEAD]
+        kinds = [self.parts.tensors[name].ggml_type for name in (self.names[EMBEDDING], inner)]
+        if not is_same_up_to_rounding(embedding_VD, self._read(inner, rows), kinds):
+            raise CheckpointError(
+                f"{self.path.name}: {inner} differs from {self.names[EMBEDDING]}; this model ties them, so a head of its "
+                "own is not supported."
+            )
 
     def drop_pages(self) -> None:
         """Let go of what was read so far: mapped pages count as this process's memory."""
-        self.file.drop_pages()
+        self.parts.drop_pages()
 
 
 def _model_name(inner: str) -> str:
@@ -138,27 +157,3 @@ def _model_name(inner: str) -> str:
     if inner.startswith("blk.") and block.isdigit() and kind in _LAYER_NAMES:
         return f"model.layers.{int(block)}.{_LAYER_NAMES[kind]}.weight"
     return _TOP_NAMES.get(inner, inner)
-
-
-def _config(file: GGUFFile) -> Gemma3TextConfig:
-    architecture = file.metadata.get("general.architecture")
-    if architecture != "gemma3":
-        raise ConfigError(f"general.architecture={architecture!r:.60} is not Gemma 3 text; 'gemma3' is needed.")
-    for key in _REFUSED:
-        if file.metadata.get(key) not in (None, 0.0, 1.0):
-            raise ConfigError(f"{key}={file.metadata[key]!r:.60} is not implemented.")
-    embedding = file.tensors.get("token_embd.weight")
-    if embedding is None:
-        raise CheckpointError("token_embd.weight is missing.")
-    sizes = {
-        name: file.get_int(key, minimum=BOUNDS[name][0], maximum=BOUNDS[name][1]) for name, key in _SIZE_KEYS.items()
-    }
-    return Gemma3TextConfig(
-        **sizes,
-        vocab_size=embedding.shape[0],
-        rms_norm_eps=file.get_float("gemma3.attention.layer_norm_rms_epsilon"),
-        # llama.cpp scales Gemma 3's queries by 1 / sqrt(head size) in every size but 27B (llama-model.cpp).
-        query_pre_attn_scalar=float(sizes["head_dim"]),
-        rope_theta=file.get_float("gemma3.rope.freq_base"),
-        layer_types=layer_types_from_pattern(sizes["num_hidden_layers"], 6),
-    )

@@ -11,6 +11,7 @@ from gemma3.errors import CheckpointError
 
 Shapes = Mapping[str, tuple[int, ...]]
 EMBEDDING = "model.embed_tokens.weight"
+FINAL_NORM = "model.norm.weight"
 # Some tools write the tied head a second time; it is accepted when it equals the embedding.
 HEAD = "lm_head.weight"
 
@@ -20,7 +21,7 @@ def expected_shapes(config: Gemma3TextConfig) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (config.vocab_size, config.hidden_size)}
     for i in range(config.num_hidden_layers):
         shapes |= {f"model.layers.{i}.{name}.weight": shape for name, shape in _layer_shapes(config).items()}
-    return shapes | {"model.norm.weight": (config.hidden_size,)}
+    return shapes | {FINAL_NORM: (config.hidden_size,)}
 
 
 def _layer_shapes(config: Gemma3TextConfig) -> dict[str, tuple[int, ...]]:

@@ -65,6 +65,7 @@ _KIND_NAMES: dict[type, str] = {
 class GGUFFile:
     """An open GGUF file: ``metadata`` by key and ``tensors`` by name, both in the order of the file."""
 
+    name: str
     metadata: Mapping[str, MetadataValue]
     tensors: Mapping[str, GGUFTensor]
 
@@ -89,7 +90,7 @@ class GGUFFile:
         check_version(header)
         num_tensors = header.count("tensors", item_bytes=MIN_TENSOR_BYTES, maximum=MAX_TENSORS)
         num_keys = header.count("metadata keys", item_bytes=MIN_KEY_BYTES, maximum=MAX_KEYS)
-        self._name, self._data, self._view = name, data, header.view
+        self.name, self._data, self._view = name, data, header.view
         self.metadata = MappingProxyType(read_metadata(header, num_keys))
         self.tensors = MappingProxyType(read_tensors(header, num_tensors, self._alignment()))
 
@@ -113,7 +114,7 @@ class GGUFFile:
         block = BLOCK_SIZES[tensor.ggml_type]
         first, count = start * math.prod(shape[1:]), math.prod(shape)
         if first % block.num_values or count % block.num_values:  # only a vector can be cut so
-            raise GGUFError(f"{self._name}: {shown(name)}[{start}:{stop}] cuts a block of {block.num_values} values.")
+            raise GGUFError(f"{self.name}: {shown(name)}[{start}:{stop}] cuts a block of {block.num_values} values.")
         first_byte, num_bytes = (n // block.num_values * block.num_bytes for n in (first, count))
         return dequantize(raw[first_byte : first_byte + num_bytes], tensor.ggml_type).reshape(shape)
 
@@ -126,7 +127,7 @@ class GGUFFile:
         """The value of ``key``, which must be of exactly this kind; without a default the key must be there."""
         value: Any = self.metadata.get(key, default)
         if value is None:
-            raise GGUFError(f"{self._name}: metadata {shown(key)} is missing, must be {_KIND_NAMES[kind]}.")
+            raise GGUFError(f"{self.name}: metadata {shown(key)} is missing, must be {_KIND_NAMES[kind]}.")
         if type(value) is not kind:
             raise self._wrong_value(key, value, _KIND_NAMES[kind])
         return value
@@ -144,11 +145,11 @@ class GGUFFile:
         return value
 
     def _wrong_value(self, key: str, value: object, allowed: str) -> GGUFError:
-        return GGUFError(f"{self._name}: metadata {shown(key)} is {shown(value)}, must be {allowed}.")
+        return GGUFError(f"{self.name}: metadata {shown(key)} is {shown(value)}, must be {allowed}.")
 
     def _tensor(self, name: str) -> GGUFTensor:
         if name not in self.tensors:
-            raise GGUFError(f"{self._name}: tensor {shown(name)} is missing.")
+            raise GGUFError(f"{self.name}: tensor {shown(name)} is missing.")
         return self.tensors[name]
 
     def _alignment(self) -> int:

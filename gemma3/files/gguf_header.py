@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 from gemma3.errors import GGUFError
 from gemma3.files.file_kinds import impostor
-from gemma3.files.ggml_types import BLOCK_SIZES, GGMLType
+from gemma3.files.ggml_types import BLOCK_SIZES, EXPANDED, GGMLType, name_of_foreign_type
 
+MAGIC = b"GGUF"
 # Far above any real file (Gemma 3 27B has 808 tensors), and low enough that so many are read within 100 ms.
 MAX_KEYS = 2048
 MAX_TENSORS = 2048
@@ -141,8 +142,8 @@ def check_magic(header: Header) -> None:
     disguise = impostor(start)
     if disguise is not None:
         raise header.error(f"{disguise}.")
-    if not start.startswith(b"GGUF"):
-        raise header.error(f"not a GGUF file: it starts with {shown(start[:8])}, must be b'GGUF'.")
+    if not start.startswith(MAGIC):
+        raise header.error(f"not a GGUF file: it starts with {shown(start[:8])}, must be {MAGIC!r}.")
 
 
 def check_version(header: Header) -> None:
@@ -226,7 +227,7 @@ def _read_tensor(header: Header, index: int) -> GGUFTensor:
         raise header.error(f"{what} has dimensions {dims}, must be at least 1.")
     type_id, offset = header.integer(4, what), header.integer(8, what)
     if type_id not in BLOCK_SIZES:
-        raise header.error(f"{what} has type {type_id}, must be one of {', '.join(t.name for t in GGMLType)}.")
+        raise header.error(f"{what} has type {name_of_foreign_type(type_id)}; read are {EXPANDED}.")
     block = BLOCK_SIZES[GGMLType(type_id)]
     if dims[0] % block.num_values:
         raise header.error(f"{what} has {dims[0]} columns, must be a multiple of {block.num_values}.")

@@ -23,7 +23,7 @@ from gemma3.files.mapped_file import drop_pages
 MAX_HEADER_BYTES = 100_000_000  # the library's limit
 METADATA = "__metadata__"
 _LENGTH_BYTES = 8
-_ITEM_BYTES = {"BF16": 2, "F16": 2, "F32": 4, "U8": 1}
+_ITEM_BYTES = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8, "U8": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +96,27 @@ def _read_header(mapping: mmap.mmap, path: Path) -> tuple[dict[str, Any], int]:
     if num_bytes > MAX_HEADER_BYTES or data_start > len(mapping):
         raise _damaged(path, f"a header of {num_bytes} bytes in a file of {len(mapping)}")
     try:
-        header = json.loads(mapping[_LENGTH_BYTES:data_start])
+        header = json.loads(mapping[_LENGTH_BYTES:data_start], object_pairs_hook=_without_doubles)
+    except _DoubledNameError as error:
+        raise _damaged(path, f"the header names {error.args[0]!r:.120} twice") from None
     except (ValueError, RecursionError):
         raise _damaged(path, "the header is not JSON") from None
     if not isinstance(header, dict):
         raise _damaged(path, "the header is not a JSON object")
     return header, data_start
+
+
+class _DoubledNameError(ValueError):
+    """A name that stands twice in one object; JSON would take the later."""
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise _DoubledNameError(name)
+        found[name] = value
+    return found
 
 
 def _stored(name: str, entry: object, data_start: int, path: Path) -> StoredTensor:

@@ -37,7 +37,7 @@ class GemmaPipeline:
         # By name too: a file whose flags are wrong must not let a user's text open a turn.
         self.special_ids = vocabulary.control_ids.union(self.control_ids.values())
         self._byte_of = {self.ids[piece]: bytes([byte]) for byte, piece in enumerate(BYTE_PIECES)}
-        added = vocabulary.added_ids | self.special_ids
+        self.added_ids = added = vocabulary.added_ids | self.special_ids
         self.ranks = self._ranks(added | vocabulary.unused_ids)
         self._merger = Merger(self.ids, self.ranks)
         stages = [added - vocabulary.late_ids, vocabulary.late_ids]

@@ -1,13 +1,8 @@
 """The vocabulary of a GGUF file, whichever tool wrote its token types.
 
-Owns the reading of ``tokenizer.ggml.*``. A token type says how a piece comes about: merged (normal), cut out of the text
-(user-defined, control), or never (unused). Tools disagree, so Gemma's own pieces are known by name. Imports no numpy.
-Plain functions, any thread.
-
-What was found in files: llama.cpp writes ``<unused5>`` as control and the image tokens as user-defined, Google's
-tokenizer.json has it the other way round. Ollama's converter (convert/tokenizer_spm.go) writes every user-defined piece as
-normal, with the score 0. The ``gguf`` package's ``LlamaHfVocab`` gives all pieces the score -1000. llama.cpp pads a
-vocabulary that is shorter than the embedding with ``[PAD5]`` as unused (convert_hf_to_gguf.py).
+Owns the reading of ``tokenizer.ggml.*``. A token type says how a piece comes about: merged
+(normal), cut out of the text (user-defined, control), or never (unused). Tools disagree, so Gemma's
+own pieces are known by name. Imports no numpy. Plain functions, any thread.
 """
 
 import math
@@ -21,10 +16,17 @@ from gemma3.files.gguf import GGUFFile, GGUFNumbers, GGUFStrings
 from gemma3.text.bpe import BYTE_PIECES, SPACE
 from gemma3.text.vocabulary import CONTROL_IDS, Vocabulary, check_is_gemma3
 
-# Values of tokenizer.ggml.token_type.
+# What was found in files: llama.cpp writes ``<unused5>`` as control and the image tokens as
+# user-defined, Google's tokenizer.json has it the other way round. Ollama's converter
+# (convert/tokenizer_spm.go) writes every user-defined piece as normal, with the score 0. The
+# ``gguf`` package's ``LlamaHfVocab`` gives all pieces the score -1000. llama.cpp pads a vocabulary
+# that is shorter than the embedding with ``[PAD5]`` as unused (convert_hf_to_gguf.py).
+#
+# Values of tokenizer.ggml.token_type:
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 1, 2, 3, 4, 5
 _ADDED = frozenset((_UNKNOWN, _CONTROL, _USER_DEFINED))
-# What writers put where they know no score: sentencepiece and Ollama, llama.cpp for added and for padding pieces.
+# What writers put where they know no score: sentencepiece and Ollama, llama.cpp for added and for
+# padding pieces.
 _NO_SCORES = frozenset((0.0, -1_000.0, -10_000.0))
 
 _CONTROL_NAMES = frozenset((*CONTROL_IDS, "<start_of_image>", "<end_of_image>", "<image_soft_token>"))
@@ -32,7 +34,8 @@ _TAGS = (
     "table caption thead tbody tfoot tr th td h1 h2 h3 h4 h5 h6 blockquote strong em b i u s sub sup code "
     "a html body img span bbox ul li div iframe footer"
 )
-# Gemma's other added tokens, all 6,406: placeholders, and text that is never merged. No learnt piece looks like one.
+# Gemma's other added tokens, all 6,406: placeholders, and text that is never merged. No learnt
+# piece looks like one.
 _TEXT_NAME = re.compile(
     rf"<unused\d+>|<mask>|\[multimodal\]|\n+|\t+|[ {SPACE}]{{2,}}|</?(?:{_TAGS.replace(' ', '|')})>"
 )
@@ -75,7 +78,8 @@ def _numbers(file: GGUFFile, name: str, *, num: int, default: float) -> Sequence
 def _added_and_unused(
     pieces: Sequence[str], types: Sequence[float], scores: Sequence[float]
 ) -> tuple[list[int], list[int]]:
-    """The ids that are cut out of a text, and those that no text becomes; the others are learnt, or bytes."""
+    """The ids that are cut out of a text, and those that no text becomes; the others are learnt, or
+    bytes."""
     added = [i for i, kind in enumerate(types) if kind in _ADDED]
     normal_scores = [score for score, kind in zip(scores, types, strict=True) if kind == _NORMAL]
     if _UNUSED not in types and _are_ranks(normal_scores):
@@ -100,7 +104,8 @@ def _are_ranks(scores: Sequence[float]) -> bool:
 
 
 def _unranked(normal: Sequence[int], scores: Sequence[float]) -> set[int]:
-    """Those of the normal pieces with a score that means none, and that does not lie between those beside it: added tokens.
+    """Those of the normal pieces with a score that means none, and that does not lie between those
+    beside it: added tokens.
 
     Where all have the same score the file has none at all.
     """
@@ -113,7 +118,8 @@ def _unranked(normal: Sequence[int], scores: Sequence[float]) -> set[int]:
 
 
 def _check_scores(scores: Sequence[float]) -> None:
-    """A rank is an id here, so the scores must say the same: they fall from one learnt piece to the next."""
+    """A rank is an id here, so the scores must say the same: they fall from one learnt piece to the
+    next."""
     if len(set(scores)) > 1 and not _fall(scores):
         before, after = next((a, b) for a, b in pairwise(scores) if not a > b)
         raise TokenizerError(
@@ -127,7 +133,8 @@ def _fall(values: Sequence[float]) -> bool:
 
 
 def _control(pieces: Sequence[str], types: Sequence[float], added: Sequence[int]) -> set[int]:
-    """Control tokens by name and by type; a placeholder or a tag that is typed as control stays text, as Google has it."""
+    """Control tokens by name and by type; a placeholder or a tag that is typed as control stays
+    text, as Google has it."""
     by_name = {i for i in added if pieces[i] in _CONTROL_NAMES}
     typed = (i for i in added if types[i] in (_CONTROL, _UNKNOWN))
     return by_name.union(i for i in typed if not _TEXT_NAME.fullmatch(pieces[i]))

@@ -8,7 +8,7 @@ encoding: ``own_pipeline`` says whether Gemma's merger may stand for what the fi
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -208,6 +208,13 @@ class TokenizerFile:
             return self._data.decode("utf-8-sig")
         except UnicodeDecodeError:
             raise self.refusal("is not UTF-8") from None
+
+    def with_added(self, token_ids: Set[int]) -> "TokenizerFile":
+        """The same file with only these of its added tokens."""
+        if all(token.token_id in token_ids for token in self.added):
+            return self
+        kept = [token for token in self.content["added_tokens"] if token["id"] in token_ids]
+        return TokenizerFile(self.source, json.dumps(self.whole | {"added_tokens": kept}).encode())
 
     def refusal(self, words: str) -> TokenizerError:
         """An error of one line about this file."""

@@ -48,6 +48,7 @@ class LibraryPipeline:
         self.special_ids = frozenset(token.token_id for token in file.added if token.special).union(
             self.control_ids.values()
         )
+        self.added_ids = self.special_ids.union(token.token_id for token in file.added)
         _check_templates(file)
         self._library = _full(file, self.control_ids)
         if self._library.get_vocab(with_added_tokens=True) != self.ids:

@@ -32,6 +32,10 @@ class Pipeline(Protocol):
     def special_ids(self) -> frozenset[int]:
         """All control tokens; they are found in a text with ``parse_special`` alone."""
 
+    @property
+    def added_ids(self) -> frozenset[int]:
+        """All tokens that are cut out of a text before anything else; ``special_ids`` are among them."""
+
     def encode(self, text: str, *, add_bos: bool, parse_special: bool) -> list[int]:
         """The token ids of a text that has UTF-8, with the control tokens that begin a prompt if ``add_bos``."""
 

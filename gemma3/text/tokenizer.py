@@ -5,7 +5,7 @@ Owns the face of both pipelines (``gemma3.text.pipeline``) and the choice betwee
 Nothing visible changes after construction: any thread may use it.
 """
 
-import json
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
@@ -20,6 +20,8 @@ from gemma3.text.own_pipeline import merges_follow, what_differs
 from gemma3.text.pipeline import Pipeline
 from gemma3.text.vocabulary import CONTROL_IDS, REQUIRED, Vocabulary, check_control_ids
 
+log = logging.getLogger("gemma3")
+
 _STAND_IN = Vocabulary([*CONTROL_IDS, *BYTE_PIECES], frozenset(range(6)), frozenset(range(6)))
 
 
@@ -31,20 +33,15 @@ class Gemma3Tokenizer:
     tokens and the 256 bytes.
     """
 
-    def __init__(
-        self,
-        vocabulary: Vocabulary | None = None,
-        *,
-        pipeline: Pipeline | None = None,
-        chat_template: str | None = None,
-    ) -> None:
+    def __init__(self, vocabulary: Vocabulary | None = None, *, pipeline: Pipeline | None = None) -> None:
         """``pipeline`` is Gemma's own over ``vocabulary`` if it is not given."""
         self._pipeline = pipeline or GemmaPipeline(vocabulary or _STAND_IN)
-        self.chat_template = chat_template
         self._pieces = self._pipeline.pieces
         self.vocab_size = len(self._pieces)
         self.special_ids = self._pipeline.special_ids
         self.pipeline_note = self._pipeline.note
+        # Found in a text as they stand: the control tokens with ``parse_special`` alone, the others always.
+        self.added_ids = self._pipeline.added_ids
         self.pad_token_id, self.eos_token_id, self.bos_token_id = (
             self._pipeline.control_ids[name] for name in REQUIRED
         )
@@ -64,30 +61,32 @@ class Gemma3Tokenizer:
         return self._pipeline.ids.get(piece)
 
     @classmethod
-    def from_local_path(cls, path: str | Path) -> Self:
-        """Read a ``tokenizer.json``, or the one in a directory, and the chat template that lies beside it.
+    def from_local_path(cls, path: str | Path, *, num_rows: int | None = None) -> Self:
+        """Read a ``tokenizer.json``, or the one in a directory.
 
         Gemma's own pipeline merges here; any other is run by the ``tokenizers`` library, and
-        ``pipeline_note`` says why.
+        ``pipeline_note`` says why. With the ``num_rows`` of the embedding, no text is encoded to
+        an added token without a row; the log says so.
 
         Raises:
             TokenizerError: the file is missing, damaged, or of another model.
         """
         path = Path(path)
         file = TokenizerFile.open(path / "tokenizer.json" if path.is_dir() else path)
-        return cls(pipeline=_pipeline_of(file), chat_template=_read_chat_template(Path(file.source).parent))
+        return cls(pipeline=_pipeline_of(file, num_rows))
 
     @classmethod
-    def from_gguf(cls, source: str | Path | GGUFFile) -> Self:
+    def from_gguf(cls, source: str | Path | GGUFFile, *, num_rows: int | None = None) -> Self:
         """Build the same tokenizer from the pieces, scores and types of a GGUF file: its path, or the opened file.
+
+        ``num_rows`` is as for ``from_local_path``.
 
         Raises:
             TokenizerError: the vocabulary contradicts itself or is of another model.
             GGUFError: the file is missing or damaged, or has no vocabulary.
         """
         file = source if isinstance(source, GGUFFile) else GGUFFile.open(Path(source))
-        template = file.metadata.get("tokenizer.chat_template")
-        return cls(vocabulary_of_gguf(file), chat_template=template if isinstance(template, str) else None)
+        return cls(_with_rows(vocabulary_of_gguf(file), num_rows))
 
     def encode(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
         """The token ids of ``text``.
@@ -149,28 +148,29 @@ def _check_encodable(text: str) -> None:
         raise TokenizerError(f"the text has a lone surrogate {code} at character {error.start}.") from None
 
 
-def _pipeline_of(file: TokenizerFile) -> Pipeline:
+def _with_rows(vocabulary: Vocabulary, num_rows: int | None) -> Vocabulary:
+    if num_rows is None:
+        return vocabulary
+    found = vocabulary.with_rows(num_rows)
+    rowless = sorted(vocabulary.added_ids - found.added_ids)
+    if rowless:
+        log.warning(
+            "Tokenizer: added tokens without a row of the embedding are read as plain text: %d, the first is %.60a",
+            len(rowless),
+            vocabulary.pieces[rowless[0]],
+        )
+    return found
+
+
+def _pipeline_of(file: TokenizerFile, num_rows: int | None) -> Pipeline:
+    vocabulary = _with_rows(file.vocabulary(), num_rows)
     difference = what_differs(file)
     if difference is None:
         check_control_ids(file.pieces, file.source)
-        pipeline = GemmaPipeline(file.vocabulary(), ids=file.ids)
+        pipeline = GemmaPipeline(vocabulary, ids=file.ids)
         if merges_follow(file, pipeline):
             return pipeline
         difference = "its merges do not follow from its pieces"
     from gemma3.text.library_pipeline import LibraryPipeline
 
-    return LibraryPipeline(file, difference)
-
-
-def _read_chat_template(folder: Path) -> str | None:
-    """``chat_template.jinja``, as newer checkpoints have it, or the field of ``tokenizer_config.json``."""
-    try:
-        if (folder / "chat_template.jinja").is_file():
-            return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-        config = json.loads((folder / "tokenizer_config.json").read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise TokenizerError(f"the chat template in {folder} cannot be read: {error}.") from None
-    template = config.get("chat_template") if isinstance(config, dict) else None
-    return template if isinstance(template, str) else None
+    return LibraryPipeline(file.with_added(vocabulary.added_ids), difference)

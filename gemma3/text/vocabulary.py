@@ -1,10 +1,11 @@
-"""What a tokenizer is built from: the pieces, and which of them are cut out of a text as they stand.
+"""What a tokenizer is built from: the pieces, and which of them are cut out of a text as they
+stand.
 
-Owns the pieces that make a vocabulary Gemma 3's. Knows nothing of files; each source of vocabularies has a module of its
-own. Plain values, any thread.
+Owns the pieces that make a vocabulary Gemma 3's. Knows nothing of files; each source of
+vocabularies has a module of its own. Plain values, any thread.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gemma3.errors import TokenizerError
 from gemma3.text.bpe import BYTE_PIECES
@@ -13,18 +14,35 @@ from gemma3.text.bpe import BYTE_PIECES
 CONTROL_IDS = {"<pad>": 0, "<eos>": 1, "<bos>": 2, "<unk>": 3, "<start_of_turn>": 105, "<end_of_turn>": 106}
 # Without these nothing can be served, whatever the pipeline.
 REQUIRED = ("<pad>", "<eos>", "<bos>")
+_IMAGE_PLACEHOLDER = "<image_soft_token>"
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """``pieces[token_id]``; the ids matched in a text as they stand; those of them that are control tokens; the ids that
-    have a text, but that no text is encoded to; and those added ids that are looked for in what the others leave."""
+    """``pieces[token_id]``; the ids matched in a text as they stand; those of them that are control
+    tokens; the ids that have a text, but that no text is encoded to; and those added ids that are
+    looked for in what the others leave."""
 
     pieces: list[str]
     added_ids: frozenset[int]
     control_ids: frozenset[int]
     unused_ids: frozenset[int] = frozenset()
     late_ids: frozenset[int] = frozenset()
+
+    def with_rows(self, num_rows: int) -> "Vocabulary":
+        """The same for an embedding of so many rows: an added token without one is plain text in a text.
+
+        But for the placeholder of images: Google's own files name it beside text models, which lack its row, and it is
+        found with ``parse_special`` alone.
+        """
+        rowless = frozenset(i for i in self.added_ids if i >= num_rows and self.pieces[i] != _IMAGE_PLACEHOLDER)
+        return replace(
+            self,
+            added_ids=self.added_ids - rowless,
+            control_ids=self.control_ids - rowless,
+            unused_ids=self.unused_ids | rowless,
+            late_ids=self.late_ids - rowless,
+        )
 
 
 def check_is_gemma3(pieces: list[str], source: str) -> None:

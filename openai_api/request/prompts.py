@@ -46,6 +46,9 @@ async def render_chat(
         return app_state.engine.render_chat(plain, add_generation_prompt=open_turn, continue_final_message=continues)
 
     size = len(arguments) + sum(len(message.content) for message in plain)
+    if app_state.engine.info.chat_format == "template":
+        # A checkpoint's own template may take a second to be refused, whatever it is given.
+        size = max(size, app_state.settings.off_loop_bytes + 1)
     return await app_state.off_loop.run(size, render)
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -55,7 +56,12 @@ def serve(hub: FakeHub) -> Iterator[FakeHub]:
                 )
             if self.path.startswith("/api/models/"):
                 return self.reply(200, json.dumps(self.listing()).encode(), {}, send_body=send_body)
-            return self.send_file(self.path.rpartition("/")[2].partition("?")[0], send_body=send_body)
+            return self.send_file(self.named_file(), send_body=send_body)
+
+        def named_file(self) -> str:
+            """``sub/x.gguf`` of ``/owner/name/resolve/main/sub/x.gguf?download=true``."""
+            revision_and_name = self.path.partition("/resolve/")[2].partition("?")[0]
+            return unquote(revision_and_name.partition("/")[2])
 
         def listing(self) -> object:
             if "/tree/" in self.path:
@@ -69,7 +75,7 @@ def serve(hub: FakeHub) -> Iterator[FakeHub]:
             data = hub.files.get(name)
             if data is None:
                 return self.reply(404, b"", {"X-Error-Code": "EntryNotFound"}, send_body=send_body)
-            is_large = name.endswith(".safetensors")
+            is_large = name.endswith((".safetensors", ".gguf"))
             digest = (hashlib.sha256 if is_large else hashlib.sha1)(data).hexdigest()
             headers = {"ETag": f'"{digest}"', "X-Repo-Commit": COMMIT, "X-Linked-Etag": f'"{digest}"'}
             if is_large and hub.corrupt:

@@ -100,6 +100,16 @@ def rename(old: str, new: str) -> Callable[[Path], object]:
     return lambda folder: (folder / old).rename(folder / new)
 
 
+def write_index(content: bytes) -> Callable[[Path], object]:
+    """An index, which is read where there is no ``model.safetensors``."""
+
+    def damage(folder: Path) -> None:
+        (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+        (folder / INDEX).write_bytes(content)
+
+    return damage
+
+
 NORM = "model.layers.1.mlp.up_proj.weight"
 NAN = WEIGHTS[NORM].clone()
 NAN[0, 3] = float("nan")
@@ -121,7 +131,7 @@ BAD = {
     "extra": (replace("model.vision.weight", NAN), CheckpointError, "the first is 'model.vision.weight'"),
     "hostile name": (replace("a\nb" * 99, NAN), CheckpointError, "not of this model"),
     "shape": (replace(NORM, WEIGHTS[NORM].T.contiguous()), CheckpointError, f"{NORM} has shape"),
-    "dtype": (replace(NORM, WEIGHTS[NORM].to(torch.int32)), CheckpointError, "is I32; allowed are BF16, F16, F32"),
+    "dtype": (replace(NORM, WEIGHTS[NORM].to(torch.int32)), CheckpointError, "is I32; allowed are BF16, F16, F32, F64"),
     "nan": (replace(NORM, NAN), CheckpointError, "NaN"),
     "llama": (edit_config(model_type="llama"), ConfigError, "'llama' is not Gemma 3 text"),
     "gemma 2": (edit_config(model_type="gemma2", final_logit_softcapping=30.0), ConfigError, "'gemma2'"),
@@ -133,13 +143,15 @@ BAD = {
     "config not json": (write("config.json", b"{"), ConfigError, "not valid JSON"),
     "config deep": (write("config.json", b"[" * 100_000), ConfigError, "not valid JSON"),
     "config list": (write("config.json", b"[]"), ConfigError, "not a JSON object"),
-    "index empty": (write(INDEX, b"{}"), CheckpointError, "no 'weight_map'"),
+    "index empty": (write_index(b"{}"), CheckpointError, "no 'weight_map'"),
+    "index of numbers": (write_index(b'{"weight_map": {"a": 1}}'), CheckpointError, "no 'weight_map'"),
+    "index null": (write_index(b"null"), ConfigError, "not a JSON object"),
     "index elsewhere": (
-        write(INDEX, b'{"weight_map": {"a": "../x.safetensors"}}'),
+        write_index(b'{"weight_map": {"a": "../x.safetensors"}}'),
         CheckpointError,
         "not a .safetensors file beside",
     ),
-    "index missing": (write(INDEX, b'{"weight_map": {"a": "x.safetensors"}}'), CheckpointError, "which is not there"),
+    "index missing": (write_index(b'{"weight_map": {"a": "x.safetensors"}}'), CheckpointError, "which is not there"),
 }
 
 
@@ -156,6 +168,7 @@ def test_bad_directory(folder: Path, kind: str) -> None:
 
 def test_a_tensor_in_two_shards(folder: Path) -> None:
     shutil.copy(folder / "model.safetensors", folder / "again.safetensors")
+    (folder / "model.safetensors").rename(folder / "once.safetensors")
     with pytest.raises(CheckpointError, match=r"both in .* and in"):
         logits(folder)
 

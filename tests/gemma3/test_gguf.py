@@ -14,9 +14,9 @@ import pytest
 
 import gemma3.files.gguf_header as gguf_module
 from gemma3.errors import GGUFError
-from gemma3.files.ggml_types import BLOCK_SIZES
+from gemma3.files.ggml_types import BLOCK_SIZES, name_of_foreign_type
 from gemma3.files.gguf import GGMLType, GGUFFile, GGUFNumbers, GGUFStrings, GGUFTensor
-from gemma3.files.gguf_dequant import BLOCK_FORMATS
+from gemma3.files.gguf_dequant import format_of
 from tests.gemma3.gguf_files import (
     ARRAY,
     BOOL,
@@ -32,7 +32,9 @@ from tests.gemma3.gguf_files import (
 )
 
 F32, Q8_0 = GGMLType.F32, GGMLType.Q8_0
-QUANTISED = [t for t in GGMLType if BLOCK_FORMATS[t].num_values > 1]
+QUANTISED = [t for t in GGMLType if format_of(t).num_values > 1]
+# The others keep it in pieces, or in a format without infinity.
+WITH_A_SCALE = [t for t in QUANTISED if "d" in (format_of(t).layout.names or ())]
 
 
 def opened(data: bytes) -> GGUFFile:
@@ -58,18 +60,20 @@ def vector(name: str | bytes = "x", *, num: int = 8, offset: int = 0) -> bytes:
 
 
 def width_of(ggml_type: GGMLType) -> int:
-    return BLOCK_FORMATS[ggml_type].num_values
+    return format_of(ggml_type).num_values
 
 
 def random_blocks(ggml_type: GGMLType, num_blocks: int, seed: int = 0) -> bytes:
     """Random bytes with finite scales of every size, subnormal ones and both zeros among them."""
     rng = np.random.default_rng(seed)
-    layout = BLOCK_FORMATS[ggml_type].layout
+    layout = format_of(ggml_type).layout
     blocks = rng.integers(0, 256, num_blocks * layout.itemsize, dtype=np.uint8).view(layout)
     halves = rng.integers(0, 2**16, (2, num_blocks), dtype=np.uint16).view(np.float16)
     halves[~np.isfinite(halves)] = 1.5
     for field, values in zip([f for f in ("d", "m", "dmin") if f in (layout.names or ())], halves, strict=False):
         blocks[field] = values
+    if ggml_type is GGMLType.IQ1_M:  # the top nibbles of its last 8 bytes are a half: none that is inf or NaN
+        blocks.view(np.uint8).reshape(num_blocks, -1)[:, -1] &= 0xBF
     return blocks.tobytes()
 
 
@@ -91,7 +95,7 @@ def assert_same_bits(found: np.ndarray, expected: np.ndarray) -> None:
 
 @pytest.mark.parametrize("ggml_type", GGMLType, ids=lambda t: t.name)
 def test_block_sizes_are_those_of_ggml(ggml_type: GGMLType) -> None:
-    block, size = BLOCK_FORMATS[ggml_type], BLOCK_SIZES[ggml_type]
+    block, size = format_of(ggml_type), BLOCK_SIZES[ggml_type]
     assert (block.num_values, block.layout.itemsize) == (size.num_values, size.num_bytes)
     assert (block.num_values, block.layout.itemsize) == gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(ggml_type)]
     assert ggml_type.name == gguf.GGMLQuantizationType(ggml_type).name
@@ -100,7 +104,7 @@ def test_block_sizes_are_those_of_ggml(ggml_type: GGMLType) -> None:
 @pytest.mark.parametrize("num_rows", [1, 3, 700])  # 700 rows of 2 blocks of 256 are more than one chunk
 @pytest.mark.parametrize("ggml_type", QUANTISED, ids=lambda t: t.name)
 def test_quantised_blocks_equal_the_gguf_package(ggml_type: GGMLType, num_rows: int) -> None:
-    shape = (num_rows, 2 * BLOCK_FORMATS[ggml_type].num_values)
+    shape = (num_rows, 2 * format_of(ggml_type).num_values)
     raw = random_blocks(ggml_type, 2 * num_rows, seed=num_rows)
     file = opened(gguf_bytes({}, {"x": (ggml_type, shape, raw)}))
     assert_same_bits(file.dequantize("x"), expected_values(raw, ggml_type, shape))
@@ -115,9 +119,9 @@ def test_every_nibble_and_high_bit_of_q5_0_is_placed() -> None:
 
 
 @pytest.mark.parametrize("scale", [np.inf, -np.inf, np.nan])
-@pytest.mark.parametrize("ggml_type", QUANTISED, ids=lambda t: t.name)
+@pytest.mark.parametrize("ggml_type", WITH_A_SCALE, ids=lambda t: t.name)
 def test_damaged_scales_pass_through_without_a_warning(ggml_type: GGMLType, scale: float) -> None:
-    layout = BLOCK_FORMATS[ggml_type].layout
+    layout = format_of(ggml_type).layout
     blocks = np.frombuffer(random_blocks(ggml_type, 1), layout).copy()
     blocks["d"] = scale
     file = opened(gguf_bytes({}, {"x": (ggml_type, (width_of(ggml_type),), blocks.tobytes())}))
@@ -499,10 +503,46 @@ def test_rows_are_whole_blocks(ggml_type: GGMLType) -> None:
         assert f"has {columns} columns, must be a multiple of {width}" in message
 
 
-@pytest.mark.parametrize("type_id", [4, 5, 9, 15, 16, 23, 29, 31, 39, 2**32 - 1])
-def test_unknown_tensor_types(type_id: int) -> None:
+FOREIGN_TYPES = {
+    4: "Q4_2 (4), which ggml has removed",
+    5: "Q4_3 (5), which ggml has removed",
+    9: "Q8_1 (9)",
+    15: "Q8_K (15)",
+    24: "I8 (24)",
+    27: "I64 (27)",
+    28: "F64 (28)",
+    31: "Q4_0_4_4 (31), which ggml has removed",
+    38: "IQ4_NL_8_8 (38), which ggml has removed",
+    41: "Q1_0 (41)",
+    42: "Q2_0 (42)",
+    43: "unknown to ggml (43)",
+    144: "IQ4_KS (144) of the fork ik_llama.cpp",
+    2**32 - 1: "unknown to ggml (4294967295)",
+}
+
+
+@pytest.mark.parametrize("type_id", FOREIGN_TYPES)
+def test_other_tensor_types_are_named(type_id: int) -> None:
     message = refused(with_tensors(tensor_row("x", (32,), type_id, 0)))
-    assert f"tensor 'x' has type {type_id}, must be one of F32, F16, Q4_0" in message
+    assert f"tensor 'x' has type {FOREIGN_TYPES[type_id]}; read are F32, F16, BF16, Q4_0 to Q8_0" in message
+
+
+def test_every_type_of_the_gguf_package_is_read_or_named() -> None:
+    for kind in gguf.GGMLQuantizationType:
+        if kind not in GGMLType.__members__.values():
+            assert name_of_foreign_type(kind) == f"{kind.name} ({kind.value})"
+            assert kind not in gguf.quants._type_traits, "the package expands it: so should we"
+
+
+def test_the_codebooks_are_loaded_with_the_first_tensor_that_needs_them() -> None:
+    code = (
+        "import sys, numpy as np; from gemma3.files.gguf_dequant import dequantize, GGMLType as T;"
+        "loaded = lambda: 'gemma3.files.iq_grids' in sys.modules;"
+        "dequantize(np.zeros(144, np.uint8), T.Q4_K); before = loaded();"
+        "dequantize(np.zeros(18, np.uint8), T.IQ4_NL); print(before, loaded())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False True"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import gemma3.files.gguf_header as gguf_module
 from gemma3.errors import GGUFError
 from gemma3.files.ggml_types import BLOCK_SIZES
 from gemma3.files.gguf import GGMLType, GGUFFile, GGUFStrings
-from gemma3.files.gguf_dequant import BLOCK_FORMATS
+from gemma3.files.gguf_dequant import format_of
 from tests.gemma3.gguf_files import ARRAY, STRING, array, gguf_bytes, join, key, raw_key, tensor_row
 
 NUM_MUTANTS = 20_000
@@ -37,8 +37,8 @@ def valid_file() -> bytes:
         "types": [1, 2, 3],
         "flags": [True, False, True],
     }
-    types = (GGMLType.F32, GGMLType.BF16, GGMLType.Q8_0, GGMLType.Q5_0, GGMLType.Q4_K)
-    blocks = {t.name: (t, (1, BLOCK_FORMATS[t].num_values), bytes(BLOCK_SIZES[t].num_bytes)) for t in types}
+    types = (GGMLType.F32, GGMLType.BF16, GGMLType.Q8_0, GGMLType.Q5_0, GGMLType.Q4_K, GGMLType.IQ2_XXS, GGMLType.TQ1_0)
+    blocks = {t.name: (t, (1, format_of(t).num_values), bytes(BLOCK_SIZES[t].num_bytes)) for t in types}
     return gguf_bytes(metadata, blocks)
 
 

@@ -83,3 +83,34 @@ def test_no_hub_at_all(tmp_path: Path) -> None:
     run = fetch(FakeHub({}, url="http://127.0.0.1:9"), tmp_path)
     assert run.status == 2
     assert "Downloading owner/name failed" in run.err
+
+
+def test_subfolders_are_not_fetched(checkpoint: Path, tmp_path: Path) -> None:
+    hub = hub_of(checkpoint)
+    hub.files |= {"checkpoint-5/model.safetensors": b"of an older step", "onnx/config.json": b"{}"}
+    with serve(hub):
+        run = fetch(hub, tmp_path)
+    assert run.status == 0, run.err
+    asked = [line for line in hub.requests if "/resolve/" in line]
+    assert asked
+    assert not any("checkpoint-5" in line or "onnx" in line for line in asked)
+
+
+def test_half_a_download(checkpoint: Path, tmp_path: Path) -> None:
+    """Named while the Hub is away, repaired when it is back: a file that never came, and one that was cut short."""
+    hub = hub_of(checkpoint)
+    with serve(hub):
+        assert fetch(hub, tmp_path).status == 0
+    (snapshot,) = tmp_path.glob("hub/models--owner--name/snapshots/*")
+    (snapshot / "tokenizer.json").resolve().unlink()
+    alone = fetch(hub, tmp_path)
+    assert alone.status == 2
+    last = alone.err.strip().splitlines()[-1]
+    assert "holds half a download of owner/name (tokenizer.json is missing)" in last
+    weights = (snapshot / "model.safetensors").resolve()
+    weights.write_bytes(weights.read_bytes()[:-9])
+    with serve(hub):
+        again = fetch(hub, tmp_path)
+        assert again.status == 0, again.err
+    assert "completed from the Hub" in again.err
+    assert fetch(hub, tmp_path).status == 0, "now it is whole"

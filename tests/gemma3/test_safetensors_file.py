@@ -124,3 +124,16 @@ def test_nothing_large_is_imported() -> None:
     code = "import sys, gemma3.files.safetensors_file; print([m for m in ('torch', 'numpy', 'safetensors') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("doubled", ["name", "key"])
+def test_a_name_that_stands_twice(tmp_path: Path, doubled: str) -> None:
+    """JSON would take the later one."""
+    entry = b'{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
+    header = (
+        b'{"a":' + entry + b',"a":' + entry + b"}" if doubled == "name" else b'{"a":' + entry[:-1] + b',"shape":[1]}}'
+    )
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(CheckpointError, match=r"the header names '(a|shape)' twice"):
+        SafetensorsFile.open(path)

@@ -191,9 +191,3 @@ def test_decode_skips_only_control_tokens(tokenizer: Gemma3Tokenizer) -> None:
 
 def test_half_a_character_is_replaced(tokenizer: Gemma3Tokenizer, official: Tokenizer) -> None:
     assert tokenizer.decode([official.token_to_id("<0xE2>"), *tokenizer.encode("x")]) == "\ufffdx"
-
-
-def test_chat_template(from_json: Gemma3Tokenizer, from_gguf: Gemma3Tokenizer) -> None:
-    assert from_json.chat_template is not None
-    assert "<start_of_turn>" in from_json.chat_template
-    assert from_gguf.chat_template is None

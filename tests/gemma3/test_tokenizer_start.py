@@ -105,7 +105,7 @@ def test_control_pieces(tmp_path: Path) -> None:
 def test_the_stand_in_speaks_bytes() -> None:
     tokenizer = Gemma3Tokenizer()
     assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id) == (0, 1, 2)
-    assert (tokenizer.id_to_token(3), tokenizer.vocab_size, tokenizer.chat_template) == ("<unk>", 262, None)
+    assert (tokenizer.id_to_token(3), tokenizer.vocab_size) == ("<unk>", 262)
     text = "Stra\xdfe <bos> \U0001f600\n"
     token_ids = tokenizer.encode(text)
     assert len(token_ids) == len(text.encode())
@@ -129,17 +129,6 @@ def test_settings_of_a_training_do_not_cut_or_pad(tmp_path: Path) -> None:
     tokenizer = Gemma3Tokenizer.from_local_path(write_json(tmp_path, truncation=cut, padding=pad))
     for parse_special in (True, False):
         assert [len(tokenizer.encode(text, parse_special=parse_special)) for text in ("", "abc")] == [0, 3]
-
-
-def test_chat_template_files(tmp_path: Path) -> None:
-    write_json(tmp_path)
-    file, config = tmp_path / "tokenizer.json", tmp_path / "tokenizer_config.json"
-    assert Gemma3Tokenizer.from_local_path(file).chat_template is None
-    config.write_text('{"chat_template": "from the config"}')
-    assert Gemma3Tokenizer.from_local_path(str(tmp_path)).chat_template == "from the config"
-    (tmp_path / "chat_template.jinja").write_text("from the jinja file")
-    assert Gemma3Tokenizer.from_local_path(file).chat_template == "from the jinja file"
-    assert small_gguf(**{"tokenizer.chat_template": "from the GGUF"}).chat_template == "from the GGUF"
 
 
 def test_importing_and_encoding_needs_no_torch() -> None:
@@ -212,12 +201,6 @@ def test_a_cut_file_is_refused(tmp_path: Path) -> None:
 def test_other_models_tokenizers_are_refused(tmp_path: Path, model: models.Model) -> None:
     Tokenizer(model).save(str(tmp_path / "tokenizer.json"))
     assert "Gemma 3" in refusal(lambda: Gemma3Tokenizer.from_local_path(tmp_path))
-
-
-@pytest.mark.parametrize("content", ["{", "\xff\xfe"])
-def test_a_damaged_config_is_refused(tmp_path: Path, content: str) -> None:
-    (write_json(tmp_path) / "tokenizer_config.json").write_bytes(content.encode("latin-1"))
-    assert "chat template" in refusal(lambda: Gemma3Tokenizer.from_local_path(tmp_path))
 
 
 @pytest.mark.parametrize(

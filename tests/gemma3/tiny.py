@@ -127,15 +127,25 @@ def gguf_metadata(config: Gemma3TextConfig) -> dict[str, object]:
     }
 
 
-def save_gguf(path: Path, model: OracleModel, tensors: dict[str, Tensor] | None = None) -> Path:
+def save_gguf(
+    path: Path,
+    model: OracleModel,
+    tensors: dict[str, Tensor] | None = None,
+    *,
+    metadata: dict[str, object] | None = None,
+) -> Path:
     """The same values as ``save_directory``, float32, with llama.cpp's names and its 1 added to the norms."""
-    tensors = weights_of(model) if tensors is None else tensors
+    entries = gguf_entries(weights_of(model) if tensors is None else tensors)
+    return write_gguf(path, metadata or gguf_metadata(config_of(model)), entries)
+
+
+def gguf_entries(tensors: dict[str, Tensor]) -> dict[str, tuple[int, tuple[int, ...], bytes]]:
+    """Type, shape and bytes by the names of the file, as ``write_gguf`` takes them."""
     entries = {}
     for name, tensor in tensors.items():
         values = (tensor + 1.0 if tensor.ndim == 1 else tensor).float().contiguous().numpy()
         entries[gguf_name(name)] = (GGMLType.F32, tuple(tensor.shape), values.tobytes())
-    write_gguf(path, gguf_metadata(config_of(model)), entries)
-    return path
+    return entries
 
 
 def gguf_name(name: str) -> str:
