@@ -96,6 +96,7 @@ def load(args: argparse.Namespace, began_s: float) -> Session:
             dtype=args.dtype,
             device=args.device,
             threads=args.threads,
+            chat_template=args.chat_template,
         )
     finally:
         bar.close()
@@ -182,7 +183,7 @@ def chat(session: Session) -> None:
     from gemma3.text.chat import Message
 
     history: list[Message] = []
-    style = session.engine.loaded.chat_style.value
+    style = session.engine.loaded.chat_format.name
     log.info("Chatting with %s. /reset forgets, /exit ends, Ctrl-C stops an answer.", style)
     while (line := _read_line()) is not None:
         if line == "/reset":

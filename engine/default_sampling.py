@@ -1,7 +1,8 @@
 """Sampling defaults that a checkpoint brings in its ``generation_config.json``.
 
-Owns which of its values are believed: one that no request may have is told when the model is loaded and passed over, so
-that a client never gets an error for what it did not write. Runs on the engine thread, once.
+Owns which of its values are believed: one that no request may have is told when the model is
+loaded and passed over, so that a client never gets an error for what it did not write. Runs on the
+engine thread, once.
 """
 
 import logging
@@ -13,7 +14,7 @@ log = logging.getLogger("gemma3")
 
 
 def default_sampling(generation_config: Mapping[str, object]) -> dict[str, float]:
-    """``temperature``, ``top_k`` and ``top_p`` where they are given (not ``null``) and allowed; the rest has our default."""
+    """``temperature``, ``top_k`` and ``top_p`` where they are given, not ``null``, and allowed."""
     found: dict[str, float] = {}
     for name, setting in SETTINGS.items():
         given = generation_config.get(name) if setting.from_checkpoint else None

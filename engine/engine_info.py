@@ -34,6 +34,8 @@ class ModelInfo:
         dtype: type of the activations, the values between the matrix products.
         system_fingerprint: names weights, precision, kernels and version; the same fingerprint and seed give the same bytes.
         default_sampling: ``temperature``, ``top_k``, ``top_p`` of the checkpoint's generation_config.json; may be empty.
+        chat_format: ``gemma-turns``, ``transcript``, or ``template`` for another one than Gemma's, rendered as it is.
+        chat_template: the text of the template that conversations follow, Gemma's own included; None without one.
     """
 
     model_id: str
@@ -46,6 +48,8 @@ class ModelInfo:
     is_instruction_tuned: bool
     system_fingerprint: str
     default_sampling: Mapping[str, float | int] = field(default_factory=dict)
+    chat_format: str = "gemma-turns"
+    chat_template: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ class EngineOptions:
         threads: of the model; by default one for each core.
         max_num_waiting: sequences that may wait for a seat, of all callers; one caller alone may have half of them.
         max_waiting_prompt_tokens: of them all, under the same rule.
+        chat_template: ``gemma``, ``transcript`` or a template's file; by default what the checkpoint says.
         generation_config: ``auto`` takes sampling defaults from the checkpoint's generation_config.json, ``none`` does not.
     """
 
@@ -33,6 +34,7 @@ class EngineOptions:
     dtype: str = "auto"
     device: str = "auto"
     threads: int | None = None
+    chat_template: str | None = None
     generation_config: str = "auto"
     prefix_caching: bool = True
     max_num_waiting: int = MAX_NUM_WAITING
@@ -51,6 +53,7 @@ class EngineKeywords(TypedDict, total=False):
     dtype: str
     device: str
     threads: int | None
+    chat_template: str | None
     generation_config: str
     prefix_caching: bool
     max_num_waiting: int

@@ -14,11 +14,17 @@ from gemma3.checkpoints.checkpoint import DTYPES
 
 
 def add_model_flags(parser: argparse._ActionsContainer) -> None:
-    """``--model``, ``--quantization``, ``--dtype``, ``--device`` and ``--threads``, named as in ``EngineOptions``."""
+    """``--model``, ``--chat-template`` and what says how to compute, named as in ``EngineOptions``."""
     parser.add_argument(
         "--model",
         help="Use these weights: a directory, a .gguf file, OWNER/NAME on the Hub, '270m' or '270m-it' (default: those "
         "found first beside the program, in the Hub's cache, in the weights package).",
+    )
+    parser.add_argument(
+        "--chat-template",
+        metavar="FORM",
+        help="Write conversations as Gemma's turns (gemma), as a plain transcript (transcript), or by the Jinja template "
+        "in the file of this name (default: as the checkpoint says).",
     )
     parser.add_argument(
         "--quantization",

@@ -9,8 +9,10 @@ from collections import abc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.capacity import BLOCK_SIZE, block_counts, max_model_len, new_scheduler
+from engine.chat_format import ChatFormat, choose_chat_format
 from engine.default_sampling import default_sampling
 from engine.engine_core import EngineCore
 from engine.engine_info import ModelInfo
@@ -24,10 +26,13 @@ from gemma3 import __version__
 from gemma3.checkpoints.checkpoint import Checkpoint, content_hash, open_checkpoint
 from gemma3.checkpoints.end_tokens import end_token_ids
 from gemma3.checkpoints.locate import TERMS, Located, locate_weights
-from gemma3.errors import ChatError
+from gemma3.errors import ChatError, TokenizerError
 from gemma3.progress import Progress, no_progress
-from gemma3.text.chat import ChatPrompt, ChatStyle, Message, render_chat
+from gemma3.text.chat import ChatPrompt, ChatStyle, Message
 from gemma3.text.tokenizer import Gemma3Tokenizer
+
+if TYPE_CHECKING:
+    from gemma3.text.template_messages import Tools
 
 log = logging.getLogger("gemma3")
 
@@ -39,7 +44,7 @@ class LoadedEngine:
     core: EngineCore
     info: ModelInfo
     tokenizer: Gemma3Tokenizer
-    chat_style: ChatStyle
+    chat_format: ChatFormat
 
     def render_chat(
         self,
@@ -47,18 +52,25 @@ class LoadedEngine:
         *,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
+        tools: "Tools | None" = None,
     ) -> ChatPrompt:
-        """A conversation as token ids, in the form the checkpoint was trained on. Any thread."""
+        """A conversation as token ids, in the form the checkpoint was trained on. Any thread.
+
+        Raises:
+            RequestError: the messages, or these with the flags or the tools, cannot be a prompt.
+        """
         try:
-            return render_chat(
+            return self.chat_format.render(
                 messages,
                 self.tokenizer,
-                self.chat_style,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=continue_final_message,
+                tools=tools,
             )
         except ChatError as error:
             raise RequestError(str(error), param=error.param) from None
+        except TokenizerError as error:
+            raise RequestError(f"messages cannot be encoded: {error}", param="messages") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +110,25 @@ def load_engine(
     load = _load_native if precision.scheme is not None else _load_torch
     loaded = load(options, checkpoint, precision, counts, progress)
     tokenizer = loaded.tokenizer
-    is_tuned = checkpoint.is_instruction_tuned(tokenizer)
+    log.info("Tokenizer: %s", tokenizer.pipeline_note)
+    chat = choose_chat_format(options.chat_template, checkpoint, tokenizer)
+    log.info("Chat: %s (%s)", chat.name, chat.reason)
     core = EngineCore(
         scheduler,
         loaded.runner,
         token_to_bytes=tokenizer.token_to_bytes,
         vocab_size=_vocab_size(checkpoint, tokenizer),
         eos_token_ids=end_token_ids(
-            checkpoint.end_tokens, tokenizer, vocab_size=_vocab_size(checkpoint, tokenizer), ends_turns=is_tuned
+            checkpoint.end_tokens,
+            tokenizer,
+            vocab_size=_vocab_size(checkpoint, tokenizer),
+            ends_turns=chat.form is ChatStyle.GEMMA_TURNS,
         ),
         enable_prefix_caching=options.prefix_caching,
     )
-    info = _info(options, checkpoint, located, precision, loaded, is_tuned=is_tuned)
+    info = _info(options, checkpoint, located, precision, loaded, chat=chat)
     log.info("Loaded %s (%s) in %.1f s", info.model_id, loaded.arithmetic, time.perf_counter() - began_s)
-    return LoadedEngine(core, info, tokenizer, ChatStyle.GEMMA_TURNS if is_tuned else ChatStyle.TRANSCRIPT)
+    return LoadedEngine(core, info, tokenizer, chat)
 
 
 def _vocab_size(checkpoint: Checkpoint, tokenizer: Gemma3Tokenizer) -> int:
@@ -187,7 +204,7 @@ def _info(
     precision: Precision,
     loaded: _Loaded,
     *,
-    is_tuned: bool,
+    chat: ChatFormat,
 ) -> ModelInfo:
     assert options.max_model_len is not None
     return ModelInfo(
@@ -198,7 +215,9 @@ def _info(
         vocab_size=_vocab_size(checkpoint, loaded.tokenizer),
         quantization=loaded.quantization,
         dtype=precision.dtype,
-        is_instruction_tuned=is_tuned,
+        is_instruction_tuned=chat.is_tuned,
         system_fingerprint=f"{content_hash(checkpoint.weight_files)[:12]}-{loaded.arithmetic}-{__version__}",
         default_sampling=default_sampling(checkpoint.generation_config) if options.generation_config == "auto" else {},
+        chat_format=chat.name,
+        chat_template=chat.template,
     )

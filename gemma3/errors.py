@@ -10,6 +10,7 @@ Every message is one line that names the field or file, the value, and what is a
      |    +-- GatedRepoError    the repository exists, but its licence must be accepted first
      +-- TokenizerError         a tokenizer file that cannot be used
      +-- DeviceError            a device this machine does not have
+     +-- ChatTemplateError      a chat template that cannot be used
      +-- ChatError              messages that no chat prompt can be made of
 
 All of them are ``ValueError``: the caller gave something that cannot be used.
@@ -42,6 +43,10 @@ class GatedRepoError(WeightsNotFoundError):
 
 class TokenizerError(Gemma3Error):
     """A tokenizer file is missing, damaged, or of another model."""
+
+
+class ChatTemplateError(Gemma3Error):
+    """A chat template is missing, is none, or fails for the simplest conversation."""
 
 
 class ChatError(Gemma3Error):

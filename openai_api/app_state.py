@@ -39,9 +39,9 @@ class AppState:
         self.check_ready()
         self.engine.check_admission(caller)
 
-    def check_model(self, name: str) -> None:
-        """Raises: ApiError 404, without the name, which is the client's text."""
-        if name != self.engine.info.model_id:
+    def check_model(self, name: str | None) -> None:
+        """None is the served one. Raises: ApiError 404, without the name, which is the client's text."""
+        if name is not None and name != self.engine.info.model_id:
             message = f"There is no such model; this server has '{self.engine.info.model_id}'."
             raise ApiError(404, message, code="model_not_found", param="model")
 

@@ -133,6 +133,7 @@ def engine_options(flags: argparse.Namespace) -> EngineOptions:
         dtype=flags.dtype,
         device=flags.device,
         threads=flags.threads,
+        chat_template=flags.chat_template,
         generation_config=flags.generation_config,
         prefix_caching=flags.prefix_caching,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gemma3.checkpoints.gguf_checkpoint import GGUFCheckpoint
 from gemma3.checkpoints.safetensors_checkpoint import SafetensorsCheckpoint
-from gemma3.checkpoints.weight_files import PICKLES, no_weights_error
+from gemma3.checkpoints.weight_files import PICKLES, model_files, no_weights_error
 from gemma3.errors import CheckpointError, WeightsNotFoundError
 from gemma3.files.gguf_parts import gguf_models, is_gguf
 
@@ -53,7 +53,7 @@ def _open_file(path: Path) -> Checkpoint:
 
 
 def _open_directory(folder: Path) -> Checkpoint:
-    if any(folder.glob("*.safetensors")):
+    if model_files(folder):
         return SafetensorsCheckpoint.open(folder)
     ggufs = gguf_models(folder)
     if len(ggufs) == 1:

@@ -1,9 +1,10 @@
-"""Which tokens end an answer: what a checkpoint's files name, and the one rule that makes ids of it.
+"""Which tokens end an answer: what a checkpoint's files name, and the rule that makes ids of it.
 
-The rule: ``<eos>``; ``<end_of_turn>`` where the model was trained on turns; and what the checkpoint names. A folder names
-the ``eos_token_id`` of ``generation_config.json`` or, where that gives none, of ``config.json`` (transformers' ``generate``
-does so), and the ``eos_token`` of ``tokenizer_config.json`` beside it (as vLLM does). A GGUF file has keys. ``null``, an empty
-list and -1 give none; an id or piece outside of the vocabulary is passed over with a warning; any other type is refused.
+The rule: ``<eos>``; ``<end_of_turn>`` where the model was trained on turns; and what the checkpoint
+names. A folder names the ``eos_token_id`` of ``generation_config.json`` or, where that gives none,
+of ``config.json`` (as transformers' ``generate``), and the ``eos_token`` of
+``tokenizer_config.json`` besides (as vLLM). A GGUF file has keys. ``null``, an empty list and -1
+give none; what is not in the vocabulary is passed over with a warning; other types are refused.
 
 Plain functions on values that were read already, any thread.
 """
@@ -28,7 +29,7 @@ _NONE_GIVEN = (-1, 2**32 - 1)
 
 @dataclass(frozen=True, slots=True)
 class EndTokens:
-    """What a checkpoint names: ids, not yet compared with a vocabulary, and perhaps a token by its text."""
+    """What a checkpoint names: ids, compared with no vocabulary yet, and maybe a token's text."""
 
     token_ids: tuple[int, ...] = ()
     piece: str | None = None
@@ -60,7 +61,8 @@ def end_tokens_of_folder(
     """What the three files of a folder name; a file that is not there is an empty mapping.
 
     Raises:
-        ConfigError: a value is neither an integer, a list of integers nor null; or ``eos_token`` is no text.
+        ConfigError: a value is neither an integer, a list of integers nor null; or ``eos_token``
+            is no text.
     """
     text_config = config.get("text_config")
     for part, source in (
@@ -93,7 +95,7 @@ def _integers(value: object, name: str) -> tuple[int, ...]:
 
 
 def _piece(value: object) -> str | None:
-    """``eos_token``: the text itself, or the object of an added token, which has it as ``content``."""
+    """``eos_token``: the text itself, or the object of an added token, its text in ``content``."""
     text: object = value.get("content") if isinstance(value, dict) else value
     if text is None and value is None:
         return None

@@ -1,7 +1,7 @@
-"""``config.json`` of a folder: the model it describes, and what it says of tensors that this package reads otherwise.
+"""``config.json`` of a folder: the model it describes, and what it says of how tensors are stored.
 
-Owns what stands in ``config.json`` beside the shape of the model (``gemma3.config``): quantisation, and an untied head. Any
-thread.
+Owns what stands there beside the shape of the model (``gemma3.config``): quantisation, and a head
+that is not tied. Nothing changes once it is read, so any thread may use it.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class FolderConfig:
         _check_not_quantized(raw)
         settings = text_settings(raw)
         is_untied = settings.get(_TIED) is False
-        # Whether the head equals the embedding is told from the tensors; transformers writes false beside equal ones.
+        # Tools write false beside equal tensors, too; whether they are is told from the tensors.
         config = Gemma3TextConfig.from_hf_dict({**settings, _TIED: True} if is_untied else settings)
         return cls(raw, config, is_untied)
 

@@ -1,7 +1,8 @@
-"""Tensor names as other tools write them, in the model's words; and the marks of what is no plain model.
+"""Tensor names as other tools write them, in the model's words; marks of what is no plain model.
 
-Tools put a prefix before every name, leave buffers that are computed anyway, or store adapters and quantised values that
-this package does not read. Owns these names. Knows nothing of files, shapes or values. Plain functions, any thread.
+Tools put a prefix before every name, leave buffers that are computed anyway, or store adapters and
+quantised values that this package does not read. Owns these names. Knows nothing of files, shapes
+or values. Plain functions, any thread.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,7 +11,7 @@ from gemma3.checkpoints.tensor_names import FINAL_NORM, HEAD
 
 # Put between the parts of a name by torch.compile, DataParallel, FSDP and activation checkpointing.
 _WRAPPERS = frozenset(("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
-# Computed from config.json, so whatever a file holds is not read (transformers passes over them, too).
+# Computed from config.json, so what a file holds is not read (transformers passes over them, too).
 _BUFFERS = frozenset(("inv_freq", "original_inv_freq", "cos_cached", "sin_cached", "embed_scale", "position_ids"))
 _ADAPTER_PARTS = ("lora_", "base_layer", "ia3_l", "vera_lambda", "modules_to_save")
 _VISION_PARTS = frozenset(("vision_tower", "vision_model", "multi_modal_projector", "embed_vision"))
@@ -35,8 +36,9 @@ _ANCHOR = FINAL_NORM.removeprefix(_MODEL)  # the one tensor that no file is with
 def names_in_model(found: Iterable[str]) -> dict[str, str]:
     """The name in the model of each tensor, by the name in the file; buffers are left out.
 
-    What stands before the final ``norm.weight`` is the prefix of all, in the model ``model.``: ``base_model.model.model.``,
-    ``language_model.model.``, ``model.language_model.``, none. A name without that prefix stays as it is.
+    What stands before the final ``norm.weight`` is the prefix of all names, ``model.`` in the model:
+    ``base_model.model.model.``, ``language_model.model.``, ``model.language_model.``, none. A name
+    without that prefix stays as it is.
     """
     plain = {name: _without_wrappers(name) for name in found if name.rpartition(".")[2] not in _BUFFERS}
     prefixes = [name.removesuffix(_ANCHOR) for name in plain.values() if f".{name}".endswith(f".{_ANCHOR}")]
@@ -68,5 +70,5 @@ def is_vision(name: str) -> bool:
 
 
 def quantization_of(names: Iterable[str]) -> str | None:
-    """The name of the quantisation that these tensors are stored in, if it is one of those known here."""
+    """The name of the quantisation that these tensors are stored in, if it is known here."""
     return next((kind for name in names if (kind := _QUANTIZED.get(name.rpartition(".")[2]))), None)

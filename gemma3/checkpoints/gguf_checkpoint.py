@@ -19,6 +19,7 @@ from gemma3.errors import CheckpointError
 from gemma3.files.gguf import GGUFFile
 from gemma3.files.gguf_parts import GGUFParts, whole_name
 from gemma3.progress import Progress
+from gemma3.text.template_files import ChatTemplates, templates_of_gguf
 from gemma3.text.tokenizer import Gemma3Tokenizer
 
 if TYPE_CHECKING:
@@ -92,15 +93,19 @@ class GGUFCheckpoint:
         types = [tensor.ggml_type for tensor in self.parts.tensors.values() if len(tensor.shape) == 2]
         return max(set(types), key=lambda kind: (types.count(kind), kind)).name
 
-    def is_instruction_tuned(self, tokenizer: Gemma3Tokenizer) -> bool:
-        """A chat template, or a name or fine-tune mark of ``it``, says that the model was trained on turns."""
-        marks = (str(self.file.metadata.get(key, "")) for key in ("general.finetune", "general.name"))
-        return tokenizer.chat_template is not None or any(
-            "it" in mark.lower().replace("-", " ").split() for mark in marks
-        )
+    def tuned_mark(self, tokenizer: Gemma3Tokenizer) -> str | None:
+        """Where a file without a chat template says that its model was trained on turns: a name or fine-tune mark of ``it``."""
+        for key in ("general.finetune", "general.name"):
+            if "it" in str(self.file.metadata.get(key, "")).lower().replace("-", " ").split():
+                return f"{key} says 'it'"
+        return None
+
+    def chat_templates(self) -> ChatTemplates:
+        """Those of its metadata."""
+        return templates_of_gguf(self.file)
 
     def load_tokenizer(self) -> Gemma3Tokenizer:
-        return Gemma3Tokenizer.from_gguf(self.file)
+        return Gemma3Tokenizer.from_gguf(self.file, num_rows=self.config.vocab_size)
 
     def load_arrays(self, dtype: str, progress: Progress) -> "dict[str, NDArray[Any]]":
         """All tensors as ``decode_all`` makes them.

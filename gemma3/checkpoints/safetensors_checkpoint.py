@@ -21,6 +21,7 @@ from gemma3.errors import CheckpointError
 from gemma3.files.json_file import read_json_object_if_there
 from gemma3.files.safetensors_file import SafetensorsFile, StoredTensor
 from gemma3.progress import Progress
+from gemma3.text.template_files import ChatTemplates, read_templates
 from gemma3.text.tokenizer import Gemma3Tokenizer
 
 if TYPE_CHECKING:
@@ -93,12 +94,28 @@ class SafetensorsCheckpoint:
     def quantization(self) -> str:
         return "none"
 
-    def is_instruction_tuned(self, tokenizer: Gemma3Tokenizer) -> bool:
-        """A checkpoint that ships a chat template was trained on turns."""
-        return tokenizer.chat_template is not None
+    def tuned_mark(self, tokenizer: Gemma3Tokenizer) -> str | None:
+        """Where a folder without a chat template says that its model was trained on turns.
+
+        Its name has ``it`` in it, or the end of a turn is among its end tokens: Google's base models end with ``<eos>`` alone.
+        """
+        if "it" in self.folder.name.lower().replace("-", " ").replace("_", " ").split():
+            return "the folder's name says 'it'"
+        end_of_turn = tokenizer.token_to_id("<end_of_turn>")
+        if end_of_turn in self.end_tokens.token_ids or self.end_tokens.piece == "<end_of_turn>":
+            return "its answers end with <end_of_turn>"
+        return None
+
+    def chat_templates(self) -> ChatTemplates:
+        """Those of its files.
+
+        Raises:
+            ChatTemplateError: a file cannot be read or holds something else.
+        """
+        return read_templates(self.folder)
 
     def load_tokenizer(self) -> Gemma3Tokenizer:
-        return Gemma3Tokenizer.from_local_path(self.folder)
+        return Gemma3Tokenizer.from_local_path(self.folder, num_rows=self.config.vocab_size)
 
     def load_arrays(self, dtype: str, progress: Progress) -> "dict[str, NDArray[Any]]":
         """All tensors as ``decode_all`` makes them; what is stored so stays memory-mapped, uncopied.
@@ -124,8 +141,10 @@ class SafetensorsCheckpoint:
 
         stored = self._stored(name)[rows]
         # A bfloat16 is the upper half of a float32.
-        values = (stored.astype(np.uint32) << 16).view(np.float32) if stored.dtype == "<u2" else stored.astype("f4")
-        if not np.isfinite(values.sum(dtype=np.float32)):
+        with np.errstate(over="ignore", invalid="ignore"):  # what a float32 cannot hold, and sums of it
+            values = (stored.astype(np.uint32) << 16).view(np.float32) if stored.dtype == "<u2" else stored.astype("f4")
+            is_finite = np.isfinite(values.sum(dtype=np.float32))
+        if not is_finite:
             raise CheckpointError(f"{self.places[name].file.path.name}: {name!r:.120} holds NaN or infinite values.")
         return values
 

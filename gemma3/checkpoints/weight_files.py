@@ -1,7 +1,7 @@
 """Which files of a folder hold the model, and what to say of a folder where none does.
 
-Owns the names that trainers, peft and the Hub give to files. Nothing is read but the names of files, the index and the
-base model that an adapter names. Plain functions, any thread.
+Owns the names that trainers, peft and the Hub give to files. Nothing is read but these names, the
+index, and the base model that an adapter names. Plain functions, any thread.
 """
 
 import re
@@ -20,9 +20,10 @@ _TRAINER_FOLDER = re.compile(r"checkpoint-(\d{1,18})")
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files to open, in the order of transformers: ``model.safetensors``, else the shards of the index.
+    """The files to open, as transformers has it: ``model.safetensors``, else the index's shards.
 
-    Without either: every ``*.safetensors`` but adapters. An index beside ``model.safetensors`` is of an older save.
+    Without either: every ``*.safetensors`` but adapters. An index beside ``model.safetensors`` is
+    of an older save.
 
     Raises:
         CheckpointError: the index names a file that is not there, or outside of the folder.
@@ -68,7 +69,7 @@ def adapter_error(folder: Path) -> CheckpointError:
 
 
 def no_weights_error(folder: Path) -> Gemma3Error:
-    """The error for a folder without ``*.safetensors`` of a model and without ``*.gguf``: it names what is there instead."""
+    """The error for a folder that holds no model: it names what is there instead."""
     if adapter_beside(folder) is not None:
         return adapter_error(folder)
     inner = _folder_with_weights(folder)
@@ -85,7 +86,7 @@ def no_weights_error(folder: Path) -> Gemma3Error:
 
 
 def _folder_with_weights(folder: Path) -> Path | None:
-    """The newest ``checkpoint-STEP/`` of a trainer; else a folder with weights, also one of a Hub cache."""
+    """The newest ``checkpoint-STEP/`` of a trainer; else a folder with weights."""
     found = [path for path in _folders(folder.glob("*"), folder.glob("snapshots/*")) if _has_weights(path)]
     return max(found, key=lambda path: (_step(path) or -1, path.stat().st_mtime), default=None)
 

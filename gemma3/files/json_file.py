@@ -1,7 +1,8 @@
-"""A bounded reader of the small JSON files beside weights: one object, or one line that says why not.
+"""A bounded reader of the small JSON files beside weights: an object, or a line that says why not.
 
-Owns what every such file has in common: a limit of size, and words for what is no JSON object. A byte order mark, which
-some editors leave, is skipped. Knows nothing of what a key means. Plain functions, any thread.
+Owns what every such file has in common: a limit of size, and words for what is no JSON object. A
+byte order mark, which some editors leave, is skipped. Knows nothing of what a key means. Plain
+functions, any thread.
 """
 
 import json
@@ -20,12 +21,12 @@ def read_json_object(path: Path) -> dict[str, Any]:
         ConfigError: the file cannot be read, is too large, or holds something else.
     """
     try:
-        num_bytes = path.stat().st_size
-        data = path.read_bytes() if num_bytes <= MAX_JSON_BYTES else b""
+        with path.open("rb") as file:
+            data = file.read(MAX_JSON_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path.name} cannot be read: {error.strerror}.") from error
-    if num_bytes > MAX_JSON_BYTES:
-        raise ConfigError(f"{path.name} has {num_bytes:,} bytes; at most {MAX_JSON_BYTES:,} are read.")
+    if len(data) > MAX_JSON_BYTES:
+        raise ConfigError(f"{path.name} has more than {MAX_JSON_BYTES:,} bytes.")
     try:
         content = json.loads(data)  # bytes: this way the byte order mark and UTF-16 are understood
     except (ValueError, RecursionError):

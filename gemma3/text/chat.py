@@ -5,10 +5,11 @@ Knows nothing of HTTP or of sampling; plain Python, so any thread may use it.
 """
 
 import enum
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, takewhile
 
 from gemma3.errors import ChatError
 from gemma3.text.tokenizer import Gemma3Tokenizer
@@ -42,6 +43,15 @@ class ToolCall:
     name: str
     arguments: str
     call_id: str = ""
+
+    def parsed_arguments(self) -> object:
+        """The object that the arguments are, or the text itself where it is none that has UTF-8."""
+        try:
+            arguments = json.loads(self.arguments)
+            json.dumps(arguments, ensure_ascii=False).encode()
+        except (ValueError, RecursionError):
+            return self.arguments
+        return arguments if isinstance(arguments, dict) else self.arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,7 @@ def render_chat(
         ChatError: no messages, an unknown role, or flags that contradict each other or the last message.
         TokenizerError: a message holds a lone surrogate.
     """
-    _check(messages, add_generation_prompt=add_generation_prompt, continue_final_message=continue_final_message)
+    check_messages(messages, add_generation_prompt=add_generation_prompt, continue_final_message=continue_final_message)
     turns = _alternating(messages)
     adds_prompt, leaves_open = add_generation_prompt, continue_final_message
     if style is ChatStyle.TRANSCRIPT:
@@ -97,7 +107,8 @@ class _Turn:
     text: str
 
 
-def _check(messages: Sequence[Message], *, add_generation_prompt: bool, continue_final_message: bool) -> None:
+def check_messages(messages: Sequence[Message], *, add_generation_prompt: bool, continue_final_message: bool) -> None:
+    """Raises: ChatError as ``render_chat``; every form asks for it."""
     if not messages:
         raise ChatError("messages is empty; at least one message is needed.")
     for i, message in enumerate(messages):
@@ -114,11 +125,11 @@ def _check(messages: Sequence[Message], *, add_generation_prompt: bool, continue
 def _alternating(messages: Sequence[Message]) -> list[_Turn]:
     """User and assistant in turn, the user first: the only form that Gemma's own template accepts.
 
-    System texts stand in front of the first user turn. A conversation that the assistant opens gets a user turn before it,
-    which holds the system texts or nothing.
+    System texts at the front go before the first user turn; later ones are a user's words where they stand. A conversation
+    that the assistant opens gets a user turn before it, which holds the system texts or nothing.
     """
-    system = [message.content for message in messages if message.role in _SYSTEM_ROLES]
-    spoken = (message for message in messages if message.role not in _SYSTEM_ROLES)
+    leading = list(takewhile(lambda message: message.role in _SYSTEM_ROLES, messages))
+    system, spoken = [message.content for message in leading], messages[len(leading) :]
     turns = [_Turn(role, _joined(group)) for role, group in groupby(spoken, key=_turn_role)]
     if not turns or turns[0].role == "assistant":
         return [_Turn("user", "\n\n".join(system).strip()), *turns]
@@ -131,7 +142,13 @@ def _turn_role(message: Message) -> str:
 
 def _joined(messages: Iterable[Message]) -> str:
     """Their texts, trimmed as the template trims them; an empty one leaves no blank line behind."""
-    return "\n\n".join(text for message in messages if (text := message.content.strip()))
+    texts = (text for message in messages for text in (message.content.strip(), *map(_call_text, message.tool_calls)))
+    return "\n\n".join(text for text in texts if text)
+
+
+def _call_text(call: ToolCall) -> str:
+    """A call of a tool as Google's guide to function calling has Gemma write it."""
+    return json.dumps({"name": call.name, "parameters": call.parsed_arguments()}, ensure_ascii=False)
 
 
 def _gemma_turns(

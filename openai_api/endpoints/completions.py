@@ -19,7 +19,7 @@ from openai_api.app_state import AppState
 from openai_api.endpoints.generate import Endpoint, answer
 from openai_api.request.field_support import COMPLETION_FIELDS, DEFAULT_MAX_TOKENS
 from openai_api.request.prompts import check_text_length, check_token_ids, truncated
-from openai_api.request.sampling_params import check_stream_options, sampling_params
+from openai_api.request.sampling_params import sampling_params
 from openai_api.request.schemas import CompletionRequest
 
 
@@ -29,7 +29,6 @@ async def create_completion(request: Request) -> Response:
 
 
 async def _render(body: CompletionRequest, request_id: str, app_state: AppState) -> Job:
-    check_stream_options(body)
     prompts = await _prompts(body, app_state)
     return Job(
         request_id=request_id,

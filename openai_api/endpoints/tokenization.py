@@ -37,8 +37,7 @@ async def _answer(
     app_state.check_ready()
     with app_state.body_budget.share(caller_of(request)) as share:
         body = await read_body(request, model, fields=fields, app_state=app_state, share=share)
-        if body.model is not None:
-            app_state.check_model(body.model)
+        app_state.check_model(body.model)
         responding = respond(body, app_state)
         return await (unless_disconnected(request.receive, responding) if share.is_large else responding)
 

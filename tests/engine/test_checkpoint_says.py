@@ -1,4 +1,4 @@
-"""What a checkpoint says beside its weights, seen in answers: the tokens that end them, and sampling defaults."""
+"""What a checkpoint says beside its weights: the tokens that end answers, and sampling defaults."""
 
 import json
 import random

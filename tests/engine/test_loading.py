@@ -43,6 +43,8 @@ def test_the_native_core(path: Path, scheme: str, caplog: pytest.LogCaptureFixtu
     assert (precision, version) == (scheme, __version__)
     assert isa in ("portable", "avx2", "avx512", "amx")
     assert f"({scheme}-{isa})" in caplog.text
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Tokenizer")]
+    assert lines == ["Tokenizer: Gemma's own pipeline"]
     assert len(run(engine, {"a": [2, 150]})["a"][0].token_ids) == GREEDY.max_tokens
 
 

@@ -1,4 +1,4 @@
-"""A tiny folder with what tests change in it, and how they look at the result: the same tensors, or one line."""
+"""A tiny folder that tests change, and how they look at it: the same tensors, or one line."""
 
 import json
 import random

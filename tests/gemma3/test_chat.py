@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from gemma3.errors import ChatError, TokenizerError
 from gemma3.files.gguf import GGUFFile
-from gemma3.text.chat import ChatPrompt, ChatStyle, Message, render_chat
+from gemma3.text.chat import ChatPrompt, ChatStyle, Message, ToolCall, render_chat
 from gemma3.text.tokenizer import Gemma3Tokenizer
 from tests.gemma3.tokenizer_corpus import CONTROL, SENTENCES
 
@@ -104,8 +104,10 @@ def test_worked_example(tokenizer: Gemma3Tokenizer) -> None:
     ("given", "same_as"),
     [
         ("system:a developer:b user:c", "user:a\n\nb\n\nc"),
-        ("user:a system:b user:c", "user:b\n\na\n\nc"),
-        ("user:a assistant:b system:c user:d", "user:c\n\na assistant:b user:d"),
+        ("user:a system:b user:c", "user:a\n\nb\n\nc"),
+        ("user:a assistant:b system:c user:d", "user:a assistant:b user:c\n\nd"),
+        ("user:a assistant:b developer:c assistant:d", "user:a assistant:b user:c assistant:d"),
+        ("system:s user:a system:b", "user:s\n\na\n\nb"),
         ("user:a user:b assistant:c assistant:d", "user:a\n\nb assistant:c\n\nd"),
         ("user: user:b user:", "user:b"),
         ("user:a assistant:b tool:c", "user:a assistant:b user:c"),
@@ -128,6 +130,39 @@ def test_what_the_template_refuses_is_normalised(
 
 def parse(text: str) -> list[Message]:
     return [Message(*item.split(":")) for item in text.split(" ")]
+
+
+CALLS = [
+    Message("user", "Weather?"),
+    Message(
+        "assistant",
+        " I look. ",
+        tool_calls=(ToolCall("weather", '{"city": "K\u00f6ln"}', "1"), ToolCall("now", "{", "2")),
+    ),
+    Message("tool", "Rain", tool_call_id="1"),
+    Message("tool", "noon", name="now"),
+    Message("assistant", "", tool_calls=(ToolCall("stop", "{}"),)),
+]
+
+
+def test_calls_of_tools_and_their_results_are_texts(tokenizer: Gemma3Tokenizer) -> None:
+    """As Google's guide to function calling writes calls; a result is what a user says."""
+    called = 'I look.\n\n{"name": "weather", "parameters": {"city": "K\u00f6ln"}}\n\n{"name": "now", "parameters": "{"}'
+    assert text_of(render_chat(CALLS, tokenizer, TURNS, add_generation_prompt=False), tokenizer) == (
+        f"<bos><start_of_turn>user\nWeather?<end_of_turn>\n<start_of_turn>model\n{called}<end_of_turn>\n"
+        "<start_of_turn>user\nRain\n\nnoon<end_of_turn>\n"
+        '<start_of_turn>model\n{"name": "stop", "parameters": {}}<end_of_turn>\n'
+    )
+    lines = (
+        f'User: Weather?\nAssistant: {called}\nUser: Rain\n\nnoon\nAssistant: {{"name": "stop", "parameters": {{}}}}'
+    )
+    assert transcript(tokenizer, CALLS) == f"{lines}\nAssistant:"
+
+
+def test_a_surrogate_in_arguments_stays_as_it_was_written(tokenizer: Gemma3Tokenizer) -> None:
+    call = ToolCall("f", '{"a": "\\ud800"}')
+    prompt = render_chat([Message("user", "a"), Message("assistant", "", tool_calls=(call,))], tokenizer, TURNS)
+    assert r'"parameters": "{\"a\": \"\\ud800\"}"' in text_of(prompt, tokenizer)
 
 
 def test_any_list_of_roles_gives_a_prompt_that_alternates(tokenizer: Gemma3Tokenizer) -> None:

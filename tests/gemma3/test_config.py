@@ -107,6 +107,13 @@ def test_refused(key: str, value: object, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_the_text_part_of_a_multimodal_config() -> None:
+    whole = {"model_type": "gemma3", "vision_config": {"hidden_size": 7}, "text_config": NEW | {"sliding_window": 9}}
+    assert Gemma3TextConfig.from_hf_dict(whole) == Gemma3TextConfig(sliding_window=9)
+    with pytest.raises(ConfigError, match="attention_bias=True"):
+        Gemma3TextConfig.from_hf_dict({**whole, "text_config": NEW | {"attention_bias": True}})
+
+
 @pytest.mark.parametrize("key", ["hidden_size", "num_hidden_layers"])
 def test_missing_sizes_are_named(key: str) -> None:
     with pytest.raises(ConfigError, match=key):

@@ -1,4 +1,4 @@
-"""Folders that trainers, peft and quantisers leave: what is served, and what is refused in words that say what it is."""
+"""Folders that trainers, peft and quantisers leave: served, or refused by the name of what they are."""
 
 import json
 import shutil
@@ -58,6 +58,13 @@ def test_an_adapter_alone(folder: Path, weights: str | None, content: str) -> No
     assert message.startswith(f"model/ holds an adapter{ADAPTER_CONFIGS[content]} and not the model: merge it")
     (folder / "config.json").unlink()
     assert refusal(folder) == message
+
+
+def test_an_adapter_beside_a_gguf(folder: Path) -> None:
+    """The adapter is no model, so the folder holds one."""
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    path = tiny.save_gguf(folder / "model.gguf", MODEL)
+    assert open_checkpoint(folder).weight_files == [path]
 
 
 def test_an_adapter_that_was_not_merged(folder: Path) -> None:
@@ -152,6 +159,11 @@ def test_what_makes_it_no_text_model(folder: Path) -> None:
     assert "'llama'" in refusal(folder, ConfigError)
 
 
+def test_values_that_no_float32_holds(folder: Path) -> None:
+    save(folder, WEIGHTS | {UP: WEIGHTS[UP].double() * 1e300})
+    assert "NaN or infinite" in refusal(folder)
+
+
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer_config.json"])
 def test_odd_json_is_one_line(folder: Path, name: str) -> None:
     before = (folder / name).read_bytes() if (folder / name).is_file() else b"{}"
@@ -166,7 +178,7 @@ def test_odd_json_is_one_line(folder: Path, name: str) -> None:
         (b"null", "is not a JSON object"),
         (b'["a"]', "is not a JSON object"),
         (b"7", "is not a JSON object"),
-        (b" " * (16 << 20) + b"{}", "at most 16,777,216 are read"),
+        (b" " * (16 << 20) + b"{}", "has more than 16,777,216 bytes"),
     ):
         (folder / name).write_bytes(content)
         message = refusal(folder, ConfigError)

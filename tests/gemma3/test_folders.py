@@ -1,5 +1,6 @@
-"""Tensors as other tools name and store them: prefixes, buffers, heads, old indexes, other types."""
+"""Tensors as other tools name and store them: prefixes, buffers, heads, old indexes, types."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -115,3 +116,12 @@ def test_of_tied_tensors_only_the_head_was_kept(folder: Path) -> None:
     assert_same_values(save(folder, tensors))
     edit_json(folder / "config.json", tie_word_embeddings=False)
     assert f"missing, the first is {EMBEDDING}" in refusal(folder)
+
+
+def test_an_added_token_without_a_row(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["added_tokens"].append(content["added_tokens"][0] | {"id": tiny.VOCAB, "content": "<MY_TOKEN>"})
+    edit_json(folder / "tokenizer.json", **content)
+    tokenizer = open_checkpoint(folder).load_tokenizer()
+    assert max(tokenizer.encode("a <MY_TOKEN>", parse_special=True)) < tiny.VOCAB
+    assert "without a row of the embedding" in caplog.text

@@ -1,4 +1,4 @@
-"""Which weights are found: what the default search passes over, and what is taken for a mistyped path."""
+"""Which weights are found: what the default search passes over, and what is a mistyped path."""
 
 import random
 import shutil

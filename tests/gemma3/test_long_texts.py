@@ -11,12 +11,19 @@ from tokenizers import Tokenizer
 
 from gemma3.text import bpe
 from gemma3.text.bpe import BYTE_PIECES, Merger
+from gemma3.text.gemma_pipeline import GemmaPipeline
 from gemma3.text.length_bound import LengthBound
 from gemma3.text.tokenizer import Gemma3Tokenizer
 from tests.gemma3.test_tokenizer import from_gguf as from_gguf
 from tests.gemma3.test_tokenizer import official as official
 
 RANDOM = random.Random(5)
+
+
+def merger_of(tokenizer: Gemma3Tokenizer) -> Merger:
+    pipeline = tokenizer._pipeline
+    assert isinstance(pipeline, GemmaPipeline)
+    return pipeline._merger
 
 
 def some(letters: str) -> Callable[[int], str]:
@@ -82,7 +89,7 @@ def test_windows_merge_as_the_whole_does(
 ) -> None:
     monkeypatch.setattr(bpe, "_WINDOW_CHARS", window_chars)
     monkeypatch.setattr(bpe, "_OVERLAP_PARTS", 1)
-    merger = from_gguf._merger
+    merger = merger_of(from_gguf)
     for _ in range(300):
         word = "".join(RANDOM.choices("aeiorstn-=\n\u2581\u00e9", k=RANDOM.randrange(1, 120)))
         assert merger._merge_long(word) == merger._merge(word)
@@ -92,7 +99,7 @@ def test_windows_merge_as_the_whole_does(
 def test_blocks_have_the_words_of_the_whole(
     monkeypatch: pytest.MonkeyPatch, from_gguf: Gemma3Tokenizer, block_chars: int
 ) -> None:
-    merger = from_gguf._merger
+    merger = merger_of(from_gguf)
     texts = [
         "",
         "a",
@@ -111,7 +118,7 @@ def test_blocks_have_the_words_of_the_whole(
 
 def test_no_more_than_a_window_is_merged_at_once(monkeypatch: pytest.MonkeyPatch, from_gguf: Gemma3Tokenizer) -> None:
     """A heap of a whole word takes 190 bytes a character."""
-    merger = from_gguf._merger
+    merger = merger_of(from_gguf)
     lengths: list[int] = []
     merge = merger._merge
 

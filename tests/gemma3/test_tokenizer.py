@@ -7,6 +7,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from gemma3.files.gguf import GGUFFile
+from gemma3.text.gemma_pipeline import GemmaPipeline
+from gemma3.text.json_vocabulary import TokenizerFile
 from gemma3.text.tokenizer import Gemma3Tokenizer
 from tests.gemma3.tokenizer_corpus import make_corpus
 
@@ -54,6 +56,13 @@ def from_gguf(embedded_gguf: Path) -> Gemma3Tokenizer:
 def tokenizer(request: pytest.FixtureRequest) -> Gemma3Tokenizer:
     found: Gemma3Tokenizer = request.getfixturevalue(request.param)
     return found
+
+
+def test_the_official_table_is_known_by_its_hash(official_tokenizer_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look at all of its merges takes seconds."""
+    monkeypatch.setattr(TokenizerFile, "merges", lambda self: pytest.fail("the merges were read"))
+    tokenizer = Gemma3Tokenizer.from_local_path(official_tokenizer_dir)
+    assert isinstance(tokenizer._pipeline, GemmaPipeline)
 
 
 @pytest.mark.parametrize("parse_special", [True, False])
@@ -137,9 +146,3 @@ def test_decode_skips_only_control_tokens(tokenizer: Gemma3Tokenizer) -> None:
 
 def test_half_a_character_is_replaced(tokenizer: Gemma3Tokenizer, official: Tokenizer) -> None:
     assert tokenizer.decode([official.token_to_id("<0xE2>"), *tokenizer.encode("x")]) == "\ufffdx"
-
-
-def test_chat_template(from_json: Gemma3Tokenizer, from_gguf: Gemma3Tokenizer) -> None:
-    assert from_json.chat_template is not None
-    assert "<start_of_turn>" in from_json.chat_template
-    assert from_gguf.chat_template is None

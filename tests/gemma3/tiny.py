@@ -127,11 +127,16 @@ def gguf_metadata(config: Gemma3TextConfig) -> dict[str, object]:
     }
 
 
-def save_gguf(path: Path, model: OracleModel, tensors: dict[str, Tensor] | None = None) -> Path:
+def save_gguf(
+    path: Path,
+    model: OracleModel,
+    tensors: dict[str, Tensor] | None = None,
+    *,
+    metadata: dict[str, object] | None = None,
+) -> Path:
     """The same values as ``save_directory``, float32, with llama.cpp's names and its 1 added to the norms."""
-    return write_gguf(
-        path, gguf_metadata(config_of(model)), gguf_entries(weights_of(model) if tensors is None else tensors)
-    )
+    entries = gguf_entries(weights_of(model) if tensors is None else tensors)
+    return write_gguf(path, metadata or gguf_metadata(config_of(model)), entries)
 
 
 def gguf_entries(tensors: dict[str, Tensor]) -> dict[str, tuple[int, tuple[int, ...], bytes]]:

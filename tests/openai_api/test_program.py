@@ -327,6 +327,7 @@ def test_every_engine_flag_reaches_the_engine() -> None:
         "dtype": "float32",
         "device": "cuda",
         "threads": 2,
+        "chat_template": "a file",
         "generation_config": "none",
     }
     argv = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
