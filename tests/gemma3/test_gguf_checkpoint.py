@@ -15,6 +15,7 @@ import torch
 from gemma3.checkpoints.checkpoint import open_checkpoint
 from gemma3.checkpoints.gguf_checkpoint import GGUFCheckpoint
 from gemma3.checkpoints.gguf_head import is_same_up_to_rounding
+from gemma3.checkpoints.locate import locate_weights
 from gemma3.checkpoints.tensor_names import EMBEDDING, HEAD
 from gemma3.config import FULL, SLIDING, Gemma3TextConfig
 from gemma3.cpu.load import load_packed
@@ -197,6 +198,7 @@ def test_any_part_or_their_folder_is_the_whole(parts: list[Path], whole: GGUFChe
     assert checkpoint.config == whole.config
     assert checkpoint.weight_files == parts
     assert checkpoint.name == "m"
+    assert given is None or locate_weights(str(parts[given])).name == "m"
     assert values_of(checkpoint) == values_of(whole)
     assert checkpoint.load_tokenizer().encode("abc") == whole.load_tokenizer().encode("abc")
     checkpoint.drop_pages()

@@ -81,7 +81,8 @@ def opens(path: Path) -> bool:
     try:
         checkpoint = GGUFCheckpoint.open(path)
         tokenizer = checkpoint.load_tokenizer()
-        assert checkpoint.is_instruction_tuned(tokenizer) in (True, False)
+        checkpoint.tuned_mark(tokenizer)
+        checkpoint.chat_templates()
         assert tokenizer.decode(tokenizer.encode("a\n  <unused5>")).startswith("a")
     except Gemma3Error as error:
         message = str(error)
