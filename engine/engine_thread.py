@@ -5,7 +5,8 @@ news of a step cross to the event loop in one call, as plain values. Methods wit
 are for the event loop, the others run on the engine thread.
 
 Whatever belongs to one request ends that request alone. Anything else that is raised ends the
-thread, for good: what it left behind cannot be trusted. Nothing here keeps its core alive then.
+thread, for good: what it left behind cannot be trusted. Nothing here keeps its core alive then. So
+does a check of the weights that finds damage; it runs beside, on a thread of its own.
 """
 
 import asyncio
@@ -24,6 +25,9 @@ from engine.errors import EngineError, StepError
 from engine.loading import LoadedEngine
 from engine.news_queue import News
 from engine.sampling_params import SamplingParams
+from engine.weights_check import check_in_background
+
+CHECK_DELAY_S = 0.5  # a start is not over before the first answers
 
 log = logging.getLogger("gemma3")
 
@@ -46,6 +50,13 @@ class Abort:
     request_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Die:
+    """What was loaded cannot be trusted."""
+
+    reason: ValueError
+
+
 class EngineThread:
     """``deliver(news by request id, stats)`` and ``die()`` are called on the event loop."""
 
@@ -59,7 +70,7 @@ class EngineThread:
         self._load = load
         self._deliver = deliver
         self._die = die
-        self._inbox: queue.SimpleQueue[Add | Abort | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Add | Abort | _Die | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     async def start(self) -> LoadedEngine:
@@ -93,6 +104,8 @@ class EngineThread:
             _on_loop(loop, _set_exception, done, told)
             return
         _on_loop(loop, _set_result, done, loaded)
+        inbox = self._inbox
+        check_in_background(loaded, lambda error: inbox.put(_Die(error)), delay_s=CHECK_DELAY_S)
         try:
             self._step_until_stopped(loaded.core, loop)
         except BaseException as error:  # not even SystemExit may leave the requests without an end
@@ -121,6 +134,8 @@ class EngineThread:
                 return True
             if command is None:
                 return False
+            if isinstance(command, _Die):
+                raise command.reason
             news = _obey(command, core)
             if news or isinstance(command, Abort):
                 _on_loop(loop, self._deliver, news, _stats(core))

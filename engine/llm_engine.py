@@ -22,7 +22,10 @@ from engine.loading import LoadedEngine, load_engine
 from engine.outputs import FinishReason, RequestOutput
 from engine.prefill_pace import Unpaced
 from engine.sampling_params import SamplingParams
+from engine.weights_check import check_in_background
 from gemma3.progress import Progress, no_progress
+
+CHECK_DELAY_S = 10.0  # a single answer is over before: the check would cost it more than it is worth
 
 Prompt = str | abc.Sequence[int]
 _News = RequestOutput | EngineError
@@ -59,6 +62,8 @@ class LLMEngine:
         self.loaded: LoadedEngine = load_engine(
             EngineOptions(model=model, **options), beside=beside, progress=progress, pace=Unpaced()
         )
+        self._damage: deque[ValueError] = deque()
+        check_in_background(self.loaded, self._damage.append, delay_s=CHECK_DELAY_S)
         self._num_requests = 0
         self._news: dict[str, deque[_News]] = {}
 
@@ -124,7 +129,13 @@ class LLMEngine:
         ]
 
     def _step(self) -> int:
-        """Compute a step and lay its news where each request looks for them. Returns how many requests it ended."""
+        """Compute a step and lay its news where each request looks for them. Returns how many requests it ended.
+
+        Raises:
+            ValueError: the weights are damaged, and what was computed may be wrong; the next start packs them anew.
+        """
+        if self._damage:
+            raise self._damage[0]
         result = self.core.step()
         told: list[tuple[str, _News]] = [(output.request_id, output) for output in result.outputs]
         for request_id, item in [*told, *result.errors.items()]:

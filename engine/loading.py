@@ -19,6 +19,7 @@ from engine.engine_info import ModelInfo
 from engine.engine_options import EngineOptions
 from engine.errors import RequestError
 from engine.kv_cache_sizes import BlockCounts
+from engine.load_failures import in_words
 from engine.precision import Precision, choose_precision
 from engine.prefill_pace import PrefillPace
 from engine.runners.model_runner import ModelRunner
@@ -39,12 +40,17 @@ log = logging.getLogger("gemma3")
 
 @dataclass(frozen=True, slots=True)
 class LoadedEngine:
-    """``core`` belongs to the thread that loaded it; the rest is plain and immutable."""
+    """``core`` belongs to the thread that loaded it; the rest is plain and immutable.
+
+    ``check_weights(delay_s)``, on any thread and once, reads for seconds what a start only samples, and raises ``ValueError``
+    if what was loaded is damaged. ``None``: there is no doubt.
+    """
 
     core: EngineCore
     info: ModelInfo
     tokenizer: Gemma3Tokenizer
     chat_format: ChatFormat
+    check_weights: abc.Callable[[float], None] | None = None
 
     def render_chat(
         self,
@@ -75,14 +81,17 @@ class LoadedEngine:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What became of the weights. ``arithmetic`` tells apart what may differ in the last bits."""
+    """What became of the weights. ``weights_hash`` tells them apart, ``arithmetic`` what may differ in the last bits."""
 
     runner: ModelRunner
     tokenizer: Gemma3Tokenizer
     quantization: str
     arithmetic: str
+    weights_hash: str
+    check_weights: abc.Callable[[float], None] | None = None
 
 
+@in_words()
 def load_engine(
     options: EngineOptions,
     *,
@@ -128,7 +137,7 @@ def load_engine(
     )
     info = _info(options, checkpoint, located, precision, loaded, chat=chat)
     log.info("Loaded %s (%s) in %.1f s", info.model_id, loaded.arithmetic, time.perf_counter() - began_s)
-    return LoadedEngine(core, info, tokenizer, chat)
+    return LoadedEngine(core, info, tokenizer, chat, loaded.check_weights)
 
 
 def _vocab_size(checkpoint: Checkpoint, tokenizer: Gemma3Tokenizer) -> int:
@@ -166,6 +175,8 @@ def _load_native(
             tokenizer,
             quantization=model.scheme,
             arithmetic=f"{model.scheme}-{model.isa}",
+            weights_hash=packed.sha256,
+            check_weights=packed.check,
         )
 
 
@@ -194,6 +205,7 @@ def _load_torch(
         loaded.tokenizer,
         quantization=checkpoint.quantization,
         arithmetic=precision.dtype,
+        weights_hash=content_hash(checkpoint.weight_files),
     )
 
 
@@ -216,7 +228,7 @@ def _info(
         quantization=loaded.quantization,
         dtype=precision.dtype,
         is_instruction_tuned=chat.is_tuned,
-        system_fingerprint=f"{content_hash(checkpoint.weight_files)[:12]}-{loaded.arithmetic}-{__version__}",
+        system_fingerprint=f"{loaded.weights_hash[:12]}-{loaded.arithmetic}-{__version__}",
         default_sampling=default_sampling(checkpoint.generation_config) if options.generation_config == "auto" else {},
         chat_format=chat.name,
         chat_template=chat.template,

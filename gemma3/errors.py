@@ -11,6 +11,7 @@ Every message is one line that names the field or file, the value, and what is a
      +-- TokenizerError         a tokenizer file that cannot be used
      +-- DeviceError            a device this machine does not have
      +-- ChatTemplateError      a chat template that cannot be used
+     +-- NoMemoryError          a limit of this process or machine that is too low for the model
      +-- ChatError              messages that no chat prompt can be made of
 
 All of them are ``ValueError``: the caller gave something that cannot be used.
@@ -59,3 +60,7 @@ class ChatError(Gemma3Error):
 
 class DeviceError(Gemma3Error):
     """The device asked for is not there."""
+
+
+class NoMemoryError(Gemma3Error):
+    """The system does not give this process the memory that loading needs."""

@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from gemma3.checkpoints.embedded_weights import is_in_memory
 from gemma3.checkpoints.gguf_checkpoint import GGUFCheckpoint
 from gemma3.checkpoints.safetensors_checkpoint import SafetensorsCheckpoint
 from gemma3.checkpoints.weight_files import PICKLES, model_files, no_weights_error
@@ -41,7 +42,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def _open_file(path: Path) -> Checkpoint:
-    if is_gguf(path):
+    if is_in_memory(path) or is_gguf(path):
         return GGUFCheckpoint.open(path)
     if path.suffix in PICKLES:
         raise CheckpointError(

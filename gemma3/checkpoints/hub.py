@@ -97,9 +97,13 @@ def asking(repo_id: str) -> Iterator[None]:
     Raises:
         GatedRepoError, WeightsNotFoundError, CheckpointError: as ``download_snapshot``.
     """
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    if constants.HF_HUB_CACHE.startswith("~"):  # it would be a folder of that name in the working directory
+        raise WeightsNotFoundError(
+            f"{repo_id} is to be downloaded, but this user has no home; set HF_HOME to a folder."
+        )
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
@@ -108,6 +112,9 @@ def asking(repo_id: str) -> Iterator[None]:
         raise GatedRepoError(_gated_message(repo_id)) from None
     except errors.RepositoryNotFoundError:
         raise WeightsNotFoundError(_not_found_message(repo_id)) from None
+    except PermissionError as error:
+        where = f"{error.filename} may not be used ({error.strerror})"
+        raise CheckpointError(f"Downloading {repo_id} failed: {where}; set HF_HOME to a folder that may.") from error
     except Exception as error:  # refusals, broken transfers of whichever client the library uses, a full disk
         raise CheckpointError(f"Downloading {repo_id} failed: {_one_line(error)}") from error
 

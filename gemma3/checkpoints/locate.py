@@ -7,6 +7,7 @@ usable; what the default search finds is passed over, with a word, when it is no
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,9 +116,10 @@ def _default(beside: Path | None) -> Located:
         if problem is None:
             return found
         log.warning("Passed over: %s: %s", found.reason, problem)
-    if embedded.joined_gguf() is not None or embedded.is_installed():
+    with suppress(WeightsNotFoundError):
         path, is_new = embedded.embedded_gguf()
-        return Located(path, path.stem, f"embedded default of {embedded.PACKAGE}", is_first_use=is_new)
+        name = Path(embedded.FILE_NAME).stem
+        return Located(path, name, f"embedded default of {embedded.PACKAGE}", is_first_use=is_new)
     raise WeightsNotFoundError(_NOTHING_FOUND)
 
 

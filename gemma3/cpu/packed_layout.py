@@ -16,7 +16,7 @@ The file is ``.safetensors``: data begins at a multiple of 4,096, every tensor a
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Self
@@ -102,10 +102,16 @@ class PackedLayout:
 
 @dataclass(frozen=True, slots=True)
 class PackedWeights:
-    """Ready for the core: the bytes of every tensor, mapped from a file or in memory."""
+    """Ready for the core: the bytes of every tensor, mapped from a file or in memory.
+
+    ``sha256`` is of all packed bytes when they were packed (empty if they are no file's). ``check(delay_s)`` tells whether
+    they still are those: it takes seconds, and raises ``CheckpointError`` if not. ``None``: there is no doubt.
+    """
 
     scheme: str
     tensors: dict[str, memoryview]
+    sha256: str = ""
+    check: Callable[[float], None] | None = None
 
 
 def padded(count: int, unit: int) -> int:

@@ -62,7 +62,7 @@ class SafetensorsFile:
                     raise _damaged(path, "the file ends inside the length of its header")
                 mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # torch wants memory it could write
         except OSError as error:
-            raise _damaged(path, error.strerror or "it cannot be read") from error
+            raise CheckpointError(f"{path.name} cannot be read: {error.strerror}.") from error
         header, data_start = _read_header(mapping, path)
         metadata = header.pop(METADATA, {})
         if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):

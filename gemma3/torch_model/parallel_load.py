@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gemma3.checkpoints.checkpoint import Checkpoint, check_dtype
+from gemma3.checkpoints.verified import verified
 from gemma3.progress import Progress, no_progress
 from gemma3.text.tokenizer import Gemma3Tokenizer
 
@@ -42,7 +43,7 @@ def load_model_and_tokenizer(
     # their core: 1 to 4 tokens/s instead of 11 to 16 on two cores, one of them busy (docs/decisions.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     with ThreadPoolExecutor(max_workers=2) as pool:
-        arrays = pool.submit(checkpoint.load_arrays, dtype, progress)
+        arrays = pool.submit(lambda: verified(checkpoint).load_arrays(dtype, progress))
         tokenizer = pool.submit(checkpoint.load_tokenizer)
         from gemma3.torch_model.load import as_tensors, build_model, pick_device, set_num_threads
 

@@ -1,23 +1,25 @@
 """The cache of packed weights: used when whole, made anew when not, bounded, and never in the way."""
 
+import hashlib
 import json
 import os
 import random
 import shutil
 import subprocess
 import sys
-import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from safetensors import safe_open
 
+from gemma3.checkpoints import embedded_weights
 from gemma3.checkpoints.checkpoint import open_checkpoint
-from gemma3.checkpoints.embedded_weights import SHA256
 from gemma3.cpu import packed_file
 from gemma3.cpu.load import load_packed
 from gemma3.cpu.packed_layout import SCHEMES, PackedLayout, PackedWeights
+from gemma3.errors import CheckpointError
 from tests.gemma3 import tiny
 
 pytest.importorskip("gemma3.cpu._native", reason="the native core was not compiled")
@@ -79,7 +81,7 @@ def test_the_file_is_safetensors_and_aligned(folder: Path, cache: Path) -> None:
     assert all(tensor.start % 64 == 0 for tensor in layout.tensors.values())
     with safe_open(path, framework="np") as file:
         assert set(file.keys()) == set(layout.tensors)
-        assert set(file.metadata()) == {"format", "scheme", "source", "checksum"}
+        assert set(file.metadata()) == {"format", "scheme", "source", "sha256", "checksum"}
         for name, tensor in layout.tensors.items():
             assert file.get_tensor(name).shape == tensor.shape
 
@@ -103,6 +105,22 @@ def zero_pages(path: Path) -> None:
     path.write_bytes(content)
 
 
+def other_sha256(path: Path) -> None:
+    content = path.read_bytes()
+    at = content.index(b'"sha256":"') + 10
+    path.write_bytes(content[:at] + b"0" * 64 + content[at + 64 :])
+
+
+def zero_start(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(bytes(8_192) + content[8_192:])
+
+
+def other_file(path: Path) -> None:
+    """Of the same size."""
+    path.write_bytes(os.urandom(path.stat().st_size))
+
+
 def other_version(path: Path) -> None:
     version = f'"format":"{packed_file.FORMAT_VERSION}"'.encode()
     path.write_bytes(path.read_bytes().replace(version, version[:-2] + b'0"'))
@@ -122,7 +140,18 @@ def other_shape(path: Path) -> None:
     path.write_bytes(content[:8] + json.dumps(header).encode().ljust(num_bytes) + content[8 + num_bytes :])
 
 
-DAMAGES: list[Callable[[Path], None]] = [cut, lengthen, empty, zero_pages, other_version, other_source, other_shape]
+DAMAGES: list[Callable[[Path], None]] = [
+    cut,
+    lengthen,
+    empty,
+    zero_pages,
+    zero_start,
+    other_version,
+    other_source,
+    other_sha256,
+    other_shape,
+    other_file,
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
@@ -158,14 +187,37 @@ def test_a_folder_may_be_moved(folder: Path, cache: Path, packings: list[str]) -
     assert len(packings) == 1
 
 
-def test_the_embedded_default_keeps_its_own_beside_it(cache: Path) -> None:
-    own = cache / SHA256[:16]
-    own.mkdir(parents=True)
-    path = tiny.save_gguf(own / "default.gguf", MODEL)
+@pytest.fixture
+def default(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny embedded default, joined."""
+    content = tiny.save_gguf(cache.parent / "tiny.gguf", MODEL).read_bytes()
+    monkeypatch.setattr(embedded_weights, "SHA256", hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(embedded_weights, "NUM_BYTES", len(content))
+    monkeypatch.setattr(embedded_weights, "HEADER_CRC32", zlib.crc32(content[: embedded_weights.HEADER_BYTES]))
+    monkeypatch.setattr(embedded_weights, "is_installed", lambda: True)
+    monkeypatch.setattr(embedded_weights, "_part_paths", lambda: iter([cache.parent / "tiny.gguf"]))
+    return embedded_weights.embedded_gguf(cache)[0]
+
+
+def test_a_damaged_default_is_joined_anew_before_it_is_packed(cache: Path, default: Path, packings: list[str]) -> None:
+    """And what was packed stays valid, although the time of the file has changed."""
+    good = load(default, cache)
+    whole = default.read_bytes()
+    default.write_bytes(whole[:-5] + b"damag")
+    assert load(default, cache).tensors == good.tensors
+    assert len(packings) == 1
+    default.with_name("packed-int8.safetensors").unlink()
+    anew = load(default, cache)
+    assert anew.tensors == good.tensors
+    assert anew.sha256 == good.sha256
+    assert default.read_bytes() == whole
+
+
+def test_the_embedded_default_keeps_its_own_beside_it(cache: Path, default: Path) -> None:
     for scheme in SCHEMES:
-        load(path, cache, scheme)
+        load(default, cache, scheme)
     assert {file.name for file in files(cache)} == {
-        "default.gguf",
+        default.name,
         "packed-int8.safetensors",
         "packed-int4.safetensors",
     }
@@ -202,12 +254,9 @@ def test_the_shared_folder_is_bounded(
 
 def test_what_dead_processes_left_is_removed(folder: Path, cache: Path) -> None:
     (cache / "packed").mkdir(parents=True)
-    for name, age_s in (("old.tmp", 7_200), ("new.tmp", 60)):
-        (cache / "packed" / name).write_bytes(b"half a file")
-        os.utime(cache / "packed" / name, (time.time() - age_s,) * 2)
+    (cache / "packed" / "x.safetensors12345678.tmp").write_bytes(b"half a file")
     load(folder, cache)
-    assert not (cache / "packed" / "old.tmp").exists()
-    assert (cache / "packed" / "new.tmp").exists(), "its process may still be writing"
+    assert len(files(cache)) == 1
 
 
 def test_a_cache_that_cannot_be_written(
@@ -215,9 +264,9 @@ def test_a_cache_that_cannot_be_written(
 ) -> None:
     cache.write_text("a file, not a directory")
     weights = load(folder, cache)
-    (record,) = caplog.records
-    assert "cannot be kept" in record.getMessage()
-    assert "\n" not in record.getMessage()
+    assert "cannot be kept" in caplog.text
+    assert "each start packs anew" in caplog.text
+    assert all("\n" not in record.getMessage() for record in caplog.records)
     cache.unlink()
     assert load(folder, cache).tensors == weights.tensors
 
@@ -260,3 +309,82 @@ def test_processes_that_start_at_once(folder: Path, cache: Path) -> None:
     path.unlink()
     load(folder, cache)
     assert path.read_bytes() == whole
+
+
+def flip(path: Path, position: int) -> None:
+    """One bit, in place."""
+    with path.open("r+b") as file:
+        file.seek(position)
+        (byte,) = file.read(1)
+        file.seek(position)
+        file.write(bytes([byte ^ 1]))
+
+
+def test_one_bit_that_the_samples_miss_is_found_later(
+    folder: Path, cache: Path, packings: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    good = load(folder, cache)
+    assert good.check is None, "what was packed just now is not doubted"
+    (path,) = files(cache)
+    whole = path.read_bytes()
+    flip(path, len(whole) - 100_000)
+    damaged = load(folder, cache)
+    assert damaged.tensors != good.tensors
+    assert damaged.sha256 == good.sha256
+    assert damaged.check is not None
+    with pytest.raises(CheckpointError, match=f"{path} is damaged"):
+        damaged.check(0.0)
+    assert files(cache) == [], "the next load packs anew"
+    again = load(folder, cache)
+    assert again.tensors == good.tensors
+    assert path.read_bytes() == whole
+    assert len(packings) == 2
+
+
+def test_a_whole_file_passes_and_is_let_go(folder: Path, cache: Path) -> None:
+    load(folder, cache)
+    weights = load(folder, cache)
+    good = {name: bytes(tensor) for name, tensor in weights.tensors.items()}
+    assert weights.check is not None
+    weights.check(0.0)
+    (path,) = files(cache)
+    path.write_bytes(b"another file")
+    assert weights.tensors == good
+
+
+def test_damage_that_cannot_be_removed(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load(folder, cache)
+    (path,) = files(cache)
+    flip(path, path.stat().st_size - 100_000)
+    weights = load(folder, cache)
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    assert weights.check is not None
+    with pytest.raises(CheckpointError, match="cannot be removed"):
+        weights.check(0.0)
+
+
+def test_a_file_that_others_may_write_to_is_made_anew(
+    folder: Path, cache: Path, packings: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    load(folder, cache)
+    (path,) = files(cache)
+    path.chmod(0o666)
+    load(folder, cache)
+    assert len(packings) == 2
+    assert path.stat().st_mode & 0o022 == 0
+    assert "can be written by others" in caplog.text
+
+
+def test_the_next_folder_is_taken(
+    folder: Path, cache: Path, tmp_path: Path, packings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / "closed"
+    closed.write_text("a file, not a directory")
+    monkeypatch.setattr(packed_file, "cache_folders", lambda _only: [closed, cache])
+    first, again = load(folder, cache), load(folder, cache)
+    assert again.tensors == first.tensors
+    assert len(packings) == 1
