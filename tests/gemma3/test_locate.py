@@ -127,6 +127,7 @@ MISTYPED = [
     "a/b/c",
     "typo",
     "out/typo",
+    "gone/model.gguf",
     ".hidden/x",
     "x/",
     "/typo",
