@@ -33,8 +33,9 @@ _SHA256_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 def is_repo_id(text: str) -> bool:
-    """Whether ``text`` is ``OWNER/NAME`` or one of the short names."""
-    return text in SHORT_NAMES or bool(_REPO_ID.fullmatch(text))
+    """Whether ``text`` is ``OWNER/NAME`` or a short name, and not a mistyped path."""
+    is_file = text.endswith((".gguf", ".safetensors"))
+    return text in SHORT_NAMES or (not is_file and bool(_REPO_ID.fullmatch(text)))
 
 
 def cached_snapshot(repo_id: str) -> Path | None:

@@ -81,7 +81,7 @@ def test_sampling_defaults(given: dict[str, Any], expected: dict[str, float], ca
         ("top_k", 2.5),
         ("top_k", float("inf")),
         ("top_k", 2**40),
-        ("top_p", 0),
+        ("top_p", -0.5),
         ("top_p", 1.5),
         ("top_p", [0.9]),
     ],

@@ -3,6 +3,7 @@
 import random
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from huggingface_hub import constants
@@ -21,8 +22,11 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, nothing embedded, and no way to the Hub."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(embedded_weights, "joined_gguf", lambda: None)
-    monkeypatch.setattr(embedded_weights, "is_installed", lambda: False)
+
+    def nothing() -> NoReturn:
+        raise WeightsNotFoundError("not installed")
+
+    monkeypatch.setattr(embedded_weights, "embedded_gguf", nothing)
     return tmp_path / "hub"
 
 
@@ -123,6 +127,7 @@ MISTYPED = [
     "a/b/c",
     "typo",
     "out/typo",
+    "gone/model.gguf",
     ".hidden/x",
     "x/",
     "/typo",
