@@ -4,6 +4,7 @@ Owns what stands there beside the shape of the model (``gemma3.config``): quanti
 that is not tied. Nothing changes once it is read, so any thread may use it.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,14 @@ from gemma3.config import Gemma3TextConfig, text_settings
 from gemma3.errors import CheckpointError, ConfigError
 from gemma3.files.json_file import read_json_object
 
+log = logging.getLogger("gemma3")
+
 _TIED = "tie_word_embeddings"
 # The key of current tools, of compressed-tensors before, of MLX.
 _QUANTIZATION_KEYS = ("quantization_config", "compression_config", "quantization")
+# It quantises plain tensors while they are loaded, and trainers leave the key beside merged weights. What it stored itself
+# is told from the names of its tensors.
+_ON_LOAD = "bitsandbytes"
 _METHODS = {"awq": "AWQ", "gptq": "GPTQ", "fp8": "FP8", "bitsandbytes": "bitsandbytes"}
 
 
@@ -51,8 +57,12 @@ def _check_not_quantized(raw: Mapping[str, Any]) -> None:
         value = raw.get(key)
         if value is None or value == {}:
             continue
+        method = _method(value)
+        if method == _ON_LOAD:
+            log.warning("config.json: %s asks for %s, which is passed over: tensors are read as they are.", key, method)
+            continue
         raise ConfigError(
-            f"config.json: {key} says that the weights are quantised by {_method(value)}, which is not read: give the "
+            f"config.json: {key} says that the weights are quantised by {method}, which is not read: give the "
             f"unquantised model or a GGUF; where the weights are plain, take {key} out of config.json."
         )
 

@@ -94,8 +94,6 @@ def test_a_folder_of_folders_names_one(folder: Path) -> None:
 QUANTIZED: Mapping[str, dict[str, Any]] = {
     "AWQ": {"quantization_config": {"quant_method": "awq", "bits": 4}},
     "GPTQ": {"quantization_config": {"quant_method": "gptq", "bits": 4}},
-    "bitsandbytes": {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
-    "by bitsandbytes": {"quantization_config": {"load_in_8bit": True}},
     "compressed-tensors": {"quantization_config": {"quant_method": "compressed-tensors"}},
     "by compressed-tensors": {"compression_config": {"quant_method": "compressed-tensors"}},
     "FP8": {"quantization_config": {"quant_method": "fp8"}},
@@ -113,10 +111,13 @@ def test_a_quantised_config_is_refused_by_name(folder: Path, kind: str) -> None:
     assert f"take {next(iter(QUANTIZED[kind]))} out of config.json" in message
 
 
-@pytest.mark.parametrize("empty", [None, {}], ids=str)
-def test_a_config_without_quantisation(folder: Path, empty: object) -> None:
-    edit_json(folder / "config.json", quantization_config=empty)
+@pytest.mark.parametrize(
+    "harmless", [None, {}, {"quant_method": "bitsandbytes", "load_in_4bit": True}, {"load_in_8bit": True}], ids=str
+)
+def test_a_config_of_plain_tensors(folder: Path, harmless: object, caplog: pytest.LogCaptureFixture) -> None:
+    edit_json(folder / "config.json", quantization_config=harmless)
     assert_same_values(folder)
+    assert ("bitsandbytes" in caplog.text) == bool(harmless)
 
 
 @pytest.mark.parametrize(
