@@ -3,6 +3,7 @@
 Owns that choice. Imports numpy only where it packs, and never torch. One thread calls it.
 """
 
+import logging
 from pathlib import Path
 
 from gemma3.checkpoints.checkpoint import Checkpoint
@@ -10,6 +11,8 @@ from gemma3.checkpoints.embedded_weights import cache_folder
 from gemma3.cpu.packed_file import PackedFile
 from gemma3.cpu.packed_layout import PackedLayout, PackedWeights
 from gemma3.progress import Progress, no_progress
+
+log = logging.getLogger("gemma3")
 
 
 def load_packed(
@@ -25,6 +28,7 @@ def load_packed(
     packed = PackedFile(checkpoint, PackedLayout.of(checkpoint.config, scheme), cache_dir or cache_folder())
     tensors = packed.open()
     if tensors is None:
+        log.info("Packing the weights as %s, once: some 10 s of processor time", scheme)
         from gemma3.cpu.packing import pack_balanced
 
         data = pack_balanced(checkpoint, packed.layout, progress)

@@ -31,7 +31,8 @@ def run_tiny(folder: Path, *args: str, text: str = "", stdin: int = subprocess.P
 
 @pytest.mark.parametrize("quantization", ["none", "auto"])
 def test_real_text(embedded_gguf: Path, quantization: str) -> None:
-    arguments = ("--max-new-tokens", "24", "--quantization", quantization, "--model", str(embedded_gguf))
+    arguments = ("--max-tokens", "24", "--temperature", "0", "--quantization", quantization)
+    arguments += ("--model", str(embedded_gguf))
     run = run_main("The capital of France is", *arguments)
     assert run.status == 0, run.err
     text = "The capital of France is the capital of the country of France."

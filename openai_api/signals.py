@@ -1,0 +1,42 @@
+"""Signals that end the server, on every system.
+
+Owns which ones they are and how each system delivers them. Knows no server. Event loop.
+"""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+
+# Unix sends the first three, Windows the second and, for Ctrl-Break, the last.
+_NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
+
+
+def on_ending_signals(loop: asyncio.AbstractEventLoop, call: Callable[[signal.Signals], None]) -> None:
+    """``call`` on ``loop`` with every signal that asks the process to end."""
+    for name in _NAMES:
+        number = getattr(signal, name, None)
+        if number is not None and not _is_hangup_of_nohup(number):
+            _handle(loop, number, call)
+
+
+def is_hangup(number: signal.Signals) -> bool:
+    """Whether the terminal is gone, which both its shell and the system tell."""
+    return number.name == "SIGHUP"
+
+
+def _is_hangup_of_nohup(number: signal.Signals) -> bool:
+    """``nohup`` starts a program deaf to it, and so it stays."""
+    return is_hangup(number) and signal.getsignal(number) is signal.SIG_IGN
+
+
+def _handle(loop: asyncio.AbstractEventLoop, number: signal.Signals, call: Callable[[signal.Signals], None]) -> None:
+    try:
+        loop.add_signal_handler(number, call, number)
+    except NotImplementedError:  # Windows: its loops have no handlers of their own
+
+        def wake(*_: object) -> None:
+            with suppress(RuntimeError):  # the loop is closed, and the process ends anyway
+                loop.call_soon_threadsafe(call, number)
+
+        signal.signal(number, wake)
