@@ -137,7 +137,7 @@ class HttpServer(uvicorn.Server):
     status. ``on_listening`` is called when every socket takes connections.
     """
 
-    def __init__(self, config: uvicorn.Config, *, on_listening: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, *, on_listening: Callable[[], None] = lambda: None) -> None:
         super().__init__(config)
         self._on_listening = on_listening
 
