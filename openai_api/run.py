@@ -29,7 +29,7 @@ from openai_api.command_line import PROGRAM, engine_options, parse_flags
 from openai_api.engine_api import Engine
 from openai_api.logs import configure_logging, log_event, where_it_failed
 from openai_api.settings import ServerSettings
-from openai_api.signals import is_hangup, on_ending_signals
+from openai_api.signals import ending_signals, is_hangup
 from openai_api.sockets import Listeners, listen_on_path, listen_on_port
 from openai_api.transport.http_limits import guarded_protocol
 
@@ -174,11 +174,12 @@ class ServerProcess:
         return self.exit_status
 
     async def _serve(self) -> None:
-        on_ending_signals(asyncio.get_running_loop(), self._on_signal)
         watching = asyncio.create_task(self._end_when_the_engine_has_failed())
-        await self.server.serve(sockets=list(self.listeners.sockets))
+        with ending_signals(self._on_signal):
+            await self.server.serve(sockets=list(self.listeners.sockets))
         watching.cancel()
         log_event(logging.INFO, "stopped", {"exit_status": self.exit_status})
+        gc.unfreeze()  # else the core is found alive at the very end, and says so in twenty lines
 
     async def _end_when_the_engine_has_failed(self) -> None:
         """A supervisor starts a process that has ended; one that answers nothing it leaves alone."""

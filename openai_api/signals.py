@@ -5,19 +5,29 @@ Owns which ones they are and how each system delivers them. Knows no server. Eve
 
 import asyncio
 import signal
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 # Unix sends the first three, Windows the second and, for Ctrl-Break, the last.
 _NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
 
 
-def on_ending_signals(loop: asyncio.AbstractEventLoop, call: Callable[[signal.Signals], None]) -> None:
-    """``call`` on ``loop`` with every signal that asks the process to end."""
-    for name in _NAMES:
-        number = getattr(signal, name, None)
-        if number is not None and not _is_hangup_of_nohup(number):
-            _handle(loop, number, call)
+@contextmanager
+def ending_signals(call: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """``call`` is called on the running loop with every signal that asks the process to end."""
+    loop = asyncio.get_running_loop()
+    found = (getattr(signal, name, None) for name in _NAMES)
+    numbers = [number for number in found if number is not None and not _is_hangup_of_nohup(number)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        _handle(loop, number, call)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            with suppress(NotImplementedError):
+                loop.remove_signal_handler(number)
+            signal.signal(number, handler)
 
 
 def is_hangup(number: signal.Signals) -> bool:
@@ -36,7 +46,6 @@ def _handle(loop: asyncio.AbstractEventLoop, number: signal.Signals, call: Calla
     except NotImplementedError:  # Windows: its loops have no handlers of their own
 
         def wake(*_: object) -> None:
-            with suppress(RuntimeError):  # the loop is closed, and the process ends anyway
-                loop.call_soon_threadsafe(call, number)
+            loop.call_soon_threadsafe(call, number)
 
         signal.signal(number, wake)
