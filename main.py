@@ -30,7 +30,8 @@ log = logging.getLogger("gemma3")
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
-    from engine.flags import FlagParser, add_model_flags
+    from engine.flags import add_model_flags
+    from engine.terminal.flag_parser import FlagParser
 
     parser = FlagParser(
         prog="main.py",

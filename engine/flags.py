@@ -1,4 +1,4 @@
-"""The parser of our programs, the flags that choose the model and how it computes, and numbers that name their range.
+"""Flags of the command line that choose the model and how it computes, and numbers that name their range.
 
 Owns the words of these flags; what is allowed comes from ``precision`` and ``sampling_params``. Knows no program: each adds
 flags of its own. Runs once, before anything is loaded.
@@ -6,56 +6,16 @@ flags of its own. Runs once, before anything is loaded.
 
 import argparse
 import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import fields
-from typing import TYPE_CHECKING, NoReturn
 
 from engine.engine_options import EngineOptions
 from engine.precision import QUANTIZATIONS
 from engine.sampling_params import Setting
-from gemma3 import __version__
 from gemma3.checkpoints.checkpoint import DTYPES
-
-if TYPE_CHECKING:
-    from _typeshed import SupportsWrite
 
 # ``max_model_len=9`` and ``dtype='x'`` in an error of the engine, with the comma or the stop behind the value left out.
 _FIELD = re.compile(rf"\b({'|'.join(each.name for each in fields(EngineOptions))})=")
-
-
-class FlagParser(argparse.ArgumentParser):
-    """Has ``--version``; a wrong value is one line and exit status 2, and an argument that is no text is wrong."""
-
-    def __init__(self, *, prog: str, description: str, epilog: str | None = None) -> None:
-        super().__init__(prog=prog, description=description, epilog=epilog, add_help=False)
-        self.add_argument("-h", "--help", action="help", help="Show this text and end (default: do the work).")
-        self.add_argument(
-            "--version",
-            action="version",
-            version=f"gemma3-270m-server {__version__}",
-            help="Show the version and end (default: do the work).",
-        )
-
-    def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
-        """The flags in ``argv``, or in the process's arguments for ``None``.
-
-        Raises:
-            SystemExit: with status 2 and one line on stderr, something is wrong.
-        """
-        words = sys.argv[1:] if argv is None else argv
-        for word in words:
-            if not is_text(word):
-                self.error(f"the argument {word[:60]!a} holds bytes that are no UTF-8 text")
-        return self.parse_args(words)
-
-    def error(self, message: str) -> NoReturn:
-        """Write one line to stderr and end with exit status 2."""
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
-
-    def _print_message(self, message: str, file: "SupportsWrite[str] | None" = None) -> None:
-        """argparse keeps silent about a disk that is full and a reader who has gone."""
-        (file or sys.stderr).write(message)
 
 
 def is_text(text: str) -> bool:

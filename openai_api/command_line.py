@@ -9,7 +9,8 @@ import argparse
 from collections.abc import Sequence
 
 from engine.engine_options import EngineOptions
-from engine.flags import FlagParser, add_model_flags, count, number
+from engine.flags import add_model_flags, count, number
+from engine.terminal.flag_parser import FlagParser
 from openai_api.access_flags import add_access_flags
 from openai_api.flag_values import parse_count, parse_memory, parse_path, parse_port
 from openai_api.settings import ServerSettings

@@ -4,6 +4,7 @@ Owns joining and verifying them, once, into the cache directory. Reads the packa
 """
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 NUM_BYTES = 253_113_024
 NUM_PARTS = 4
 _CHUNK_BYTES = 1 << 20
+
+log = logging.getLogger("gemma3")
 
 
 def cache_folder() -> Path:
@@ -77,6 +80,7 @@ def _part_paths() -> Iterator[Path]:
 
 
 def _join(parts: list[Path], target: Path) -> None:
+    log.info("Joining the parts of the weights, once: %d MB", NUM_BYTES // 10**6)
     target.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
     with atomic_write(target) as file:

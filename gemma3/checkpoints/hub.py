@@ -4,6 +4,7 @@ Owns which files are fetched and how each refusal of the Hub is put into words a
 """
 
 import hashlib
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -24,10 +25,13 @@ FILES = (
 _REPO_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 _SHA256_NAME = re.compile(r"[0-9a-f]{64}")
 
+log = logging.getLogger("gemma3")
+
 
 def is_repo_id(text: str) -> bool:
-    """Whether ``text`` is ``OWNER/NAME`` or one of the short names."""
-    return text in SHORT_NAMES or bool(_REPO_ID.fullmatch(text))
+    """Whether ``text`` is ``OWNER/NAME`` or one of the short names, and not a path (``./folder``, ``folder/model.gguf``)."""
+    is_path = text.startswith(".") or text.endswith((".gguf", ".safetensors"))
+    return text in SHORT_NAMES or (not is_path and bool(_REPO_ID.fullmatch(text)))
 
 
 def cached_snapshot(repo_id: str) -> Path | None:
@@ -59,6 +63,7 @@ def download_snapshot(repo_id: str) -> Path:
     from huggingface_hub import errors, snapshot_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    log.info("Downloading %s from the Hub, once", repo_id)
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
@@ -68,7 +73,8 @@ def download_snapshot(repo_id: str) -> Path:
     except errors.RepositoryNotFoundError:
         raise WeightsNotFoundError(_not_found_message(repo_id)) from None
     except Exception as error:  # refusals, broken transfers of whichever client the library uses, a full disk
-        raise CheckpointError(f"Downloading {repo_id} failed: {_one_line(error)}") from error
+        here = f"There is no folder {repo_id} here. "
+        raise CheckpointError(f"{here}Downloading {repo_id} failed: {_one_line(error)}") from error
     _verify(folder, repo_id)
     return folder
 
@@ -102,7 +108,8 @@ def _gated_message(repo_id: str) -> str:
 
 def _not_found_message(repo_id: str) -> str:
     return (
-        f"{repo_id} was not found on the Hub, or is private. Check the name; for a private repository run "
+        f"There is no folder {repo_id} here, and {repo_id} was not found on the Hub, or is private. Check the name; "
+        "for a private repository run "
         "'hf auth login' with an account that may read it."
     )
 

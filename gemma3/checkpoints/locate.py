@@ -4,7 +4,6 @@ Order: the path given; the repository given (local Hub cache, then the Hub); wit
 the Hub cache, the embedded default. No network call is made when the files are there.
 """
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +18,6 @@ _NOTHING_FOUND = (
     "https://huggingface.co/google/gemma-3-270m-it, run 'hf auth login', and start with --model 270m-it; or give --model "
     "PATH with a directory (config.json, *.safetensors, tokenizer.json) or a .gguf file."
 )
-
-log = logging.getLogger("gemma3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,6 @@ def _given(model: str) -> Located:
     cached = hub.cached_snapshot(repo_id)
     if cached is not None:
         return Located(cached, repo_id, f"{repo_id} from the local Hub cache")
-    log.info("Downloading %s from the Hub, once", repo_id)
     return Located(hub.download_snapshot(repo_id), repo_id, f"{repo_id} downloaded from the Hub", is_first_use=True)
 
 
