@@ -82,6 +82,7 @@ def _serve(argv: Sequence[str] | None, program: str, engine_builder: Callable[[a
         engine = engine_builder(flags)
         return ServerProcess(program, engine, within_file_limit(settings), listeners).run()
     finally:
+        listeners.close()
         if flags.uds is not None:
             with suppress(FileNotFoundError):
                 os.unlink(flags.uds)

@@ -59,6 +59,11 @@ class Listeners:
     sockets: Sequence[socket.socket]
     url: str
 
+    def close(self) -> None:
+        """Those that a server has closed stay so."""
+        for listener in self.sockets:
+            listener.close()
+
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches ``host``.

@@ -34,7 +34,6 @@ def run_guarded(program: str, run: Callable[[], int]) -> int:
     except Exception as error:
         status = WRONG_USE
         say(f"{program}: error: {reason(error)}")
-    _flush_or_drop_output()
     return status
 
 
@@ -46,17 +45,19 @@ def say(line: str) -> None:
 
 
 def write_output(text: str) -> None:
-    """Write to stdout now, not when a line is full.
+    """Write to stdout now, not when a line is full. After an error all further text is dropped.
 
     Raises:
+        BrokenPipeError: nobody reads it any more.
         OSError: it cannot be written; the text says so.
     """
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
-        raise
     except OSError as error:
+        _drop_output()
+        if isinstance(error, BrokenPipeError):
+            raise
         raise OSError(error.errno, f"the standard output cannot be written: {error.strerror}") from None
 
 
@@ -71,7 +72,7 @@ def reason(error: BaseException) -> str:
         return "there is not enough memory here (a limit may be set: see ulimit -v, or the container's)"
     if isinstance(error, OSError) and error.strerror:
         return _one_line(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError | OSError):
         from engine.flags import with_flag_names  # here, so that a guard is there before anything large
 
         return with_flag_names(_one_line(str(error)))
@@ -107,13 +108,10 @@ def _status_of(run: Callable[[], int]) -> int:
         return stop.code if isinstance(stop.code, int) else WRONG_USE
 
 
-def _flush_or_drop_output() -> None:
-    """What cannot be written now would be a traceback when the interpreter ends."""
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _drop_output() -> None:
+    """What is left of it would be a traceback when the interpreter ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
