@@ -1,6 +1,7 @@
 """``python main.py chat`` on a terminal and from a pipe: lines, pastes, commands, and the words around answers."""
 
 import random
+import readline
 import sys
 from pathlib import Path
 
@@ -49,6 +50,8 @@ def test_a_terminal_edits_lines_and_takes_a_paste_as_one_message(folder: Path) -
         terminal.type(CTRL_D)
         assert terminal.status() == 0
     assert "Traceback" not in terminal.screen
+    # The terminal was asked to mark pastes; Apple's libedit knows no such thing.
+    assert "\x1b[?2004h" in terminal.screen or "libedit" in str(readline.__doc__)
 
 
 def test_a_paste_that_nothing_marks_is_one_message(folder: Path, tmp_path: Path) -> None:
