@@ -4,6 +4,7 @@ Owns that choice. Imports numpy only where it packs, and never torch. One thread
 """
 
 import logging
+import mmap
 from pathlib import Path
 
 from gemma3.checkpoints.checkpoint import Checkpoint
@@ -11,6 +12,8 @@ from gemma3.checkpoints.embedded_weights import cache_folder
 from gemma3.cpu.packed_file import PackedFile
 from gemma3.cpu.packed_layout import PackedLayout, PackedWeights
 from gemma3.progress import Progress, no_progress
+
+_ROOM_FOR_NUMPY_BYTES = 256 << 20
 
 log = logging.getLogger("gemma3")
 
@@ -24,11 +27,14 @@ def load_packed(
 
     Raises:
         CheckpointError: a tensor holds NaN or infinite values, or a second copy of the head differs from the embedding.
+        OSError: there is not enough memory to pack.
     """
     packed = PackedFile(checkpoint, PackedLayout.of(checkpoint.config, scheme), cache_dir or cache_folder())
     tensors = packed.open()
     if tensors is None:
         log.info("Packing the weights as %s, once: some 10 s of processor time", scheme)
+        # numpy's libraries end the process where there is no room for them: ask for it first.
+        mmap.mmap(-1, packed.layout.num_bytes + _ROOM_FOR_NUMPY_BYTES).close()
         from gemma3.cpu.packing import pack_balanced
 
         data = pack_balanced(checkpoint, packed.layout, progress)
