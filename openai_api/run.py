@@ -79,13 +79,17 @@ def _serve(argv: Sequence[str] | None, program: str, engine_builder: Callable[[a
     for event, advice in exposed_keys(flags).items():
         log_event(logging.WARNING, event, {"advice": advice})
     try:
-        engine = engine_builder(flags)
-        return ServerProcess(program, engine, within_file_limit(settings), listeners).run()
+        process = ServerProcess(program, engine_builder(flags), within_file_limit(settings), listeners)
+        status = process.run()
     finally:
         listeners.close()
         if flags.uds is not None:
             with suppress(FileNotFoundError):
                 os.unlink(flags.uds)
+    if process.is_loading:
+        # The interpreter would be taken apart under the thread that loads, and abort.
+        os._exit(status)
+    return status
 
 
 def within_file_limit(settings: ServerSettings) -> ServerSettings:
@@ -164,6 +168,7 @@ class ServerProcess:
         self.settings = settings
         self.listeners = listeners
         self.exit_status = 0
+        self.is_loading = True
         self.draining: asyncio.Task[None] | None = None
         app = create_app(engine, settings, on_loaded=self._on_loaded)
         self.server = HttpServer(server_config(app, settings), on_listening=self._on_listening)
@@ -208,6 +213,7 @@ class ServerProcess:
             self.server.should_exit = True
 
     def _on_loaded(self, error: Exception | None) -> None:
+        self.is_loading = False
         if error is None:
             # What is there now stays: later collections of garbage, which keep all threads waiting, leave it out.
             gc.freeze()

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -112,14 +114,37 @@ def test_listening_is_told_when_connections_are_taken() -> None:
     assert told == [True]
 
 
+class StopsWhileLoading(FakeEngine):
+    async def start(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(60)
+
+
+def test_what_still_loads_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is the interpreter taken apart under it."""
+    ends: list[int] = []
+    monkeypatch.setattr("openai_api.run.os._exit", ends.append)
+    with root_logger_as_before():
+        assert main(["--port", "0"], engine_builder=lambda _flags: StopsWhileLoading()) == 0
+    assert ends == [0]
+
+
+@contextmanager
+def root_logger_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+
+
 def test_options_that_exclude_each_other_are_told_before_anything_is_loaded(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    before = logging.getLogger().handlers[:]
-    try:
+    with root_logger_as_before():
         assert main(["--port", "0", "--max-num-seqs", "1000"], program="main.py serve") == 2
-    finally:
-        logging.getLogger().handlers[:] = before
     (line,) = capsys.readouterr().err.splitlines()
     words = "main.py serve: error: --max-num-batched-tokens 512 must be at least --max-num-seqs 1000 + 16"
     assert line.startswith(words)
