@@ -89,7 +89,7 @@ def _add_sampling_flags(group: argparse._ArgumentGroup) -> None:
 def load(args: argparse.Namespace, began_s: float) -> "AnswerWriter":
     """Find, check and load the weights."""
     from engine.llm_engine import LLMEngine
-    from engine.terminal.answers import AnswerWriter, LoadTimes
+    from engine.terminal.answers import AnswerWriter
     from engine.terminal.sampling import FLAGS, choose_sampling
     from gemma3.progress import LoadingBar
 
@@ -115,7 +115,8 @@ def load(args: argparse.Namespace, began_s: float) -> "AnswerWriter":
         engine=engine,
         sampling=sampling,
         max_tokens=args.max_tokens,
-        times=LoadTimes(began_s, time.perf_counter()),
+        began_s=began_s,
+        loaded_s=time.perf_counter(),
         shows_figures=args.verbose or (args.prompt != "chat" and not args.quiet),
     )
 

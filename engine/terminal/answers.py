@@ -23,14 +23,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("gemma3")
 
 
-@dataclass(frozen=True, slots=True)
-class LoadTimes:
-    """Seconds on ``time.perf_counter``."""
-
-    began_s: float
-    loaded_s: float
-
-
 @dataclass(slots=True)
 class Answer:
     """Grows while it is written. ``finish_reason`` is ``None`` for one that Ctrl-C has stopped."""
@@ -44,12 +36,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerWriter:
-    """Writes answers of at most ``max_tokens`` tokens, and figures after them with ``shows_figures``."""
+    """Writes answers of at most ``max_tokens`` tokens, and figures after them with ``shows_figures``.
+
+    ``began_s`` and ``loaded_s`` are the program's, on ``time.perf_counter``.
+    """
 
     engine: "LLMEngine"
     sampling: ChosenSampling
     max_tokens: int
-    times: LoadTimes
+    began_s: float
+    loaded_s: float
     shows_figures: bool
 
     def window(self, token_ids: Sequence[int]) -> Sequence[int]:
@@ -101,9 +97,9 @@ class AnswerWriter:
         speed = f"{(answer.num_tokens - 1) / decode_s:.1f} tokens/s" if answer.num_tokens > 1 else "-"
         log.info(
             "load %.2f s, first token %.0f ms after the prompt (%.2f s after start), %d tokens, %s",
-            self.times.loaded_s - self.times.began_s,
+            self.loaded_s - self.began_s,
             (answer.first_s - answer.asked_s) * 1e3,
-            answer.first_s - self.times.began_s,
+            answer.first_s - self.began_s,
             answer.num_tokens,
             speed,
         )

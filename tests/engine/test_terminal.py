@@ -13,7 +13,7 @@ from engine.llm_engine import LLMEngine
 from engine.outputs import FinishReason, RequestOutput, SequenceDelta
 from engine.sampling_params import SamplingParams
 from engine.terminal import guard
-from engine.terminal.answers import AnswerWriter, LoadTimes
+from engine.terminal.answers import AnswerWriter
 from engine.terminal.sampling import ChosenSampling, choose_sampling
 from gemma3.progress import ProgressLines
 
@@ -113,7 +113,8 @@ def writer(engine: ScriptedEngine) -> AnswerWriter:
         engine=cast(LLMEngine, engine),
         sampling=ChosenSampling(SamplingParams(temperature=0.5), "test"),
         max_tokens=100,
-        times=LoadTimes(time.perf_counter(), time.perf_counter()),
+        began_s=time.perf_counter(),
+        loaded_s=time.perf_counter(),
         shows_figures=True,
     )
 
