@@ -79,7 +79,7 @@ def _serve(argv: Sequence[str] | None, program: str, engine_builder: Callable[[a
     for event, advice in exposed_keys(flags).items():
         log_event(logging.WARNING, event, {"advice": advice})
     try:
-        process = ServerProcess(program, engine_builder(flags), within_file_limit(settings), listeners)
+        process = ServerProcess(engine_builder(flags), within_file_limit(settings), listeners, program=program)
         status = process.run()
     finally:
         listeners.close()
@@ -162,7 +162,9 @@ class HttpServer(uvicorn.Server):
 class ServerProcess:
     """One run of the server, from loading to the end. Mutable; on the event loop of ``run``."""
 
-    def __init__(self, program: str, engine: Engine, settings: ServerSettings, listeners: Listeners) -> None:
+    def __init__(
+        self, engine: Engine, settings: ServerSettings, listeners: Listeners, *, program: str = PROGRAM
+    ) -> None:
         self.program = program
         self.engine = engine
         self.settings = settings
