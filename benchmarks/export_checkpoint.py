@@ -1,4 +1,4 @@
-"""The default weights as a Hugging Face directory in float32, from which the peers' converters start.
+"""Weights as a Hugging Face directory in float32, from which the peers' converters start and which transformers opens.
 
 python benchmarks/export_checkpoint.py FOLDER --tokenizer FOLDER_WITH_TOKENIZER_JSON
 """
@@ -6,12 +6,14 @@ python benchmarks/export_checkpoint.py FOLDER --tokenizer FOLDER_WITH_TOKENIZER_
 import argparse
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import torch
 from common import ROOT
 from safetensors.torch import save_file
 
+from engine.terminal.guard import run_guarded
 from gemma3.checkpoints.checkpoint import open_checkpoint
 from gemma3.checkpoints.locate import locate_weights
 from gemma3.checkpoints.tensor_names import HEAD
@@ -26,12 +28,16 @@ SIZES = (
     "num_attention_heads",
     "num_key_value_heads",
 )
-SAME = (*SIZES, "head_dim", "rms_norm_eps", "query_pre_attn_scalar", "sliding_window", "rope_theta")
+SAME = (*SIZES, "head_dim", "rms_norm_eps", "sliding_window", "rope_theta")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 def hf_config(config: Gemma3TextConfig, dtype: str) -> dict[str, object]:
     """The ``config.json`` of transformers 4 and 5."""
+    scalar = config.query_pre_attn_scalar
     return {name: getattr(config, name) for name in SAME} | {
+        # transformers 5 takes an integer alone.
+        "query_pre_attn_scalar": int(scalar) if scalar == int(scalar) else scalar,
         "architectures": ["Gemma3ForCausalLM"],
         "model_type": "gemma3_text",
         "max_position_embeddings": config.context_length,
@@ -49,22 +55,39 @@ def hf_config(config: Gemma3TextConfig, dtype: str) -> dict[str, object]:
     }
 
 
-def main() -> None:
+def export(model: str | None, folder: Path, *, tokenizer: Path, dtype: str) -> None:
+    """Write the weights of ``model`` and the tokenizer's files to ``folder``."""
+    checkpoint = open_checkpoint(locate_weights(model, beside=ROOT).path)
+    if not (tokenizer / TOKENIZER_FILES[0]).is_file():
+        raise ValueError(f"--tokenizer {tokenizer} holds no {TOKENIZER_FILES[0]}")
+    folder.mkdir(exist_ok=True)
+    for name in TOKENIZER_FILES:
+        if (tokenizer / name).is_file():
+            shutil.copy(tokenizer / name, folder / name)
+    config = hf_config(checkpoint.config, dtype)
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    tensors = load_tensors(checkpoint, "float32")
+    weights = {name: tensor.to(getattr(torch, dtype)).contiguous() for name, tensor in tensors.items() if name != HEAD}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def main() -> int:
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("folder", type=Path)
-    flags.add_argument("--tokenizer", type=Path, required=True, help="has tokenizer.json and tokenizer_config.json")
-    flags.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    flags.add_argument("--model", help="Export these weights, named as for main.py (default: those it finds).")
+    flags.add_argument(
+        "--tokenizer",
+        type=Path,
+        required=True,
+        help="Copy tokenizer.json from this folder, and tokenizer_config.json if it is there.",
+    )
+    flags.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="Write this type (default: %(default)s)."
+    )
     args = flags.parse_args()
-    checkpoint = open_checkpoint(locate_weights(None, beside=ROOT).path)
-    dtype = getattr(torch, args.dtype)
-    tensors = load_tensors(checkpoint, "float32")
-    args.folder.mkdir(exist_ok=True)
-    weights = {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items() if name != HEAD}
-    save_file(weights, args.folder / "model.safetensors", metadata={"format": "pt"})
-    (args.folder / "config.json").write_text(json.dumps(hf_config(checkpoint.config, args.dtype), indent=1))
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(args.tokenizer / name, args.folder / name)
+    export(args.model, args.folder, tokenizer=args.tokenizer, dtype=args.dtype)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_guarded("export_checkpoint.py", main))

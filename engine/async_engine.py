@@ -27,6 +27,7 @@ from engine.loading import LoadedEngine, load_engine
 from engine.news_queue import News
 from engine.outputs import RequestOutput
 from engine.sampling_params import SamplingParams
+from gemma3.progress import Progress, no_progress
 from gemma3.text.chat import ChatPrompt, Message
 from gemma3.text.tokenizer import Gemma3Tokenizer
 
@@ -61,9 +62,10 @@ class AsyncLLMEngine:
         self._has_failed = asyncio.Event()
 
     @classmethod
-    def from_options(cls, options: EngineOptions) -> "AsyncLLMEngine":
+    def from_options(cls, options: EngineOptions, *, progress: Progress = no_progress) -> "AsyncLLMEngine":
+        """``progress`` is told on the engine thread, and anew when the engine is loaded again."""
         return cls(
-            lambda: load_engine(options),
+            lambda: load_engine(options, progress=progress),
             max_num_waiting=options.max_num_waiting,
             max_waiting_prompt_tokens=options.max_waiting_prompt_tokens,
         )

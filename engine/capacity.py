@@ -31,8 +31,12 @@ def max_model_len(options: EngineOptions, config: Gemma3TextConfig) -> int:
     return options.max_model_len
 
 
-def _prefill_chunk_tokens(options: EngineOptions) -> int:
-    """What one sequence may prefill in a step while every other one decodes."""
+def prefill_chunk_tokens(options: EngineOptions) -> int:
+    """What one sequence may prefill in a step while every other one decodes.
+
+    Raises:
+        ValueError: the step has no room for that.
+    """
     chunk = options.max_num_batched_tokens - options.max_num_seqs
     if chunk < BLOCK_SIZE:
         raise ValueError(
@@ -52,7 +56,7 @@ def new_scheduler(
             max_num_seqs=options.max_num_seqs,
             max_num_batched_tokens=options.max_num_batched_tokens,
             max_model_len=options.max_model_len,
-            prefill_chunk_tokens=_prefill_chunk_tokens(options),
+            prefill_chunk_tokens=prefill_chunk_tokens(options),
         ),
         KVCacheManager(
             counts,
@@ -84,5 +88,5 @@ def block_counts(options: EngineOptions, config: Gemma3TextConfig, *, num_bytes_
         layout,
         max_num_seqs=options.max_num_seqs,
         max_model_len=options.max_model_len,
-        prefill_chunk_tokens=_prefill_chunk_tokens(options),
+        prefill_chunk_tokens=prefill_chunk_tokens(options),
     )

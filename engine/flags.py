@@ -7,10 +7,25 @@ flags of its own. Runs once, before anything is loaded.
 import argparse
 import re
 from collections.abc import Callable
+from dataclasses import fields
 
+from engine.engine_options import EngineOptions
 from engine.precision import QUANTIZATIONS
 from engine.sampling_params import Setting
 from gemma3.checkpoints.checkpoint import DTYPES
+
+# ``max_model_len=9`` and ``dtype='x'`` in an error of the engine, with the comma or the stop behind the value left out.
+_FIELD = re.compile(rf"\b({'|'.join(each.name for each in fields(EngineOptions))})=")
+
+
+def is_text(text: str) -> bool:
+    """Python gives bytes that it cannot decode, of arguments and of our standard input, as lone surrogates."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def with_flag_names(message: str) -> str:
+    """An error of the engine, which names the fields of ``EngineOptions``, in the words of a command line."""
+    return _FIELD.sub(lambda match: f"--{match[1].replace('_', '-')} ", message)
 
 
 def add_model_flags(parser: argparse._ActionsContainer) -> None:

@@ -77,7 +77,7 @@ def num_blocks_for(
     sliding_floor_bytes = floor.num_sliding * layout.sliding_block_bytes
     if kv_cache_bytes < global_floor_bytes + sliding_floor_bytes:
         raise ValueError(
-            f"kv_cache_bytes={kv_cache_bytes} cannot hold one sequence of max_model_len={max_model_len} tokens: "
+            f"kv_cache_memory={kv_cache_bytes} cannot hold one sequence of max_model_len={max_model_len} tokens: "
             f"that needs {global_floor_bytes + sliding_floor_bytes} bytes, {global_floor_bytes} in the global and "
             f"{sliding_floor_bytes} in the sliding layers with prefill_chunk_tokens={prefill_chunk_tokens}."
         )

@@ -1,13 +1,17 @@
-"""News of something long: the type of what is told, and a bar that shows it on a terminal.
+"""News of something long: the type of what is told, a bar that shows it on a terminal, and lines for a log.
 
 Imports nothing large before there is something to show. Any thread may tell; one thread closes the bar.
 """
 
+import logging
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+log = logging.getLogger("gemma3")
 
 Progress = Callable[[int, int], None]
 """Called with the steps done and the steps in all."""
@@ -31,8 +35,28 @@ class LoadingBar:
             from tqdm import tqdm
 
             self._bar = tqdm(desc="Loading", total=num_steps, leave=False)
+        if num_steps != self._bar.total:  # another long thing follows
+            self._bar.reset(num_steps)
         self._bar.update(num_done - self._bar.n)
 
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+class ProgressLines:
+    """Lines in the log, one in ``interval_s`` seconds and none for what takes no longer than that."""
+
+    def __init__(self, task: str, *, interval_s: float = 2.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._task = task
+        self._interval_s = interval_s
+        self._clock = clock
+        self._told_s: float | None = None
+
+    def __call__(self, num_done: int, num_steps: int) -> None:
+        now_s = self._clock()
+        if self._told_s is None:
+            self._told_s = now_s
+        elif now_s - self._told_s >= self._interval_s:
+            self._told_s = now_s
+            log.info("%s: %d %%", self._task, 100 * num_done // num_steps)

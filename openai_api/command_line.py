@@ -7,39 +7,38 @@ thread. Every wrong value is one line on stderr and exit status 2, before anythi
 
 import argparse
 from collections.abc import Sequence
-from typing import NoReturn
 
 from engine.engine_options import EngineOptions
-from engine.flags import add_model_flags
+from engine.flags import add_model_flags, count, number
+from engine.terminal.flag_parser import FlagParser
 from openai_api.access_flags import add_access_flags
-from openai_api.flag_values import parse_count, parse_port, parse_size
+from openai_api.flag_values import parse_count, parse_memory, parse_path, parse_port
 from openai_api.settings import ServerSettings
 
+PROGRAM = "openai_api.run"
+# Beyond them nothing runs sooner: a step of so many sequences or tokens takes seconds.
+MAX_NUM_SEQS = 4_096
+MAX_NUM_BATCHED_TOKENS = 65_536
 LOG_LEVELS = ("debug", "info", "warning", "error")
-
-
-class _OneLineParser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Write one line to stderr and end with exit status 2."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 _ENGINE = EngineOptions()
 _SERVER = ServerSettings()
 
 
-def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The flags of ``argv``, or of the process for ``None``.
+def parse_flags(argv: Sequence[str] | None, *, program: str = PROGRAM) -> argparse.Namespace:
+    """The flags of ``argv``, or of the process for ``None``; ``program`` is its name in the words
+    of help and errors.
 
     Raises:
         SystemExit: with status 2 and one line on stderr, a flag is wrong.
     """
-    parser = _OneLineParser(prog="openai_api.run", description="Serve Gemma 3 270M with OpenAI's API.")
+    parser = FlagParser(prog=program, description="Serve Gemma 3 270M with OpenAI's API.")
     _add_model_flags(parser.add_argument_group("model"))
     _add_engine_flags(parser.add_argument_group("engine"))
     _add_server_flags(parser.add_argument_group("server"))
     add_access_flags(parser.add_argument_group("access"))
-    return parser.parse_args(argv)
+    return parser.parse(argv)
 
 
 def _add_model_flags(group: argparse._ArgumentGroup) -> None:
@@ -68,21 +67,21 @@ def _add_engine_flags(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--max-num-seqs",
-        type=parse_count,
+        type=number(count(MAX_NUM_SEQS)),
         default=_ENGINE.max_num_seqs,
         metavar="N",
         help="Run at most so many sequences at once (default: %(default)s).",
     )
     group.add_argument(
         "--max-num-batched-tokens",
-        type=parse_count,
+        type=number(count(MAX_NUM_BATCHED_TOKENS)),
         default=_ENGINE.max_num_batched_tokens,
         metavar="TOKENS",
         help="Compute at most so many tokens in one step (default: %(default)s).",
     )
     group.add_argument(
         "--kv-cache-memory",
-        type=parse_size,
+        type=parse_memory,
         default=_ENGINE.kv_cache_memory,
         metavar="SIZE",
         help=f"Keep keys and values in this much memory, such as 512MiB (default: {_ENGINE.kv_cache_memory >> 20}MiB).",
@@ -108,7 +107,9 @@ def _add_server_flags(group: argparse._ArgumentGroup) -> None:
         default=8000,
         help="Listen on this port; 0 takes any free one (default: %(default)s).",
     )
-    group.add_argument("--uds", metavar="PATH", help="Listen on this Unix socket instead (default: on a port).")
+    group.add_argument(
+        "--uds", type=parse_path, metavar="PATH", help="Listen on this Unix socket instead (default: on a port)."
+    )
     group.add_argument(
         "--log-level",
         choices=LOG_LEVELS,

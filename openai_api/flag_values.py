@@ -1,16 +1,18 @@
-"""The values of flags: sizes, counts, ports, hosts and origins from the words of a command line.
+"""The values of flags: sizes, counts, ports, paths, hosts and origins from the words of a command line.
 
-Owns their forms and the words of what is wrong with them. Knows no flag. Pure; called in the main thread,
+Owns their forms and the words of what is wrong with them. Knows no flag. Called in the main thread,
 before the event loop runs.
 """
 
 import argparse
 import re
 
+from openai_api.machine_memory import memory_limit
 from openai_api.web_addresses import normal_host, parse_allowed_origin
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?b?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([kmg]i?)?b?", re.IGNORECASE)
+_MAX_DIGITS = 10
 
 
 def parse_size(text: str) -> int:
@@ -21,11 +23,35 @@ def parse_size(text: str) -> int:
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 512MiB or 1.5GiB")
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is not a size such as 512MiB or 1.5GiB")
     num_bytes = int(float(match[1]) * _UNITS[(match[2] or "").lower()])
     if num_bytes <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
     return num_bytes
+
+
+def parse_memory(text: str) -> int:
+    """A size, in bytes, that this process may have.
+
+    Raises:
+        argparse.ArgumentTypeError: not a size, 0, or more than there is.
+    """
+    num_bytes = parse_size(text)
+    limit = memory_limit()
+    if limit is not None and num_bytes > limit.num_bytes:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than {limit.source}, {limit.num_bytes / 2**30:.1f}GiB")
+    return num_bytes
+
+
+def parse_path(text: str) -> str:
+    """A path as it is; an empty one is none.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("'' is no path")
+    return text
 
 
 def parse_count(text: str) -> int:
@@ -34,8 +60,8 @@ def parse_count(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: it is not.
     """
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 2**31):
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 1 to {2**31 - 1}")
+    if not (_is_short_number(text) and 0 < int(text) < 2**31):
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is not an integer from 1 to {2**31 - 1}")
     return int(text)
 
 
@@ -45,9 +71,13 @@ def parse_port(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: not an integer from 0 to 65535.
     """
-    if not (text.isascii() and text.isdecimal() and int(text) < 2**16):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
+    if not (_is_short_number(text) and int(text) < 2**16):
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is not a port from 0 to 65535")
     return int(text)
+
+
+def _is_short_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS
 
 
 def parse_host_name(text: str) -> str:

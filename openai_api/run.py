@@ -1,7 +1,7 @@
 """``python -m openai_api.run``: the server as a program.
 
 Owns the order of start and end, signals and the exit status; knows no route and no request. The
-sockets are bound first and answer at once; the model loads behind it. The first SIGTERM or SIGINT
+sockets are bound first and answer at once; the model loads behind it. The first signal to end
 drains: new requests get 503, running ones finish or are ended at the deadline. A second signal ends
 the process at once. Main thread, and from ``ServerProcess.run`` on its event loop.
 """
@@ -11,7 +11,6 @@ import asyncio
 import gc
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -22,12 +21,15 @@ from dataclasses import replace
 import uvicorn
 from fastapi import FastAPI
 
+from engine.terminal.guard import WRONG_USE, is_for_a_person, reason, run_guarded, say, write_output
+from gemma3.progress import ProgressLines
 from openai_api.access_flags import exposed_keys, settings_from
 from openai_api.app import create_app
-from openai_api.command_line import engine_options, parse_flags
+from openai_api.command_line import PROGRAM, engine_options, parse_flags
 from openai_api.engine_api import Engine
 from openai_api.logs import configure_logging, log_event, where_it_failed
 from openai_api.settings import ServerSettings
+from openai_api.signals import ending_signals, is_hangup
 from openai_api.sockets import Listeners, listen_on_path, listen_on_port
 from openai_api.transport.http_limits import guarded_protocol
 
@@ -44,40 +46,50 @@ MAX_PENDING_CONNECTIONS = 2048
 def build_engine(flags: argparse.Namespace) -> Engine:
     """The engine that the flags ask for.
 
-    Whether weights and options fit is found by its ``start``, as a ValueError.
+    Whether the weights fit is found by its ``start``.
+
+    Raises:
+        ValueError: the options exclude each other.
     """
     from engine.async_engine import AsyncLLMEngine
+    from engine.capacity import prefill_chunk_tokens
 
-    return AsyncLLMEngine.from_options(engine_options(flags))
+    options = engine_options(flags)
+    prefill_chunk_tokens(options)
+    return AsyncLLMEngine.from_options(options, progress=ProgressLines("Loading"))
 
 
 def main(
-    argv: Sequence[str] | None = None, *, engine_builder: Callable[[argparse.Namespace], Engine] = build_engine
+    argv: Sequence[str] | None = None,
+    *,
+    program: str = PROGRAM,
+    engine_builder: Callable[[argparse.Namespace], Engine] = build_engine,
 ) -> int:
     """The exit status: 0 after a drain, 2 if the options or the model cannot be used, 1 if anything
-    else failed.
+    else failed. ``program`` is its name in the words of help and errors.
     """
-    flags = parse_flags(argv)
+    return run_guarded(program, lambda: _serve(argv, program, engine_builder))
+
+
+def _serve(argv: Sequence[str] | None, program: str, engine_builder: Callable[[argparse.Namespace], Engine]) -> int:
+    flags = parse_flags(argv, program=program)
+    settings = settings_from(flags, os.environ)
+    listeners = listen_on_port(flags.host, flags.port) if flags.uds is None else listen_on_path(flags.uds)
+    configure_logging(flags.log_level)
+    for event, advice in exposed_keys(flags).items():
+        log_event(logging.WARNING, event, {"advice": advice})
     try:
-        settings = settings_from(flags, os.environ)
-        listeners = listen_on_path(flags.uds) if flags.uds else listen_on_port(flags.host, flags.port)
-        configure_logging(flags.log_level)
-        for event, advice in exposed_keys(flags).items():
-            log_event(logging.WARNING, event, {"advice": advice})
-        engine = engine_builder(flags)
-    except ValueError as error:
-        return _fail(error)
-    try:
-        return ServerProcess(engine, within_file_limit(settings), listeners).run()
+        process = ServerProcess(engine_builder(flags), within_file_limit(settings), listeners, program=program)
+        status = process.run()
     finally:
-        if flags.uds:
+        listeners.close()
+        if flags.uds is not None:
             with suppress(FileNotFoundError):
                 os.unlink(flags.uds)
-
-
-def _fail(error: Exception) -> int:
-    sys.stderr.write(f"openai_api.run: error: {error}\n")
-    return 2
+    if process.is_loading:
+        # The interpreter would be taken apart under the thread that loads, and abort.
+        os._exit(status)
+    return status
 
 
 def within_file_limit(settings: ServerSettings) -> ServerSettings:
@@ -96,6 +108,10 @@ def within_file_limit(settings: ServerSettings) -> ServerSettings:
 
 def _allow_open_files(num_files: int) -> int:
     """How many may be open, at most ``num_files``."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return num_files
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY:
         num_files = min(num_files, hard)
@@ -123,8 +139,12 @@ def server_config(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:
 
 class HttpServer(uvicorn.Server):
     """uvicorn would stop listening at the first signal, and end with the signal instead of an exit
-    status.
+    status. ``on_listening`` is called when every socket takes connections.
     """
+
+    def __init__(self, config: uvicorn.Config, *, on_listening: Callable[[], None] = lambda: None) -> None:
+        super().__init__(config)
+        self._on_listening = on_listening
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -136,18 +156,24 @@ class HttpServer(uvicorn.Server):
         await super().startup(sockets)
         for listener in sockets or ():
             listener.listen(MAX_PENDING_CONNECTIONS)
+        self._on_listening()
 
 
 class ServerProcess:
     """One run of the server, from loading to the end. Mutable; on the event loop of ``run``."""
 
-    def __init__(self, engine: Engine, settings: ServerSettings, listeners: Listeners) -> None:
+    def __init__(
+        self, engine: Engine, settings: ServerSettings, listeners: Listeners, *, program: str = PROGRAM
+    ) -> None:
+        self.program = program
         self.engine = engine
         self.settings = settings
         self.listeners = listeners
         self.exit_status = 0
+        self.is_loading = True
         self.draining: asyncio.Task[None] | None = None
-        self.server = HttpServer(server_config(create_app(engine, settings, on_loaded=self._on_loaded), settings))
+        app = create_app(engine, settings, on_loaded=self._on_loaded)
+        self.server = HttpServer(server_config(app, settings), on_listening=self._on_listening)
 
     def run(self) -> int:
         """Serve until a signal or a failed load; the exit status: 0, 1 or 2."""
@@ -156,14 +182,12 @@ class ServerProcess:
         return self.exit_status
 
     async def _serve(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
-        log_event(logging.INFO, "listening", {"address": self.listeners.url})
         watching = asyncio.create_task(self._end_when_the_engine_has_failed())
-        await self.server.serve(sockets=list(self.listeners.sockets))
+        with ending_signals(self._on_signal):
+            await self.server.serve(sockets=list(self.listeners.sockets))
         watching.cancel()
         log_event(logging.INFO, "stopped", {"exit_status": self.exit_status})
+        gc.unfreeze()  # else the core is found alive at the very end, and says so in twenty lines
 
     async def _end_when_the_engine_has_failed(self) -> None:
         """A supervisor starts a process that has ended; one that answers nothing it leaves alone."""
@@ -173,8 +197,13 @@ class ServerProcess:
             self.exit_status = 1
             self.server.should_exit = True
 
+    def _on_listening(self) -> None:
+        log_event(logging.INFO, "listening", {"address": self.listeners.url})
+
     def _on_signal(self, number: signal.Signals) -> None:
         if self.draining is not None:
+            if is_hangup(number):
+                return
             os._exit(128 + number)
         log_event(logging.INFO, "draining", {"signal": number.name})
         self.draining = asyncio.create_task(self._drain())
@@ -186,19 +215,26 @@ class ServerProcess:
             self.server.should_exit = True
 
     def _on_loaded(self, error: Exception | None) -> None:
+        self.is_loading = False
         if error is None:
             # What is there now stays: later collections of garbage, which keep all threads waiting, leave it out.
             gc.freeze()
             if self.draining is None:
-                sys.stdout.write(f"Ready: {self.engine.info.model_id} at {self.listeners.url}\n")
-                sys.stdout.flush()
+                self._say_ready()
             return
-        if isinstance(error, ValueError):  # what a caller can put right, and it says how
-            self.exit_status = _fail(error)
+        if is_for_a_person(error):
+            say(f"{self.program}: error: {reason(error)}")
+            self.exit_status = WRONG_USE
         else:
             self.exit_status = 1
             log_event(logging.ERROR, "load_failed", where_it_failed(error))
         self.server.should_exit = True
+
+    def _say_ready(self) -> None:
+        try:
+            write_output(f"Ready: {self.engine.info.model_id} at {self.listeners.url}\n")
+        except OSError as error:  # nobody reads it, or a disk is full: no reason to serve nobody
+            log_event(logging.WARNING, "ready_line_not_written", {"reason": error.strerror})
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import ipaddress
 import os
 import socket
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,12 @@ from openai_api.web_addresses import normal_host
 LOOPBACK_ADDRESSES = ("127.0.0.1", "::1")
 # Port 0: a port that is free on one address may be taken on the next.
 MAX_FREE_PORT_TRIES = 16
+# Bytes of a Unix socket's path, by the structure that the system keeps it in, less a zero at its end.
+MAX_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
 _NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT})
+
+# On Windows SO_REUSEADDR would take the port from a server that runs.
+_SOLE_USE: int = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
 
 _SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 
@@ -36,7 +42,7 @@ class _Address:
         # The protocol is named: asyncio switches Nagle's delay off only where it reads TCP.
         listener = socket.socket(self.family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, _SOLE_USE, 1)
             if self.family == socket.AF_INET6 and not is_alone:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.bind((self.socket_address[0], port, *self.socket_address[2:]))
@@ -52,6 +58,11 @@ class Listeners:
 
     sockets: Sequence[socket.socket]
     url: str
+
+    def close(self) -> None:
+        """Those that a server has closed stay so."""
+        for listener in self.sockets:
+            listener.close()
 
 
 def is_loopback(host: str) -> bool:
@@ -83,8 +94,16 @@ def listen_on_path(path: str) -> Listeners:
     A socket file that a dead server left behind is replaced, nothing else ever is.
 
     Raises:
-        OptionError: something else has that path, or it cannot be written.
+        OptionError: something else has that path, it is too long or cannot be written, or this
+            system has no such sockets.
     """
+    if getattr(socket, "AF_UNIX", None) is None:
+        raise OptionError("--uds is not to be had here: this system has no Unix sockets; use --host and --port")
+    num_bytes = len(os.fsencode(path))
+    if num_bytes > MAX_SOCKET_PATH_BYTES:
+        raise OptionError(
+            f"--uds has {num_bytes} bytes; a socket's path may have {MAX_SOCKET_PATH_BYTES} at most: {path}"
+        )
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with _closed_on_error(listener, f"--uds {path}"):
         if os.path.lexists(path) and _is_dead_socket(path):

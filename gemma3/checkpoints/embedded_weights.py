@@ -160,6 +160,7 @@ def _join_in_memory() -> Path:
 
 
 def _write_parts(file: BinaryIO) -> None:
+    log.info("Joining the parts of the weights, once: %d MB", NUM_BYTES // 10**6)
     digest = hashlib.sha256()
     for chunk in _chunks(_part_paths()):
         digest.update(chunk)

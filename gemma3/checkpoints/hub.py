@@ -4,6 +4,7 @@ Owns which files are fetched and how each refusal of the Hub is put into words a
 """
 
 import hashlib
+import logging
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -30,6 +31,8 @@ _SUBFOLDERS = "*/*"  # a pattern's * matches slashes, too; trainers' checkpoints
 # Neither part begins or ends with a dot or dash, so ./folder and ../folder are paths.
 _REPO_ID = re.compile(r"\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 _SHA256_NAME = re.compile(r"[0-9a-f]{64}")
+
+log = logging.getLogger("gemma3")
 
 
 def is_repo_id(text: str) -> bool:
@@ -105,6 +108,7 @@ def asking(repo_id: str) -> Iterator[None]:
         raise WeightsNotFoundError(
             f"{repo_id} is to be downloaded, but this user has no home; set HF_HOME to a folder."
         )
+    log.info("Downloading %s from the Hub, once", repo_id)
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
@@ -117,7 +121,8 @@ def asking(repo_id: str) -> Iterator[None]:
         where = f"{error.filename} may not be used ({error.strerror})"
         raise CheckpointError(f"Downloading {repo_id} failed: {where}; set HF_HOME to a folder that may.") from error
     except Exception as error:  # refusals, broken transfers of whichever client the library uses, a full disk
-        raise CheckpointError(f"Downloading {repo_id} failed: {_one_line(error)}") from error
+        here = f"There is no folder {repo_id} here. "
+        raise CheckpointError(f"{here}Downloading {repo_id} failed: {_one_line(error)}") from error
 
 
 def verify(paths: Iterable[Path], repo_id: str) -> None:

@@ -3,6 +3,7 @@
 Owns that choice. Imports numpy only where it packs, and never torch. One thread calls it.
 """
 
+import logging
 import mmap
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from gemma3.cpu.packed_layout import PackedLayout, PackedWeights
 from gemma3.progress import Progress, no_progress
 
 _NUMPY_BYTES = 128 << 20  # of address space, for its libraries and their threads
+
+log = logging.getLogger("gemma3")
 
 
 def load_packed(
@@ -31,6 +34,7 @@ def load_packed(
     file = PackedFile(checkpoint, layout, cache_dir)
     packed = file.open()
     if packed is None:
+        log.info("Packing the weights as %s, once: some 10 s of processor time", scheme)
         _check_room(layout.num_bytes)
         from gemma3.cpu.packing import pack_balanced
 

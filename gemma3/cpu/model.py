@@ -7,7 +7,7 @@ and a second gets a ``RuntimeError``; other Python runs meanwhile, since a step 
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,8 +98,15 @@ class CpuModel:
 
 def num_cores() -> int:
     """Processor cores this process may use: two threads of one core share what the matrix products need."""
-    cpus = os.sched_getaffinity(0) if sys.platform == "linux" else range(os.cpu_count() or 1)
-    return max(1, min(len({_siblings(cpu) for cpu in cpus}), _quota()))
+    return max(1, min(len({_siblings(cpu) for cpu in _cpus()}), _quota()))
+
+
+def _cpus() -> Iterable[int]:
+    """Logical processors; only some systems tell which of them this process may use."""
+    try:
+        return os.sched_getaffinity(0)
+    except AttributeError:
+        return range(os.cpu_count() or 1)
 
 
 def _siblings(cpu: int) -> str:

@@ -11,6 +11,7 @@ run time.
 Shapes: ``N`` outputs, ``K`` inputs.
 """
 
+import logging
 import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,6 +41,8 @@ _MAX_THREADS = 8
 _EMBEDDING_SAMPLE_ROWS = 16_384  # enough to know the mean squares of its columns
 
 Floats = NDArray[np.float32]
+
+log = logging.getLogger("gemma3")
 
 
 def pack(
@@ -176,9 +179,20 @@ class _Packer:
 
 def pack_balanced(checkpoint: Checkpoint, layout: PackedLayout, progress: Progress = no_progress) -> memoryview:
     """The same, balanced: packed twice, since the model that is observed is a packed one too."""
+    return pack(checkpoint, layout, _half(progress, 1), observed=_observed(checkpoint, _half(progress, 0)))
+
+
+def _observed(checkpoint: Checkpoint, progress: Progress) -> Mapping[str, Floats]:
+    """The inputs' mean squares; what is packed for them is gone when this returns."""
     plain, token_ids = PackedLayout.of(checkpoint.config, "int8"), calibration_token_ids(checkpoint)
-    observed = observe_inputs(checkpoint.config, plain.views(pack(checkpoint, plain, token_ids=token_ids)), token_ids)
-    return pack(checkpoint, layout, progress, observed=observed)
+    packed = pack(checkpoint, plain, progress, token_ids=token_ids)
+    log.info("Observing the model on %d tokens, in one thread", len(token_ids))
+    return observe_inputs(checkpoint.config, plain.views(packed), token_ids)
+
+
+def _half(progress: Progress, half: int) -> Progress:
+    """Tells the steps of the first half (0) or the second (1) of the work."""
+    return lambda num_done, num_steps: progress(half * num_steps + num_done, 2 * num_steps)
 
 
 def _alternated(gate_up_NK: Floats) -> Floats:

@@ -54,7 +54,7 @@ def test_options_are_checked(tmp_path: Path) -> None:
     for options, words in (
         ({"max_model_len": 513}, "max_model_len=513"),
         ({"max_num_batched_tokens": 40}, "max_num_batched_tokens=40"),
-        ({"kv_cache_memory": 1_000}, "kv_cache_bytes=1000"),
+        ({"kv_cache_memory": 1_000}, "kv_cache_memory=1000"),
         ({"dtype": "float16"}, "dtype='float16'"),
         ({"device": "tpu"}, "device='tpu'"),
     ):

@@ -38,6 +38,7 @@ def run_main(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        errors="surrogateescape",
     ) as process:
         watch = _PeakMemory(process.pid)
         try:

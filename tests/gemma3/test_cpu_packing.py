@@ -18,7 +18,7 @@ from tests.gemma3.packed import Floats, rotation, unpack_embedding, unpack_int4,
 
 pytest.importorskip("gemma3.cpu._native", reason="the native core was not compiled")
 
-from gemma3.cpu.packing import pack  # needs the core
+from gemma3.cpu.packing import pack, pack_balanced  # needs the core
 
 Views = dict[str, memoryview]
 
@@ -110,6 +110,17 @@ def test_progress_and_memory_of_pages(folder: Path) -> None:
     layout, steps = PackedLayout.of(checkpoint.config, "int8"), list[tuple[int, int]]()
     pack(checkpoint, layout, lambda done, total: steps.append((done, total)))
     assert [done for done, _ in steps] == list(range(1, steps[-1][1] + 1))
+
+
+def test_progress_of_both_halves(folder: Path) -> None:
+    checkpoint = open_checkpoint(folder)
+    shares: list[float] = []
+    pack_balanced(
+        checkpoint, PackedLayout.of(checkpoint.config, "int8"), lambda done, total: shares.append(done / total)
+    )
+    assert shares == sorted(shares)
+    assert 0.5 in shares
+    assert shares[-1] == 1
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -4,14 +4,16 @@ import os
 import pickle
 import pty
 import random
+import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.gemma3 import tiny
-from tests.gemma3.program import Run, run_main
+from tests.gemma3.program import ROOT, Run, run_main
 
 MAX_BAD_S = 2.0
 MAX_BAD_BYTES = 64 << 20
@@ -31,7 +33,8 @@ def run_tiny(folder: Path, *args: str, text: str = "", stdin: int = subprocess.P
 
 @pytest.mark.parametrize("quantization", ["none", "auto"])
 def test_real_text(embedded_gguf: Path, quantization: str) -> None:
-    arguments = ("--max-new-tokens", "24", "--quantization", quantization, "--model", str(embedded_gguf))
+    arguments = ("--max-tokens", "24", "--temperature", "0", "--quantization", quantization)
+    arguments += ("--model", str(embedded_gguf))
     run = run_main("The capital of France is", *arguments)
     assert run.status == 0, run.err
     text = "The capital of France is the capital of the country of France."
@@ -168,12 +171,80 @@ def test_bad_checkpoints(tmp_path: Path, plain_bytes: int, kind: str, words: str
         (("x", "--threads", "0"), "'0' is not an integer"),
         (("x", "--quantization", "int2"), "invalid choice: 'int2'"),
         (("x", "--quantization", "int8", "--dtype", "float32"), "exclude each other"),
+        (("x", "--model", "./typo"), "--model './typo': no such file"),
+        (("x", "--model", "~/typo"), "--model '~/typo': no such file"),
+        (("x", "--model", "models/typo.gguf"), "--model 'models/typo.gguf': no such file"),
+        (("x", "--repetition-penalty", "0"), "'0' is not a number above 0 to 10"),
+        (("x", "--quiet", "--verbose"), "not allowed with argument --quiet"),
         (("x", "--device", "tpu"), "'tpu' is not auto, cpu, cuda or cuda:N"),
     ],
     ids=str,
 )
 def test_bad_arguments(args: tuple[str, ...], words: str) -> None:
     assert words in one_line(run_main(*args))
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status", "words"),
+    [
+        ("x | head -c 1", 141, ""),
+        ("x >/dev/full", 2, "the standard output cannot be written: No space left on device"),
+        ("x >&-", 2, "the standard output cannot be written: Bad file descriptor"),
+        ("x 2>&-", 0, ""),
+        ("- <&-", 2, "the standard input cannot be read: Bad file descriptor"),
+        ("chat <&-", 2, "the standard input cannot be read: Bad file descriptor"),
+        ("--help >/dev/full", 2, "the standard output cannot be written: No space left on device"),
+        ("--version | true", 141, ""),
+    ],
+)
+def test_streams_that_cannot_be_used(folder: Path, redirection: str, status: int, words: str) -> None:
+    """One line or none, and no traceback. The pipe's reader has gone for sure: a second write is waited for."""
+    command = (
+        f'"$0" main.py --model "$1" --max-tokens 40 --temperature 1 --quiet {redirection}; exit ${{PIPESTATUS[0]}}'
+    )
+    env = os.environ | {"XDG_CACHE_HOME": str(folder.parent / "cache")}
+    run = subprocess.run(
+        ["bash", "-c", command, sys.executable, str(folder)], cwd=ROOT, env=env, capture_output=True, timeout=60
+    )
+    assert run.returncode == status
+    assert run.stderr.decode() == (f"main.py: error: {words}\n" if words else "")
+
+
+def test_bytes_that_are_no_text(folder: Path) -> None:
+    for run in (run_tiny(folder, "a\udcff"), run_tiny(folder, "-", text="hello \udcff")):
+        assert "bytes that are no UTF-8 text" in one_line(run)
+
+
+def test_characters_that_the_terminal_lacks_are_replaced(folder: Path) -> None:
+    env = {"XDG_CACHE_HOME": str(folder.parent / "cache"), "PYTHONIOENCODING": "ascii"}
+    run = run_main("caf\u00e9", "--model", str(folder), "--max-tokens", "2", env=env)
+    assert run.status == 0, run.err
+    assert run.out.startswith("caf?")
+
+
+def test_too_little_memory(folder: Path) -> None:
+    """Wherever it runs out: while threads start, while libraries are loaded, while weights are."""
+    for num_kib in (100_000, 200_000):
+        command = f'ulimit -v {num_kib}; exec "$0" main.py x --model "$1" --quiet'
+        run = subprocess.run(
+            ["bash", "-c", command, sys.executable, str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
+        assert (run.returncode, run.stdout) == (2, "")
+        assert run.stderr.startswith("main.py: error: there is not enough memory here")
+        assert len(run.stderr.splitlines()) == 1
+
+
+def test_old_and_new_names_of_a_flag(folder: Path) -> None:
+    old, new = run_tiny(folder, "abc", "--max-new-tokens", "5"), run_tiny(folder, "abc", "--max-tokens", "5")
+    assert (old.status, old.out) == (0, new.out)
+
+
+def test_every_help_text_is_a_sentence_with_the_default() -> None:
+    run = run_main("--help")
+    entries = [" ".join(entry.split()) for entry in re.split(r"\n  (?=-)", run.out.partition("options:")[2])[1:]]
+    assert len(entries) >= 14
+    for entry in entries:
+        assert re.search(r" [A-Z].*default.*\.", entry), entry
 
 
 def test_nan_weights(folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from openai_api import access_flags, run
 from openai_api.settings import ServerSettings
 from tests.openai_api.fake_engine import FakeEngine, Script
 
-ERRORS = {"ValueError": ValueError, "RuntimeError": RuntimeError}
+ERRORS = {"ValueError": ValueError, "RuntimeError": RuntimeError, "OSError": OSError}
 
 
 def build(_flags: argparse.Namespace) -> FakeEngine:

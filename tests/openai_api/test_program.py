@@ -25,6 +25,7 @@ from openai_api.access_flags import settings_from
 from openai_api.command_line import engine_options, parse_flags
 from openai_api.flag_values import parse_size
 from openai_api.run import main
+from openai_api.sockets import MAX_SOCKET_PATH_BYTES
 from tests.openai_api.fake_engine import TEXT
 from tests.openai_api.harness import chat_body, events_of, wait_until
 
@@ -103,7 +104,7 @@ def test_the_socket_answers_while_the_model_loads() -> None:
         assert server.wait() == 0
 
 
-@pytest.mark.parametrize(("error", "status"), [("ValueError", 2), ("RuntimeError", 1)])
+@pytest.mark.parametrize(("error", "status"), [("ValueError", 2), ("OSError", 2), ("RuntimeError", 1)])
 def test_a_model_that_does_not_load_ends_the_program(error: str, status: int) -> None:
     with program(script={"load_s": 0.2, "load_error": error}) as server:
         assert server.wait() == status
@@ -254,7 +255,13 @@ def test_keys_and_logs(tmp_path: Path) -> None:
         (["--port", "x"], "not a port"),
         (["--threads", "0"], "not an integer from 1"),
         (["--max-num-seqs", "-1"], "not an integer from 1"),
+        (["--max-num-seqs", "5000"], "'5000' is not an integer from 1 to 4096"),
+        (["--max-num-batched-tokens", "1" * 5000], "is not an integer from 1 to 65536"),
+        (["--max-model-len", "1" * 5000], "not an integer from 1"),
         (["--kv-cache-memory", "lots"], "not a size"),
+        (["--kv-cache-memory", "9" * 400], "not a size"),
+        (["--kv-cache-memory", "99999999GiB"], "'99999999GiB' is more than"),
+        (["--served-model-name", "a\udcff"], "bytes that are no UTF-8 text"),
         (["--dtype", "float16"], "invalid choice"),
         (["--device", "tpu"], "not auto, cpu, cuda or cuda:N"),
         (["--quantization", "int2"], "invalid choice"),
@@ -266,6 +273,8 @@ def test_keys_and_logs(tmp_path: Path) -> None:
         (["--api-key", ""], "printable"),
         (["--api-key-file", "/no/such/file"], "cannot be read"),
         (["--uds", "/no/such/folder/socket"], "cannot listen"),
+        (["--uds", ""], "argument --uds: '' is no path"),
+        (["--uds", "x" * 120], f"--uds has 120 bytes; a socket's path may have {MAX_SOCKET_PATH_BYTES} at most"),
     ],
 )
 def test_bad_options_are_one_line_and_status_2(

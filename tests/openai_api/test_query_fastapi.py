@@ -2,7 +2,13 @@
 
 import json
 import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +19,8 @@ from openai_api.settings import ServerSettings
 from tests.openai_api.fake_engine import MODEL_ID, TEXT, FakeEngine, Script
 from tests.openai_api.harness import LiveServer, live_server
 
-FIGURES = "answer tokens]\n"
+ROOT = Path(__file__).resolve().parents[2]
+NO_URLS = ("", "ftp://localhost", "http://", "http://[::", "not a url", "http://localhost:99999")
 
 
 @pytest.fixture
@@ -65,11 +72,114 @@ def test_errors_of_the_server(live: LiveServer, capsys: pytest.CaptureFixture[st
     assert "failed on this request" in capsys.readouterr().err
 
 
-def test_wrong_flags_and_urls(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        query_fastapi.main(["--max-tokens", "many"])
-    assert stop.value.code == 2
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--max-tokens", "many"], "--max-tokens/--max-new-tokens: invalid int value: 'many'"),
+        (["--no-such-flag"], "unrecognized arguments"),
+        (["--temperature", "nan"], "--temperature nan"),
+        (["--prompt", " "], "the prompt is empty"),
+        (["--prompt", "bad \udcff"], "--prompt holds bytes that are no UTF-8"),
+        (["--system", "bad \udcff"], "--system holds bytes"),
+        (["--model", "bad \udcff"], "--model holds bytes"),
+        (["--api-key", "\u00e9"], "--api-key is ASCII"),
+        (["--api-key", "a\nb"], "--api-key is ASCII"),
+        *((["--url", url], "is no address such as http://127.0.0.1:8000") for url in NO_URLS),
+    ],
+    ids=ascii,
+)
+def test_wrong_use_is_one_line_and_status_2(args: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        status = query_fastapi.main(args)
+    except SystemExit as stop:
+        status = int(str(stop.code))
+    assert status == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("query_fastapi.py: ")
+    assert words in line
+
+
+@pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/", "/v1/chat/completions"])
+def test_an_address_with_and_without_v1(live: LiveServer, capsys: pytest.CaptureFixture[str], end: str) -> None:
+    assert query_fastapi.main(["--url", live.url.removeprefix("http://") + end]) == 0
+    assert capsys.readouterr().out == TEXT + "\n"
+
+
+def test_a_path_before_v1_stays() -> None:
+    assert str(query_fastapi.server_url("https://gemma.example/model/v1/")) == "https://gemma.example/model"
+
+
+def test_no_proxy_leads_to_this_machine(
+    live: LiveServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert query_fastapi.main(["--url", live.url]) == 0
+    assert query_fastapi.main(["--url", live.url.replace("127.0.0.1", "localhost")]) == 0
+    assert query_fastapi.main(["--url", "http://gemma.example"]) == 3  # the proxy, at which nobody answers
     capsys.readouterr()
-    for url in ("ftp://localhost", "localhost:8000", "http://[::"):
-        assert query_fastapi.main(["--url", url]) in {1, 3}
-        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("stream", [[], ["--stream"]])
+def test_what_is_no_such_server(capsys: pytest.CaptureFixture[str], stream: list[str]) -> None:
+    for status, body in ((200, "<html>"), (404, "<html>"), (200, '{"data": []}'), (500, '{"error": "x"}')):
+        with odd_server(status, body) as url:
+            assert query_fastapi.main(["--url", url, *stream]) == 1
+            assert "does not look like an OpenAI-compatible server" in capsys.readouterr().err
+
+
+@contextmanager
+def odd_server(status: int, body: str) -> Iterator[str]:
+    """It answers everything with ``body``; its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status", "err"),
+    [
+        (">/dev/full", 2, "query_fastapi.py: the standard output cannot be written: No space left on device\n"),
+        (">&-", 2, "query_fastapi.py: the standard output cannot be written: Bad file descriptor\n"),
+        ("2>&-", 0, ""),
+        ("--stream > >(head -c 5 >/dev/null)", 141, ""),
+        ("--prompt - <&-", 2, "query_fastapi.py: the prompt is empty\n"),
+        ("--help >/dev/full", 2, "query_fastapi.py: the standard output cannot be written: No space left on device\n"),
+    ],
+)
+def test_streams_that_cannot_be_used(live: LiveServer, redirection: str, status: int, err: str) -> None:
+    live.engine.script = Script(text="word " * 40, token_s=0.01)
+    command = f'exec "$0" query_fastapi.py --url {live.url} {redirection}'
+    run = subprocess.run(["bash", "-c", command, sys.executable], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stderr) == (status, err)
+
+
+def test_the_prompt_from_the_standard_input(live: LiveServer) -> None:
+    command = [sys.executable, "query_fastapi.py", "--url", live.url, "--prompt", "-"]
+    run = subprocess.run(command, cwd=ROOT, input=b"Two\nlines\n", capture_output=True, timeout=60)
+    assert (run.returncode, run.stdout.decode()) == (0, TEXT + "\n")
+    assert live.engine.rendered == [[Message("user", "Two\nlines")]]
+    run = subprocess.run(command, cwd=ROOT, input=b"bad \xff", capture_output=True, timeout=60)
+    assert (run.returncode, run.stderr) == (2, b"query_fastapi.py: --prompt holds bytes that are no UTF-8 text\n")
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        query_fastapi.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith("gemma3-270m-server")
