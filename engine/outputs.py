@@ -16,11 +16,15 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """The log probability (natural log, of the distribution before temperature) of one token, and its rivals."""
+    """The log probability (natural log, of the distribution before temperature) of one token, and its rivals.
+
+    ``rank`` counts from 1, the likeliest, ties by id; it is 0 unless it was asked for.
+    """
 
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
