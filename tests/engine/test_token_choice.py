@@ -66,11 +66,8 @@ def outputs_of(engine: LoadedEngine, prompt: list[int], params: SamplingParams) 
 def test_only_allowed_tokens_are_sampled(engine: LoadedEngine) -> None:
     """Greedily and by chance, beside rows that allow all, and the same alone: rows share a thread's memory."""
     prompts = {f"{i}": [2, *range(120, 125 + i), *range(120, 125 + i)] for i in range(3)}
-    for settings in (
-        GREEDY,
-        replace(GREEDY, temperature=1.0, top_p=0.9, seed=3),
-        replace(GREEDY, temperature=1.5, seed=4),
-    ):
+    greedy = replace(GREEDY, max_tokens=8)
+    for settings in (greedy, replace(greedy, temperature=1.0, top_p=0.9, seed=3)):
         for name, prompt in prompts.items():
             engine.core.add_request(f"free {name}", prompt, settings)
         labels = replace(settings, allowed_token_ids=LABELS, logprobs=2)
