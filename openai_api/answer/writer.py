@@ -15,7 +15,8 @@ from typing import Any, Literal, Protocol
 
 from engine.engine_info import ModelInfo
 from engine.outputs import FinishReason
-from openai_api.answer.generation import Chunk, Usage
+from openai_api.answer.chunks import Chunk
+from openai_api.answer.generation import Usage
 from openai_api.answer.models import Answer, UsageAnswer
 from openai_api.request.schemas import StreamOptions
 

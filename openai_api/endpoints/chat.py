@@ -17,7 +17,7 @@ from openai_api.endpoints.generate import Endpoint, answer
 from openai_api.errors import invalid_value
 from openai_api.request.field_support import CHAT_FIELDS
 from openai_api.request.prompts import render_chat, truncated
-from openai_api.request.sampling_params import check_stream_options, sampling_params
+from openai_api.request.sampling_params import check_stream_options, prompt_logprobs, sampling_params
 from openai_api.request.schemas import ChatCompletionRequest
 
 
@@ -48,6 +48,7 @@ async def _render(body: ChatCompletionRequest, request_id: str, app_state: AppSt
         request_id=request_id,
         prompts=(truncated(prompt.token_ids, body.truncate_prompt_tokens, keep_bos=True),),
         params=params,
+        num_prompt_logprobs=prompt_logprobs(body),
         prediction=await _prediction(body, app_state),
     )
 

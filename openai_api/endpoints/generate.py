@@ -13,7 +13,8 @@ from typing import Any, Generic, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from openai_api.answer.generation import Chunk, Generation, Job, num_values
+from openai_api.answer.chunks import Chunk, num_values
+from openai_api.answer.generation import Generation, Job
 from openai_api.answer.json_pieces import large_json_response
 from openai_api.answer.server_sent_events import EventStream, request_deadline
 from openai_api.answer.writer import Head, Writer, new_head

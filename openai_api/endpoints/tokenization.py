@@ -20,7 +20,7 @@ from openai_api.engine_api import Tokenizer
 from openai_api.errors import ApiError, invalid_value
 from openai_api.request.body import read_body
 from openai_api.request.field_support import DETOKENIZE_FIELDS, TOKENIZE_FIELDS, RequestField
-from openai_api.request.prompts import check_text_length, check_token_ids, render_chat
+from openai_api.request.prompts import check_text_length, check_token_ids, encode_prompt, render_chat
 from openai_api.request.schemas import DetokenizeRequest, TokenizeRequest
 
 B = TypeVar("B", TokenizeRequest, DetokenizeRequest)
@@ -84,7 +84,7 @@ async def _token_ids(body: TokenizeRequest, app_state: AppState) -> Sequence[int
     add_bos = body.add_special_tokens is not False
     check_text_length(app_state, text, param="prompt", must_fit=False)
     return await app_state.off_loop.run(
-        len(text), lambda: tokenizer.encode(text, add_bos=add_bos, parse_special=bool(body.parse_special))
+        len(text), lambda: encode_prompt(tokenizer, text, add_bos=add_bos, parse_special=bool(body.parse_special))
     )
 
 

@@ -16,7 +16,14 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from engine.sampling_params import MAX_ABS_LOGIT_BIAS, MAX_INTEGER, MAX_LOGIT_BIAS, MAX_STOP_CHARS
+from engine.sampling_params import (
+    MAX_ABS_LOGIT_BIAS,
+    MAX_ALLOWED_TOKEN_IDS,
+    MAX_INTEGER,
+    MAX_LOGIT_BIAS,
+    MAX_LOGPROB_TOKEN_IDS,
+    MAX_STOP_CHARS,
+)
 from openai_api.request.field_support import (
     CHAT_FIELDS,
     CHAT_MAX_TOKENS,
@@ -27,6 +34,7 @@ from openai_api.request.field_support import (
     MAX_REQUEST_STOP_STRINGS,
     MAX_STOP_TOKEN_IDS,
     MAX_TOKENS,
+    PROMPT_LOGPROBS,
     refused_fields,
 )
 from openai_api.request.setting_fields import SettingFields, in_range
@@ -175,6 +183,10 @@ class SamplingFields(GenerationRequest):
     truncate_prompt_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
     return_token_ids: bool | None = None
     user: str | None = None
+    prompt_logprobs: Annotated[int | None, *in_range(PROMPT_LOGPROBS)] = None
+    allowed_token_ids: Annotated[TokenIds, Field(min_length=1, max_length=MAX_ALLOWED_TOKEN_IDS)] | None = None
+    logprob_token_ids: Annotated[TokenIds, Field(max_length=MAX_LOGPROB_TOKEN_IDS)] | None = None
+    return_tokens_as_token_ids: bool | None = None
 
 
 class ChatCompletionRequest(SamplingFields):
@@ -206,6 +218,7 @@ class CompletionRequest(SamplingFields):
     refused = refused_fields(COMPLETION_FIELDS)
 
     prompt: Prompts
+    parse_special: bool | None = None
     max_tokens: Annotated[int | None, *in_range(MAX_TOKENS)] = None
     logprobs: Annotated[int | None, *in_range(LOGPROBS)] = None
     echo: bool | None = None

@@ -14,8 +14,9 @@ from engine.sampling_params import SamplingParams
 from openai_api import routes
 from openai_api.answer import json_pieces as module
 from openai_api.answer.chat_writer import ChatWriter
+from openai_api.answer.chunks import Chunk, num_values
 from openai_api.answer.completion_writer import CompletionWriter
-from openai_api.answer.generation import Chunk, Job, Usage, num_values
+from openai_api.answer.generation import Job, Usage
 from openai_api.answer.json_pieces import json_pieces, json_text, large_json_response
 from openai_api.answer.models import Answer, DetokenizeAnswer, LegacyLogprobs, TokenizeAnswer, json_response
 from openai_api.answer.writer import Head

@@ -85,7 +85,7 @@ def extreme(rng: random.Random, target: Target) -> Body:
         "frequency_penalty": (-2, 2),
         "repetition_penalty": (1e-38, 1e-30, 0.01, 100, 1e30, 3.4e38),
         "seed": (0, -1, (1 << 31) - 1, 1 << 32, (1 << 63) - 1, -(1 << 63), 1 << 64),
-        "n": (1, 8, 9),
+        "n": (1, 8, 64, 65),
         "min_tokens": (0, 8, 1 << 40),
         "stop": ("\n", ["a", "", "e"], ["x" * 256], [" "] * 5),
         "truncate_prompt_tokens": (1, 2, 1 << 40),
