@@ -229,7 +229,9 @@ class FakeEngine:
     ) -> tuple[TokenLogprob | None, ...] | None:
         if params.prompt_logprobs is None:
             return None
-        return (None, *(_logprob(token_id, params.prompt_logprobs) for token_id in prompt_token_ids[1:]))
+        rank = 2 if params.prompt_ranks else 0
+        entries = [_logprob(token_id, params.prompt_logprobs) for token_id in prompt_token_ids[1:]]
+        return (None, *(replace(entry, rank=rank) for entry in entries))
 
 
 def _deltas(
@@ -246,7 +248,7 @@ def _deltas(
                 index,
                 "".join(pieces[begin:end]),
                 ids,
-                None if params.logprobs is None else tuple(_logprob(i, params.logprobs or 0) for i in ids),
+                None if params.logprobs is None else tuple(_sampled_logprob(i, params) for i in ids),
                 reason if is_last else None,
                 stop_reason if is_last else None,
             )
@@ -281,6 +283,15 @@ def _cut(pieces: list[str], num_chars: int) -> list[str]:
         kept.append(piece[:num_chars])
         num_chars -= len(kept[-1])
     return kept
+
+
+def _sampled_logprob(token_id: int, params: SamplingParams) -> TokenLogprob:
+    asked = tuple((other, _logprob(other, 0).logprob) for other in params.logprob_token_ids)
+    return (
+        TokenLogprob(token_id, _logprob(token_id, 0).logprob, asked)
+        if asked
+        else _logprob(token_id, params.logprobs or 0)
+    )
 
 
 def _logprob(token_id: int, num_top: int) -> TokenLogprob:

@@ -90,6 +90,11 @@ def extreme(rng: random.Random, target: Target) -> Body:
         "stop": ("\n", ["a", "", "e"], ["x" * 256], [" "] * 5),
         "truncate_prompt_tokens": (1, 2, 1 << 40),
         "ignore_eos": (True, False),
+        "allowed_token_ids": ([], [0], [1], [7, 7, 9], [target.vocab_size], [-1], list(range(200)), [5] * 1_025),
+        "logprob_token_ids": ([], [3, 0, 3], [target.vocab_size], [5] * 129),
+        "prompt_logprobs": (-1, 0, 20, 21),
+        "return_tokens_as_token_ids": (True, False),
+        "parse_special": (True, False),
     }
     chosen = rng.sample(sorted(ends), k=rng.randint(1, 6))
     settings = {name: rng.choice(ends[name]) for name in chosen} | {"max_tokens": rng.choice((1, 8, 16))}
