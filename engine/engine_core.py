@@ -19,6 +19,7 @@ from engine.sampling_params import SamplingParams
 from engine.scheduler import Scheduler
 from engine.sequence import Batch, ScheduledSequence, Sequence, new_sequences
 from engine.step_failures import StepFailures
+from engine.step_sizes import StepSizeCounter
 from gemma3.text.detokenizer import Detokenizer
 
 
@@ -65,6 +66,7 @@ class EngineCore:
         self._vocab_size = vocab_size
         self._eos_token_ids = eos_token_ids
         self._enable_prefix_caching = enable_prefix_caching
+        self.step_sizes = StepSizeCounter()
         self._requests: dict[str, _Request] = {}
         self._next_seq_id = 0
         self._random = random.Random()  # noqa: S311 (seeds of sampling, not secrets)
@@ -141,6 +143,8 @@ class EngineCore:
         """Run the batch, and let the scheduler learn what that cost; of a step that failed there is nothing to learn."""
         began_s = time.perf_counter()
         results = self._run(batch, failures)
+        if batch.scheduled:
+            self.step_sizes.count(batch.num_rows)
         if not failures.errors:
             self.scheduler.pace.observe(batch, time.perf_counter() - began_s)
         return results

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 
 from engine.errors import EngineNotReadyError
+from engine.step_sizes import StepSizes
 
 
 class EngineStatus(StrEnum):
@@ -34,6 +35,8 @@ class ModelInfo:
         dtype: type of the activations, the values between the matrix products.
         system_fingerprint: names weights, precision, kernels and version; the same fingerprint and seed give the same bytes.
         default_sampling: ``temperature``, ``top_k``, ``top_p`` of the checkpoint's generation_config.json; may be empty.
+        cache_config: of the KV cache, by vLLM's names where it has one; for monitoring.
+        chat_template: the text of the template that conversations follow, Gemma's own included; None without one.
     """
 
     model_id: str
@@ -46,6 +49,8 @@ class ModelInfo:
     is_instruction_tuned: bool
     system_fingerprint: str
     default_sampling: Mapping[str, float | int] = field(default_factory=dict)
+    chat_template: str | None = None
+    cache_config: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +69,7 @@ class EngineStats:
     num_drafts: int = 0
     num_draft_tokens: int = 0
     num_accepted_draft_tokens: int = 0
+    step_sizes: StepSizes = field(default_factory=StepSizes)
 
     def after(self, earlier: "EngineStats") -> "EngineStats":
         """The same, with the counters going on from those of ``earlier``, an engine that is no more."""

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine.capacity import BLOCK_SIZE, block_counts, max_model_len, new_scheduler
+from engine.capacity import BLOCK_SIZE, block_counts, cache_config, max_model_len, new_scheduler
 from engine.engine_core import EngineCore
 from engine.engine_info import ModelInfo
 from engine.engine_options import EngineOptions
@@ -92,7 +92,8 @@ def load_engine(
     if located.is_first_use:
         log.info(TERMS)
     options = replace(options, max_model_len=max_model_len(options, checkpoint.config))
-    counts = block_counts(options, checkpoint.config, num_bytes_per_value=_kv_value_bytes(precision))
+    num_bytes = _kv_value_bytes(precision)
+    counts = block_counts(options, checkpoint.config, num_bytes_per_value=num_bytes)
     scheduler = new_scheduler(options, counts, checkpoint.config, pace=pace or PrefillPace())
     load = _load_native if precision.scheme is not None else _load_torch
     loaded = load(options, checkpoint, precision, counts, progress)
@@ -107,6 +108,7 @@ def load_engine(
         enable_prefix_caching=options.prefix_caching,
     )
     info = _info(options, checkpoint, located, precision, loaded, is_tuned=is_tuned)
+    info = replace(info, cache_config=cache_config(options, counts, checkpoint.config, num_bytes_per_value=num_bytes))
     log.info("Loaded %s (%s) in %.1f s", info.model_id, loaded.arithmetic, time.perf_counter() - began_s)
     return LoadedEngine(core, info, tokenizer, ChatStyle.GEMMA_TURNS if is_tuned else ChatStyle.TRANSCRIPT)
 

@@ -17,7 +17,7 @@ from engine.outputs import FinishReason, RequestOutput
 from engine.sampling_params import SamplingParams
 from openai_api.answer.chunks import Chunk, joined, with_top
 from openai_api.engine_api import Engine
-from openai_api.metrics import Metrics, RequestTimer
+from openai_api.metrics import Metrics, RequestTimer, Totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,7 @@ class Generation:
         self._caller = caller
         self.usage = Usage(prompt_tokens=sum(map(len, job.prompts)))
         self._engine = engine
+        self._room = max(0, engine.info.max_model_len - max(map(len, job.prompts)))
         self._metrics = metrics
         self._prompt_indices = {request_id: index for index, request_id in enumerate(job.request_ids)}
         self._finish_reasons: list[str] = []
@@ -111,11 +112,17 @@ class Generation:
             raise
         finally:
             unfinished = [outcome] * (self.job.num_choices - len(self._finish_reasons))
-            timer.finish(
-                prompt_tokens=self.usage.prompt_tokens,
-                completion_tokens=self.usage.completion_tokens,
-                reasons=self._finish_reasons + unfinished,
-            )
+            timer.finish(self._totals(self._finish_reasons + unfinished))
+
+    def _totals(self, reasons: Sequence[str]) -> Totals:
+        params = self.job.params
+        return Totals(
+            prompt_tokens=self.usage.prompt_tokens,
+            completion_tokens=self.usage.completion_tokens,
+            n=params.n,
+            max_tokens=self._room if params.max_tokens is None else params.max_tokens,
+            reasons=reasons,
+        )
 
     async def fold(self) -> list[Chunk]:
         """The whole answer: one chunk for each choice, equal to all of its chunks joined.

@@ -202,7 +202,7 @@ class ModelCard(Answer):
 
 
 class ModelList(Answer):
-    """The list with the one model this server has."""
+    """The one model this server has, once under each of its names."""
 
     object: Literal["list"]
     data: list[ModelCard]

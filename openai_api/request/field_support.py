@@ -189,7 +189,11 @@ TOKENIZE_FIELDS = (
     _exact(
         "add_special_tokens", "boolean, default true: `<bos>` in front of a prompt; messages have it once in any case"
     ),
-    _exact("parse_special", "boolean, default false: names of control tokens in the prompt become those tokens"),
+    _exact(
+        "parse_special",
+        "boolean: names of control tokens in the prompt become those tokens; default false, but true for a prompt that is "
+        "`<bos>`, `<eos>`, `<pad>` or `<unk>` and nothing else, with `add_special_tokens: false`",
+    ),
     _exact("return_token_strs", "boolean, default false: adds `token_strs`"),
     _exact("add_generation_prompt", "as in chat completions, only with `messages`"),
     _exact("continue_final_message", "as in chat completions, only with `messages`"),
