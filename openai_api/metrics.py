@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from engine.engine_info import EngineStats
 
@@ -125,7 +126,7 @@ class _EngineCollector(Collector):
         yield HistogramMetricFamily(
             PREFIX + "iteration_tokens_total",
             "Tokens computed in one step, guesses included.",
-            buckets=[(f"{bound:g}", num_steps) for bound, num_steps in stats.step_sizes.up_to],
+            buckets=[(floatToGoString(bound), num_steps) for bound, num_steps in stats.step_sizes.up_to],
             sum_value=stats.step_sizes.num_tokens,
         )
 

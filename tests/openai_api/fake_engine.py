@@ -14,6 +14,7 @@ from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.errors import EngineNotReadyError, QueueFullError, RequestError
 from engine.outputs import FinishReason, RequestOutput, SequenceDelta, TokenLogprob
 from engine.sampling_params import SamplingParams
+from engine.step_sizes import StepSizes
 from gemma3.text.chat import ChatPrompt, Message
 from gemma3.text.tokenizer import Gemma3Tokenizer
 
@@ -81,6 +82,8 @@ class FakeEngine:
             is_instruction_tuned=True,
             system_fingerprint="fp_fake",
             default_sampling={"top_k": 64, "top_p": 0.95},
+            chat_template="{{ messages }}",
+            cache_config={"block_size": "16", "num_gpu_blocks": "7"},
         )
         self._cut_off = False
 
@@ -92,6 +95,7 @@ class FakeEngine:
             num_drafts=2,
             num_draft_tokens=9,
             num_accepted_draft_tokens=7,
+            step_sizes=StepSizes((1, 0, 2) + (0,) * 10, 33),
         )
 
     async def start(self) -> None:
