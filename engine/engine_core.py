@@ -10,6 +10,7 @@ from collections import abc
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
+from engine.batch import Batch, ScheduledSequence
 from engine.caller import ANYBODY, Caller
 from engine.errors import StepError
 from engine.outputs import FinishReason, RequestOutput, SequenceDelta, TokenLogprob
@@ -17,7 +18,7 @@ from engine.request_checks import check_choice, check_token_ids
 from engine.runners.model_runner import ModelRunner, SequenceResult
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Scheduler
-from engine.sequence import Batch, ScheduledSequence, Sequence, new_sequences
+from engine.sequence import Sequence, new_sequences
 from engine.step_failures import StepFailures
 from engine.step_sizes import StepSizeCounter
 from gemma3.text.detokenizer import Detokenizer

@@ -36,12 +36,13 @@ max_num_batched_tokens) while nobody decodes; else what the pace allows, which i
 from bisect import insort
 from collections import abc
 
+from engine.batch import Batch, ScheduledSequence
 from engine.drafting import with_drafts
 from engine.errors import RequestError
 from engine.kv_cache_manager import KVCacheManager
 from engine.prefill_pace import PrefillPace, PrefillShare
 from engine.scheduler_config import SchedulerConfig
-from engine.sequence import Batch, ScheduledSequence, Sequence, SequenceStatus
+from engine.sequence import Sequence, SequenceStatus
 from engine.step_failures import StepFailures
 from engine.waiting_queue import WaitingQueue
 
@@ -121,7 +122,7 @@ class Scheduler:
         else:
             self._waiting.discard(seq)
         self._kv.free(seq)
-        seq.status = SequenceStatus.FINISHED
+        seq.end()
 
     def schedule(self, failures: StepFailures) -> Batch:
         """Choose the work of the next step; empty only if there is none.
@@ -153,6 +154,7 @@ class Scheduler:
     def _start(self, seq: Sequence, num_cached_tokens: int) -> None:
         self._waiting.admit(seq)
         if seq.status is SequenceStatus.WAITING:  # not when it comes back: those tokens were its own
+            seq.begin()
             seq.age = self._num_admitted
             self._num_admitted += 1
             seq.num_cached_tokens = num_cached_tokens

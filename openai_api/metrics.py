@@ -4,6 +4,7 @@ Owns one registry for each app. Counters and gauges of the engine are read when 
 histograms are filled by ``answer.generation``. Knows no endpoint. Runs on the event loop.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from engine.engine_info import EngineStats
 
@@ -126,7 +126,10 @@ class _EngineCollector(Collector):
         yield HistogramMetricFamily(
             PREFIX + "iteration_tokens_total",
             "Tokens computed in one step, guesses included.",
-            buckets=[(floatToGoString(bound), num_steps) for bound, num_steps in stats.step_sizes.up_to],
+            buckets=[
+                ("+Inf" if math.isinf(bound) else str(float(bound)), num_steps)
+                for bound, num_steps in stats.step_sizes.up_to
+            ],
             sum_value=stats.step_sizes.num_tokens,
         )
 

@@ -8,10 +8,10 @@ Engine thread only.
 from collections import Counter
 from itertools import islice
 
+from engine.batch import Batch, SamplingRow, ScheduledSequence
 from engine.kv_cache_sizes import BlockCounts
 from engine.runners.model_runner import SequenceResult, result_of
 from engine.sampling_params import SETTINGS
-from engine.sequence import Batch, SamplingRow, ScheduledSequence
 from gemma3.cpu.model import CpuModel, RowRequest, Segment
 
 # The settings that shape a row, and the values with which the core leaves the logits as they are.

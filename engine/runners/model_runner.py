@@ -13,8 +13,8 @@ from collections import abc
 from dataclasses import dataclass
 from typing import Protocol
 
+from engine.batch import Batch, ScheduledSequence
 from engine.outputs import TokenLogprob
-from engine.sequence import Batch, ScheduledSequence
 
 
 class Sampled(Protocol):

@@ -11,11 +11,11 @@ from itertools import chain, islice
 import torch
 from torch import Tensor
 
+from engine.batch import Batch, ScheduledSequence
 from engine.block_pool import BlockTable
 from engine.kv_cache_sizes import BlockCounts
 from engine.runners.model_runner import SampledToken, SequenceResult, result_of
 from engine.runners.torch_sampler import Asked, sample, token_logprobs
-from engine.sequence import Batch, ScheduledSequence
 from gemma3.config import Gemma3TextConfig
 from gemma3.torch_model.attention import Segment
 from gemma3.torch_model.kv_cache import KeysValues

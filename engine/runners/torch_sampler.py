@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from engine.batch import SamplingRow
 from engine.runners.model_runner import SampledToken
 from engine.sampling_params import SamplingParams
-from engine.sequence import SamplingRow
 
 # A positive setting may be too small for a float32; it must not become 0.
 _SMALLEST = torch.finfo(torch.float32).tiny

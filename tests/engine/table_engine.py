@@ -10,12 +10,13 @@ from collections import abc
 import torch
 from torch import Tensor
 
+from engine.batch import Batch, ScheduledSequence
 from engine.engine_core import EngineCore
 from engine.kv_cache_sizes import BlockCounts
 from engine.outputs import RequestOutput
 from engine.runners.model_runner import SampledToken, SequenceResult, result_of
 from engine.runners.torch_sampler import Asked, sample, token_logprobs
-from engine.sequence import Batch, ScheduledSequence, Sequence
+from engine.sequence import Sequence
 from tests.engine.fakes import Setup
 
 VOCAB_SIZE = 29

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from engine.batch import Batch, ScheduledSequence
 from engine.block_pool import BlockTable
 from engine.kv_cache_sizes import BlockCounts
 from engine.outputs import TokenLogprob
 from engine.random_numbers import uniform
 from engine.sampling_params import SamplingParams
-from engine.sequence import Batch, ScheduledSequence, Sequence, new_sequences
+from engine.sequence import Sequence, new_sequences
 
 pytest.importorskip("gemma3.cpu._native", reason="the native core was not compiled")
 

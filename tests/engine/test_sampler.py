@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from engine.batch import SamplingRow
 from engine.random_numbers import uniform
 from engine.runners import torch_sampler
 from engine.runners.model_runner import SampledToken
 from engine.sampling_params import SamplingParams
-from engine.sequence import SamplingRow, Sequence, new_sequences
+from engine.sequence import Sequence, new_sequences
 
 VOCAB = 300
 END = 7

@@ -14,11 +14,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from engine.batch import SamplingRow
 from engine.random_numbers import uniform
 from engine.runners.torch_sampler import sample as torch_sample
 from engine.sampling_params import SETTINGS as RANGES
 from engine.sampling_params import SamplingParams
-from engine.sequence import SamplingRow, Sequence, new_sequences
+from engine.sequence import Sequence, new_sequences
 from gemma3 import cpu
 
 if (reason := cpu.why_unavailable()) is not None:

@@ -88,7 +88,7 @@ def test_nothing_left_to_choose_is_no_failure_of_ours(server: LiveServer) -> Non
 
 
 def test_what_the_metrics_count_of_one_request(server: LiveServer) -> None:
-    """Six tokens of a prompt in one step, then one token in each of four: five come of six and four of one."""
+    """Two requests whose only token comes with their prompt: a step of six tokens and one of two."""
     before = samples(httpx.get(f"{server.url}/metrics").text)
     prompt = [2, 170, 180, 190, 200, 210]  # no pair comes twice, so nothing is guessed
     complete(server, prompt=prompt, max_tokens=1)
