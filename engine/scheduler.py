@@ -200,9 +200,7 @@ class Scheduler:
         return Batch(tuple(scheduled))
 
     def _make_room(self, seq: Sequence, num_tokens: int) -> int:
-        """Allocate, if need be at the cost of younger ones; the youngest makes do with what is
-        left.
-        """
+        """Allocate, if need be at the cost of younger ones; the youngest makes do with the rest."""
         while not self._kv.allocate(seq, num_tokens):
             youngest = self._running[-1]
             if youngest is seq:

@@ -126,12 +126,14 @@ class _EngineCollector(Collector):
         yield HistogramMetricFamily(
             PREFIX + "iteration_tokens_total",
             "Tokens computed in one step, guesses included.",
-            buckets=[
-                ("+Inf" if math.isinf(bound) else str(float(bound)), num_steps)
-                for bound, num_steps in stats.step_sizes.up_to
-            ],
+            buckets=[(_as_label(bound), num_steps) for bound, num_steps in stats.step_sizes.up_to],
             sum_value=stats.step_sizes.num_tokens,
         )
+
+
+def _as_label(bound: float) -> str:
+    """As Prometheus' own histograms write it."""
+    return "+Inf" if math.isinf(bound) else str(float(bound))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
