@@ -4,6 +4,7 @@
 
     EngineError
      +-- RequestError         the request itself cannot be served; also a ValueError, names the field
+     |    +-- ContextLengthError   its prompt leaves no room for an answer
      +-- QueueFullError       too much waits already: come back in ``retry_after_s``
      +-- QueueTimeoutError    waited longer in the queue than allowed
      +-- DeadlineError        ran longer than the caller allows, who alone raises it
@@ -23,6 +24,22 @@ class RequestError(EngineError, ValueError):
         super().__init__(message)
         self.param = param
         self.code = code
+
+
+class ContextLengthError(RequestError):
+    """The prompt leaves no room for an answer.
+
+    Clients tell this error by its words: litellm by "this model's maximum context length is", LangChain by "prompt is
+    too long". ``num_tokens`` is a count, or words for one.
+    """
+
+    def __init__(self, max_model_len: int, num_tokens: int | str, *, param: str = "prompt") -> None:
+        super().__init__(
+            f"This model's maximum context length is {max_model_len} tokens; the prompt is too long: it has "
+            f"{num_tokens} tokens, and an answer needs room too.",
+            param=param,
+            code="context_length_exceeded",
+        )
 
 
 class QueueFullError(EngineError):

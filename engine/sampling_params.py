@@ -29,13 +29,14 @@ from typing import Any
 
 MAX_INTEGER = 2**31 - 1
 MAX_LOGPROBS = 20
-MAX_STOP_STRINGS = 8  # a request may have 4; a prompt format adds its own
+MAX_STOP_STRINGS = 24  # a request may have 16; a prompt format adds its own
 MAX_STOP_CHARS = 256
 MAX_LOGIT_BIAS = 1024
 MAX_ABS_LOGIT_BIAS = 100.0
 MAX_ALLOWED_TOKEN_IDS = 1024
 MAX_LOGPROB_TOKEN_IDS = 128  # vLLM's bound
 MAX_SEED = 2**63 - 1
+SMALLEST_NORMAL_FLOAT32 = 2.0**-126
 
 
 class SamplingParamsError(ValueError):
@@ -138,14 +139,13 @@ class SamplingParams:
         1.0, 0.0, 2.0, "0 is exact argmax, the lowest id on a tie", shapes_row=True, from_checkpoint=True
     )
     top_k: int = _integer(
-        0, 0, MAX_INTEGER, "draw from the k likeliest tokens; 0 keeps all", shapes_row=True, from_checkpoint=True
+        0, -1, MAX_INTEGER, "draw from the k likeliest tokens; 0 and -1 keep all", shapes_row=True, from_checkpoint=True
     )
     top_p: float = _number(
         1.0,
         0.0,
         1.0,
-        "draw from the likeliest tokens that make up this mass",
-        open_low=True,
+        "draw from the likeliest tokens that make up this mass; 0 is the likeliest token",
         shapes_row=True,
         from_checkpoint=True,
     )
@@ -181,6 +181,9 @@ class SamplingParams:
         self._check_token_ids()
         object.__setattr__(self, "allowed_token_ids", tuple(sorted(set(self.allowed_token_ids))))
         object.__setattr__(self, "logprob_token_ids", tuple(dict.fromkeys(self.logprob_token_ids)))
+        # -1 is how vLLM and SGLang write "all"; a mass of 0 is made up by the likeliest token alone, as any small one is.
+        object.__setattr__(self, "top_k", max(self.top_k, 0))
+        object.__setattr__(self, "top_p", max(self.top_p, SMALLEST_NORMAL_FLOAT32))
         object.__setattr__(self, "logit_bias", MappingProxyType(dict(self.logit_bias)))
         object.__setattr__(self, "stop", tuple(self.stop))
         object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids))

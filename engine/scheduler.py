@@ -38,7 +38,7 @@ from collections import abc
 
 from engine.batch import Batch, ScheduledSequence
 from engine.drafting import with_drafts
-from engine.errors import RequestError
+from engine.errors import ContextLengthError, RequestError
 from engine.kv_cache_manager import KVCacheManager
 from engine.prefill_pace import PrefillPace, PrefillShare
 from engine.scheduler_config import SchedulerConfig
@@ -82,24 +82,19 @@ class Scheduler:
         return self._kv.usage
 
     def add(self, seq: Sequence) -> None:
-        """Put a sequence at the end of its caller's line; ``RequestError`` if it could never fit."""
+        """Put a sequence at the end of its caller's line; ``RequestError`` if its prompt leaves no room."""
         assert seq.seq_id > self._newest_seq_id, "seq_id grows with arrival"
         self._check_length(seq)
         self._newest_seq_id = seq.seq_id
         self._waiting.add(seq)
 
     def _check_length(self, seq: Sequence) -> None:
-        limit = self.config.max_model_len
-        num_prompt, num_completion = seq.num_prompt_tokens, seq.max_num_tokens - seq.num_prompt_tokens
+        limit, num_prompt = self.config.max_model_len, seq.num_prompt_tokens
         if num_prompt < 1:
             raise RequestError("The prompt is empty: it must have at least 1 token.", param="prompt")
-        if seq.max_num_tokens > limit or (num_completion < 1 and seq.params.max_tokens is None):
-            raise RequestError(
-                f"The context has room for {limit} tokens; the prompt has {num_prompt} and "
-                f"{max(1, num_completion)} more are asked for.",
-                param="max_tokens" if num_prompt < limit else "prompt",
-                code="context_length_exceeded",
-            )
+        num_new = 0 if seq.params.max_tokens == 0 else 1
+        if num_prompt + num_new > limit:
+            raise ContextLengthError(limit, num_prompt)
 
     def abort(self, sequences: abc.Iterable[Sequence]) -> None:
         """End what is left of them, in whatever phase each is."""

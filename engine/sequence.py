@@ -31,7 +31,7 @@ class Sequence:
         seq_id: unique and growing with arrival.
         index: which of the ``n`` it is.
         token_ids: prompt, then output. Only the scheduler appends, after ``begin``.
-        max_num_tokens: prompt and output together may not grow beyond this.
+        max_num_tokens: prompt and output together may not grow beyond this, which is at most the context.
         end_token_ids: each of them ends the sequence; none is sampled before ``min_tokens``.
         caller: whose turn in the queue it takes, and whose computed prefixes it may find.
         lookup: guesses at its next tokens, for the scheduler; from ``begin`` to ``end``.
@@ -130,7 +130,10 @@ def new_sequences(
     ``prediction_token_ids``: what the client believes the output will be.
     """
     prompt = list(prompt_token_ids)
-    max_num_tokens = max_model_len if params.max_tokens is None else len(prompt) + params.max_tokens
+    # ``max_tokens`` is an upper bound: where the context ends before, the answer ends there.
+    max_num_tokens = max_model_len
+    if params.max_tokens is not None:
+        max_num_tokens = min(max_model_len, len(prompt) + params.max_tokens)
     sequences: list[Sequence] = []
     siblings_prompt = prompt.copy() if params.n > 1 else prompt
     lookup = PromptLookup(prompt, prediction_token_ids)

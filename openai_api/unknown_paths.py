@@ -1,7 +1,8 @@
 """What is said of a path that is none of ours: 404, with the path that was probably meant.
 
 Owns the names under which other servers have the same endpoints, and how much two paths must look
-alike. Redirects nothing, which would lose a body, and never quotes the path, which is the client's
+alike. Most such paths come of a base URL without its ``/v1``, or with two of them, so that is named
+too. Redirects nothing, which would lose a body, and never quotes the path, which is the client's
 own text. Pure but for the handler, which runs on the event loop.
 """
 
@@ -19,6 +20,7 @@ LIKENESS = 0.75  # of 1, by difflib: "chat/completion" is 0.97 like ours, "embed
 
 # What clients put in front of the paths that they share.
 _PREFIXES = frozenset({"v1", "api", "openai"})
+_V1 = "/v1"
 _CHAT, _COMPLETIONS, _MODELS = "/v1/chat/completions", "/v1/completions", "/v1/models"
 _HEALTH, _DOCUMENT = "/health", "/openapi.json"
 _OTHER_NAMES: Mapping[str, str] = {
@@ -63,4 +65,7 @@ async def answer_unknown_path(request: Request, _error: Exception) -> Response:
     """404, by the router; other 404s have their own words."""
     path = likely_path(request.method, request.scope["path"])
     hint = f"GET {_DOCUMENT} lists all." if path is None else f"Did you mean {_METHODS[path]} {path}?"
+    if path is None or path.startswith(_V1):
+        # As this client reached the server; its Host header has been checked before.
+        hint += f" The base URL for clients is {request.url.scheme}://{request.url.netloc}{_V1}."
     return error_response(ApiError(404, f"There is no such endpoint. {hint}", code="unknown_url"))

@@ -230,10 +230,13 @@ class StatusAnswer(Answer):
 
 
 class CapabilitiesAnswer(Answer):
-    """Endpoint -> ``exact``, ``no_effect`` or ``refused`` -> field -> note."""
+    """Endpoint -> ``exact``, ``no_effect`` or ``refused`` -> field -> note; and by name, the values
+    that ask for nothing.
+    """
 
     object: Literal["capabilities"]
     endpoints: dict[str, dict[str, dict[str, str]]]
+    neutral_values: dict[str, str]
 
 
 def json_response(answer: Answer) -> Response:

@@ -16,8 +16,8 @@ from openai_api.app_state import AppState
 from openai_api.endpoints.generate import Endpoint, answer
 from openai_api.errors import invalid_value
 from openai_api.request.field_support import CHAT_FIELDS
-from openai_api.request.prompts import render_chat, truncated
-from openai_api.request.sampling_params import check_stream_options, prompt_logprobs, sampling_params
+from openai_api.request.prompts import check_room, render_chat, truncated
+from openai_api.request.sampling_params import prompt_logprobs, sampling_params
 from openai_api.request.schemas import ChatCompletionRequest
 
 
@@ -27,7 +27,6 @@ async def create_chat_completion(request: Request) -> Response:
 
 
 async def _render(body: ChatCompletionRequest, request_id: str, app_state: AppState) -> Job:
-    check_stream_options(body)
     logprobs, max_tokens = _num_logprobs(body), _max_tokens(body)
     prompt = await render_chat(
         app_state,
@@ -36,6 +35,8 @@ async def _render(body: ChatCompletionRequest, request_id: str, app_state: AppSt
         continue_final_message=body.continue_final_message,
         must_fit=body.truncate_prompt_tokens is None,
     )
+    token_ids = truncated(prompt.token_ids, body.truncate_prompt_tokens, keep_bos=True)
+    check_room(app_state, token_ids)
     params = sampling_params(
         body,
         app_state,
@@ -46,7 +47,7 @@ async def _render(body: ChatCompletionRequest, request_id: str, app_state: AppSt
     )
     return Job(
         request_id=request_id,
-        prompts=(truncated(prompt.token_ids, body.truncate_prompt_tokens, keep_bos=True),),
+        prompts=(token_ids,),
         params=params,
         num_prompt_logprobs=prompt_logprobs(body),
         prediction=await _prediction(body, app_state),

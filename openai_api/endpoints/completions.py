@@ -20,7 +20,7 @@ from openai_api.endpoints.generate import Endpoint, answer
 from openai_api.errors import invalid_value
 from openai_api.request.field_support import COMPLETION_FIELDS, DEFAULT_MAX_TOKENS, MAX_ANSWER_VALUES, MAX_CHOICES
 from openai_api.request.prompts import begins_with_bos, check_text_length, check_token_ids, encode_prompt, truncated
-from openai_api.request.sampling_params import check_stream_options, prompt_logprobs, sampling_params
+from openai_api.request.sampling_params import prompt_logprobs, sampling_params
 from openai_api.request.schemas import CompletionRequest
 
 
@@ -30,7 +30,6 @@ async def create_completion(request: Request) -> Response:
 
 
 async def _render(body: CompletionRequest, request_id: str, app_state: AppState) -> Job:
-    check_stream_options(body)
     prompts = await _prompts(body, app_state)
     job = Job(
         request_id=request_id,

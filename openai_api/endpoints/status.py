@@ -17,6 +17,7 @@ from openai_api.answer.models import CapabilitiesAnswer, ModelCard, ModelList, S
 from openai_api.answer.server_models import VersionAnswer
 from openai_api.app_state import app_state_of
 from openai_api.request.field_support import FIELDS_BY_ENDPOINT, RequestField, Support
+from openai_api.request.neutral_fields import IN_ANY_REQUEST, in_words
 
 
 async def health(request: Request) -> Response:
@@ -104,7 +105,9 @@ async def capabilities(_request: Request) -> Response:
 @cache
 def _capabilities() -> bytes:
     endpoints = {endpoint: _by_support(fields) for endpoint, fields in FIELDS_BY_ENDPOINT.items()}
-    return bytes(json_response(CapabilitiesAnswer(object="capabilities", endpoints=endpoints)).body)
+    neutral = {name: in_words(values) for name, values in IN_ANY_REQUEST.items()}
+    answer = CapabilitiesAnswer(object="capabilities", endpoints=endpoints, neutral_values=neutral)
+    return bytes(json_response(answer).body)
 
 
 def _by_support(fields: tuple[RequestField, ...]) -> dict[str, dict[str, str]]:

@@ -7,7 +7,6 @@ are parsed in a worker thread, unless their client has gone.
 import asyncio
 from typing import TypeVar
 
-from pydantic import BaseModel
 from starlette.requests import Request
 
 from openai_api.app_state import AppState
@@ -17,9 +16,10 @@ from openai_api.errors import ApiError, retry_after
 from openai_api.request.content_type import check_content_type
 from openai_api.request.field_support import RequestField
 from openai_api.request.strict_json import parse_json
+from openai_api.request.strict_model import StrictModel
 from openai_api.request.validation import validate
 
-M = TypeVar("M", bound=BaseModel)
+M = TypeVar("M", bound=StrictModel)
 
 
 async def read_body(

@@ -2,8 +2,9 @@
 
 Owns the names, the limits of bodies that are not the engine's, and the notes. ``GET
 /v1/capabilities`` answers with these tables, ``field_tables`` writes them into the documentation,
-and the models in ``schemas`` read from them which fields are refused. The numeric sampling fields
-are rows of ``engine.sampling_params.SETTINGS``: a setting that is added there is a field here.
+and ``neutral_fields`` has the values that are as good as left out, refused fields' too. The numeric
+sampling fields are rows of ``engine.sampling_params.SETTINGS``: a setting that is added there is a
+field here.
 Constants, so any thread may read them.
 """
 
@@ -23,7 +24,8 @@ from engine.sampling_params import (
 
 MAX_MESSAGES = 4096
 MAX_PROMPTS = 128
-MAX_REQUEST_STOP_STRINGS = 4
+MAX_TOOL_CALLS = 128
+MAX_REQUEST_STOP_STRINGS = 16
 MAX_STOP_TOKEN_IDS = 256
 MAX_CHOICES = 1024  # of all prompts: as many as one caller alone may have in the queue
 MAX_ANSWER_VALUES = 6_500_000  # eight choices of the longest context have so many with 20 log probabilities each
@@ -34,6 +36,8 @@ BODY_SETTINGS: Mapping[str, Setting] = {
     name: setting for name, setting in SETTINGS.items() if name not in _SETTINGS_IN_OTHER_WORDS
 }
 """The settings that a request body has under their own names."""
+OTHER_NAMES: Mapping[str, str] = {"repeat_penalty": "repetition_penalty"}
+"""Other servers' names of these settings."""
 CHAT_MAX_TOKENS = replace(SETTINGS["max_tokens"], low=1)
 MAX_TOKENS = SETTINGS["max_tokens"]
 DEFAULT_MAX_TOKENS = int(MAX_TOKENS.default or 0)
@@ -51,14 +55,11 @@ class Support(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RequestField:
-    """``neutral`` values of a refused field ask for nothing, so they are accepted, as ``null``
-    always is.
-    """
+    """A row; ``name`` is a path such as ``messages[].role``."""
 
     name: str
     support: Support
     note: str
-    neutral: tuple[object, ...] = ()
 
 
 def _exact(name: str, note: str) -> RequestField:
@@ -69,8 +70,8 @@ def _no_effect(name: str, note: str) -> RequestField:
     return RequestField(name, Support.NO_EFFECT, note)
 
 
-def _refused(name: str, note: str, *, neutral: tuple[object, ...] = ()) -> RequestField:
-    return RequestField(name, Support.REFUSED, note, neutral)
+def _refused(name: str, note: str) -> RequestField:
+    return RequestField(name, Support.REFUSED, note)
 
 
 def _setting(name: str, setting: Setting) -> RequestField:
@@ -81,15 +82,16 @@ def _setting(name: str, setting: Setting) -> RequestField:
 
 
 _SAMPLING = (
-    _exact("model", "required; another name than the served one is a 404 `model_not_found`"),
+    _exact("model", "default: the served one; another name is a 404 `model_not_found`"),
     _exact("stream", "boolean, default false"),
-    _exact("stream_options", "only with `stream: true`"),
+    _exact("stream_options", "without `stream: true` without effect"),
     _exact(
         "stream_options.include_usage", "boolean: `usage` is null on every chunk, and one last chunk has the totals"
     ),
     _exact("stream_options.continuous_usage_stats", "boolean, with `include_usage`: every chunk has the usage so far"),
-    _refused("stream_options.include_obfuscation", "no padding is ever sent", neutral=(False,)),
+    _no_effect("stream_options.include_obfuscation", "no padding is ever sent"),
     *(_setting(name, setting) for name, setting in BODY_SETTINGS.items()),
+    *(_exact(other, f"another name of `{name}`") for other, name in OTHER_NAMES.items()),
     _exact(
         "logit_bias",
         f"up to {MAX_LOGIT_BIAS:,} entries: token id inside the vocabulary -> a number from "
@@ -97,7 +99,8 @@ _SAMPLING = (
     ),
     _exact(
         "stop",
-        f"a string or up to {MAX_REQUEST_STOP_STRINGS}, each of 1 to {MAX_STOP_CHARS} characters; may span tokens, is never sent",
+        f"a string or up to {MAX_REQUEST_STOP_STRINGS}, each of up to {MAX_STOP_CHARS} characters, empty ones end "
+        "nothing; may span tokens, is never sent",
     ),
     _exact("stop_token_ids", f"up to {MAX_STOP_TOKEN_IDS} token ids that end the answer"),
     _exact("ignore_eos", "boolean: the model's end tokens do not end the answer"),
@@ -122,19 +125,40 @@ _SAMPLING = (
 
 CHAT_FIELDS = (
     _exact("messages", f"required, 1 to {MAX_MESSAGES:,}"),
-    _exact("messages[].role", "`system`, `developer`, `user`, `assistant` or `tool`"),
-    _exact("messages[].content", "a string, or parts of type `text`, which are joined"),
-    _exact("messages[].content[].type", "`text`; other types are 400 `unsupported_parameter`"),
+    _exact("messages[].role", "`system`, `developer`, `user`, `assistant`, `tool` or `function`"),
+    _exact(
+        "messages[].content",
+        "a string, or parts of type `text`, which are joined; `assistant`, `tool` and `function` may have none",
+    ),
+    _exact(
+        "messages[].content[].type",
+        "`text`, or `input_text`, `output_text` or `refusal`, which are the same; thoughts are passed over; other "
+        "types are 400 `unsupported_parameter`",
+    ),
     _exact("messages[].content[].text", "string"),
-    _refused("messages[].content[].prompt_cache_breakpoint", "no cache control"),
-    _no_effect("messages[].tool_call_id", "string"),
-    _refused("messages[].name", "Gemma's turns have no names"),
-    _refused("messages[].tool_calls", "no tools", neutral=([],)),
-    _refused("messages[].function_call", "no tools"),
+    _no_effect("messages[].content[].cache_control", "anything; equal prefixes are found by their tokens"),
+    _no_effect("messages[].content[].prompt_cache_breakpoint", "anything; equal prefixes are found by their tokens"),
+    _exact("messages[].name", "string, for chat templates that show it; Gemma's own does not"),
+    _exact("messages[].tool_calls", f"up to {MAX_TOOL_CALLS} calls, as an earlier answer had them"),
+    _exact("messages[].tool_calls[].id", "string"),
+    _exact("messages[].tool_calls[].type", "`function`"),
+    _exact("messages[].tool_calls[].function", "what was called"),
+    _exact("messages[].tool_calls[].function.name", "string"),
+    _exact("messages[].tool_calls[].function.arguments", "JSON as a string, or an object"),
+    _exact("messages[].tool_call_id", "string, for chat templates that show it"),
+    _exact("messages[].function_call", "the old form of one of `tool_calls`"),
+    _exact("messages[].function_call.name", "string"),
+    _exact("messages[].function_call.arguments", "JSON as a string, or an object"),
+    _exact("messages[].refusal", "string: the content of a message without one"),
+    _exact("messages[].prefix", "boolean; true on the last message is `continue_final_message`"),
     _refused("messages[].audio", "text only"),
-    _refused("messages[].refusal", "text only"),
+    _refused("messages[].images", "text only"),
+    _no_effect("messages[].reasoning_content", "anything, and so is what else SDKs put into messages they hand back"),
     *_SAMPLING,
-    _exact("max_completion_tokens", f"{CHAT_MAX_TOKENS.allowed}; default: as many as the context has room for"),
+    _exact(
+        "max_completion_tokens",
+        f"{CHAT_MAX_TOKENS.allowed}, an upper bound; default, and -1: as many as the context has room for",
+    ),
     _exact("max_tokens", "the old name of `max_completion_tokens`; if both are given they must be equal"),
     _exact("logprobs", "boolean: log probabilities before temperature"),
     _exact("top_logprobs", f"{LOGPROBS.allowed}, only with `logprobs: true`: {LOGPROBS.does}"),
@@ -143,7 +167,7 @@ CHAT_FIELDS = (
     _exact("prediction.content", "a string, or parts of type `text`, which are joined"),
     _exact("prediction.content[].type", "`text`; other types are 400 `unsupported_parameter`"),
     _exact("prediction.content[].text", "string"),
-    _refused("prediction.content[].prompt_cache_breakpoint", "no cache control"),
+    _no_effect("prediction.content[].prompt_cache_breakpoint", "anything"),
     _exact("add_generation_prompt", "boolean, default true unless `continue_final_message`: open the model's turn"),
     _exact("continue_final_message", "boolean: the answer continues the last message"),
     _no_effect("metadata", "an object"),
@@ -153,16 +177,16 @@ CHAT_FIELDS = (
     _no_effect("prompt_cache_key", "string; equal prefixes are found by their tokens"),
     _no_effect("parallel_tool_calls", "boolean; there are no tools"),
     _refused("audio", "text only"),
-    _refused("function_call", "no tools", neutral=("none",)),
-    _refused("functions", "no tools", neutral=([],)),
-    _refused("modalities", "text only", neutral=(["text"],)),
+    _refused("function_call", "no tools"),
+    _refused("functions", "no tools"),
+    _refused("modalities", "text only"),
     _refused("moderation", "not here"),
-    _refused("prompt_cache_options", "no cache control"),
-    _refused("prompt_cache_retention", "no cache control"),
+    _no_effect("prompt_cache_options", "anything; equal prefixes are found by their tokens"),
+    _no_effect("prompt_cache_retention", "anything; equal prefixes are found by their tokens"),
     _refused("reasoning_effort", "the model does not reason apart"),
-    _refused("response_format", "no constrained output", neutral=({"type": "text"},)),
-    _refused("tool_choice", "no tools", neutral=("none",)),
-    _refused("tools", "no tools", neutral=([],)),
+    _refused("response_format", "no constrained output"),
+    _refused("tool_choice", "no tools"),
+    _refused("tools", "no tools"),
     _refused("verbosity", "no such control"),
     _refused("web_search_options", "no web search"),
     _refused("parse_special", "the text of messages is never read as control tokens"),
@@ -175,10 +199,14 @@ COMPLETION_FIELDS = (
     ),
     _exact("parse_special", "boolean, default false: names of control tokens in a text become those tokens"),
     *_SAMPLING,
-    _exact("max_tokens", f"{MAX_TOKENS.allowed}, default {DEFAULT_MAX_TOKENS}"),
+    _exact(
+        "max_tokens",
+        f"{MAX_TOKENS.allowed}, an upper bound, default {DEFAULT_MAX_TOKENS}; -1: as many as the context has room for",
+    ),
     _exact("logprobs", f"{LOGPROBS.allowed}, default none: {LOGPROBS.does}"),
     _exact("echo", "boolean: the prompt in front of the text, with `logprobs` its own log probabilities too"),
-    _refused("best_of", "one answer per choice", neutral=(1,)),
+    _refused("best_of", "one answer per choice"),
+    _refused("response_format", "no constrained output"),
     _refused("suffix", "the model cannot fill in the middle"),
 )
 
@@ -210,15 +238,3 @@ FIELDS_BY_ENDPOINT: Mapping[str, tuple[RequestField, ...]] = {
     "/tokenize": TOKENIZE_FIELDS,
     "/detokenize": DETOKENIZE_FIELDS,
 }
-
-
-def refused_fields(fields: tuple[RequestField, ...], *, under: str = "") -> dict[str, tuple[object, ...]]:
-    """The refused fields directly inside ``under`` (as ``"messages[]."``), each with its neutral
-    values.
-    """
-    names = {field.name.removeprefix(under): field for field in fields if field.name.startswith(under)}
-    return {
-        name: (None, *field.neutral)
-        for name, field in names.items()
-        if field.support is Support.REFUSED and "." not in name
-    }

@@ -7,11 +7,12 @@ thread.
 
 from collections.abc import Sequence
 
-from gemma3.text.chat import ChatPrompt, Message
+from engine.errors import ContextLengthError
+from gemma3.text.chat import ChatPrompt, Message, ToolCall
 from openai_api.app_state import AppState
 from openai_api.engine_api import Tokenizer
-from openai_api.errors import ApiError, invalid_value
-from openai_api.request.schemas import ChatMessage
+from openai_api.errors import invalid_value
+from openai_api.request.messages import ChatMessage
 
 
 def encode_prompt(tokenizer: Tokenizer, text: str, *, add_bos: bool, parse_special: bool) -> list[int]:
@@ -35,24 +36,47 @@ async def render_chat(
 ) -> ChatPrompt:
     """The messages as the model reads them.
 
-    A continued message leaves no turn to open, hence the default. ``must_fit`` is as in
+    A continued message leaves no turn to open, hence the default. A last message that is a
+    ``prefix``, as Mistral and DeepSeek name it, is continued. ``must_fit`` is as in
     ``check_text_length``.
 
     Raises:
-        ApiError: 400, they are too long.
+        ApiError: 400, a text is too long.
+        ContextLengthError: no tokenization of them fits.
         RequestError: the messages, or these with the flags, cannot be a prompt.
     """
-    plain = [Message(message.role, message.text) for message in messages]
-    open_turn = not continue_final_message if add_generation_prompt is None else add_generation_prompt
+    plain = [_as_message(message) for message in messages]
+    continues = bool(messages[-1].prefix) if continue_final_message is None else continue_final_message
+    open_turn = not continues if add_generation_prompt is None else add_generation_prompt
+    arguments = "".join([call.arguments for message in plain for call in message.tool_calls])
 
     def render() -> ChatPrompt:
         text = "".join([message.content.strip() for message in plain])
         check_text_length(app_state, text, param="messages", must_fit=must_fit)
-        return app_state.engine.render_chat(
-            plain, add_generation_prompt=open_turn, continue_final_message=bool(continue_final_message)
-        )
+        # A format may leave them out, so they need not fit.
+        check_text_length(app_state, arguments, param="messages", must_fit=False)
+        return app_state.engine.render_chat(plain, add_generation_prompt=open_turn, continue_final_message=continues)
 
-    return await app_state.off_loop.run(sum(len(message.content) for message in plain), render)
+    size = len(arguments) + sum(len(message.content) for message in plain)
+    return await app_state.off_loop.run(size, render)
+
+
+def _as_message(message: ChatMessage) -> Message:
+    calls = [ToolCall(call.function.name, call.function.arguments, call.id or "") for call in message.calls]
+    return Message(
+        message.role,
+        message.text,
+        name=message.name,
+        tool_calls=tuple(calls),
+        tool_call_id=message.tool_call_id,
+    )
+
+
+def check_room(app_state: AppState, token_ids: Sequence[int]) -> None:
+    """Raises: ContextLengthError, messages leave no room for an answer."""
+    limit = app_state.engine.info.max_model_len
+    if len(token_ids) >= limit:
+        raise ContextLengthError(limit, len(token_ids), param="messages")
 
 
 def check_text_length(app_state: AppState, text: str, *, param: str, must_fit: bool) -> None:
@@ -62,8 +86,8 @@ def check_text_length(app_state: AppState, text: str, *, param: str, must_fit: b
     wanted.
 
     Raises:
-        ApiError: 400 ``context_length_exceeded`` if no tokenization of the text fits, or 400
-            ``invalid_value`` for more than ``max_text_chars`` characters that need not fit.
+        ContextLengthError: no tokenization of the text fits.
+        ApiError: 400 ``invalid_value`` for more than ``max_text_chars`` characters that need not fit.
     """
     limit, max_chars = app_state.engine.info.max_model_len, app_state.settings.max_text_chars
     if not must_fit and len(text) > max_chars:
@@ -71,15 +95,16 @@ def check_text_length(app_state: AppState, text: str, *, param: str, must_fit: b
     if must_fit and len(text) > limit:
         num_tokens = app_state.engine.tokenizer.min_num_tokens(text)
         if num_tokens > limit:
-            message = f"The context has room for {limit} tokens; the prompt has at least {num_tokens}."
-            raise ApiError(400, message, code="context_length_exceeded", param=param)
+            raise ContextLengthError(limit, f"at least {num_tokens}", param=param)
 
 
 def check_token_ids(app_state: AppState, token_ids: Sequence[int], *, param: str) -> None:
-    """Raises: ApiError 400 naming ``param`` for an id outside of [0, vocabulary size)."""
+    """Raises: ApiError 400 naming ``param`` and the first id outside of [0, vocabulary size)."""
     vocab_size = app_state.engine.info.vocab_size
     if token_ids and not (min(token_ids) >= 0 and max(token_ids) < vocab_size):
-        raise invalid_value(param, f"Invalid value for '{param}': token ids are from 0 to {vocab_size - 1}.")
+        wrong = next(each for each in token_ids if not 0 <= each < vocab_size)
+        message = f"Invalid value for '{param}': token ids are from 0 to {vocab_size - 1}, not {str(wrong)[:20]}."
+        raise invalid_value(param, message)
 
 
 def truncated(token_ids: Sequence[int], limit: int | None, *, keep_bos: bool) -> Sequence[int]:

@@ -9,10 +9,10 @@ from typing import Any
 
 from engine.sampling_params import SamplingParams
 from openai_api.app_state import AppState
-from openai_api.errors import invalid_value
-from openai_api.request.field_support import BODY_SETTINGS, MAX_ANSWER_VALUES
+from openai_api.errors import MAX_PARAM_CHARS, invalid_value
+from openai_api.request.field_support import BODY_SETTINGS, MAX_ANSWER_VALUES, OTHER_NAMES
 from openai_api.request.prompts import check_token_ids
-from openai_api.request.schemas import SamplingFields
+from openai_api.request.schemas import NO_LIMIT, SamplingFields
 
 
 def sampling_params(
@@ -33,7 +33,7 @@ def sampling_params(
     each token of a prompt that is echoed.
 
     Raises:
-        ApiError: 400, a token id is outside of the vocabulary.
+        ApiError: 400, a token id is outside of the vocabulary, or two names of a setting differ.
         SamplingParamsError: two settings do not go together.
     """
     for name in ("stop_token_ids", "allowed_token_ids", "logprob_token_ids"):
@@ -42,7 +42,7 @@ def sampling_params(
     params = SamplingParams(
         **_settings(body, app_state.engine.info.default_sampling),
         logit_bias=_logit_bias(body, app_state),
-        max_tokens=max_tokens,
+        max_tokens=None if max_tokens == NO_LIMIT else max_tokens,
         stop=(*(body.stop or ()), *(() if body.ignore_eos else stop)),
         stop_token_ids=(*(body.stop_token_ids or ()), *(() if body.ignore_eos else stop_token_ids)),
         ignore_eos=bool(body.ignore_eos),
@@ -85,7 +85,7 @@ def _settings(body: SamplingFields, of_checkpoint: Mapping[str, float]) -> dict[
     """The settings that the request or the checkpoint chooses, by name."""
     chosen = {}
     for name, setting in BODY_SETTINGS.items():
-        value = getattr(body, name)
+        value = _asked(body, name)
         if value is None and setting.from_checkpoint:
             value = of_checkpoint.get(name)
         if value is not None:
@@ -93,17 +93,24 @@ def _settings(body: SamplingFields, of_checkpoint: Mapping[str, float]) -> dict[
     return chosen
 
 
+def _asked(body: SamplingFields, name: str) -> float | None:
+    """The value under the setting's own name or another one."""
+    asked: float | None = getattr(body, name)
+    for other in (other for other, own in OTHER_NAMES.items() if own == name):
+        value: float | None = getattr(body, other)
+        if None not in (value, asked) and value != asked:
+            raise invalid_value(other, f"'{other}' differs from '{name}'; give one of them.")
+        asked = value if asked is None else asked
+    return asked
+
+
 def _logit_bias(body: SamplingFields, app_state: AppState) -> dict[int, float]:
     bias = body.logit_bias or {}
-    # isdecimal() also takes other scripts' digits, and int() takes signs, spaces and underscores.
-    if not all(name.isascii() and name.isdecimal() and len(name) < 10 for name in bias):
-        raise invalid_value("logit_bias", "Invalid value for 'logit_bias': its names must be token ids.")
+    for name in bias:
+        # isdecimal() also takes other scripts' digits, and int() takes signs, spaces and underscores.
+        if not (name.isascii() and name.isdecimal() and len(name) < 10):
+            param = f"logit_bias.{name}"[:MAX_PARAM_CHARS]
+            raise invalid_value(param, f"Invalid value for '{param}': its name must be a token id.")
     by_token_id = {int(name): value for name, value in bias.items()}
     check_token_ids(app_state, tuple(by_token_id), param="logit_bias")
     return by_token_id
-
-
-def check_stream_options(body: SamplingFields) -> None:
-    """Raises: ApiError 400 for options of a stream that is not asked for."""
-    if body.stream_options is not None and not body.stream:
-        raise invalid_value("stream_options", "'stream_options' is only allowed with 'stream': true.")

@@ -25,28 +25,32 @@ from engine.sampling_params import (
     MAX_STOP_CHARS,
 )
 from openai_api.request.field_support import (
-    CHAT_FIELDS,
     CHAT_MAX_TOKENS,
-    COMPLETION_FIELDS,
     LOGPROBS,
-    MAX_MESSAGES,
     MAX_PROMPTS,
     MAX_REQUEST_STOP_STRINGS,
     MAX_STOP_TOKEN_IDS,
     MAX_TOKENS,
     PROMPT_LOGPROBS,
-    refused_fields,
 )
-from openai_api.request.setting_fields import SettingFields, in_range
+from openai_api.request.messages import Content, Messages, joined
+from openai_api.request.neutral_fields import IN_ANY_REQUEST, IN_CHAT, IN_COMPLETION, IN_STREAM_OPTIONS
+from openai_api.request.setting_fields import SettingFields, in_range, whole_number
 from openai_api.request.strict_model import StrictModel
 
+NO_LIMIT = MAX_INTEGER
+"""Of tokens: no context is as long."""
 
-def _one_as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+
+def _as_stops(value: object) -> object:
+    """A list; empty strings end nothing, so they are passed over, as llama.cpp does."""
+    stops = [value] if isinstance(value, str) else value
+    return [stop for stop in stops if stop != ""] if isinstance(stops, list) else stops
 
 
-def _text_as_parts(value: object) -> object:
-    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+def _limit(value: object) -> object:
+    """-1 is how llama.cpp and Ollama write that there is none."""
+    return NO_LIMIT if value == -1 else value
 
 
 def _few_biases(value: object) -> object:
@@ -80,52 +84,14 @@ _PROMPT_SCHEMA = {
     ]
 }
 
-StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+StopString = Annotated[str, Field(max_length=MAX_STOP_CHARS)]
 StopStrings = Annotated[
     list[StopString],
     Field(max_length=MAX_REQUEST_STOP_STRINGS),
-    BeforeValidator(_one_as_list, json_schema_input_type=StopString | list[StopString]),
+    BeforeValidator(_as_stops, json_schema_input_type=StopString | list[StopString]),
 ]
 TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(fail_fast=True)]
 Prompts = Annotated[list[str | list[int]], PlainValidator(_as_prompts), WithJsonSchema(_PROMPT_SCHEMA)]
-
-
-class TextPart(StrictModel):
-    """A part of a message; other types than ``text`` are a 400 ``unsupported_parameter``."""
-
-    refused = refused_fields(CHAT_FIELDS, under="messages[].content[].")
-
-    type: Literal["text"]
-    text: str
-
-
-Content = Annotated[
-    list[TextPart],
-    Field(min_length=1, fail_fast=True),
-    BeforeValidator(_text_as_parts, json_schema_input_type=str | list[TextPart]),
-]
-
-
-def _joined(parts: list[TextPart]) -> str:
-    return "".join(part.text for part in parts)
-
-
-class ChatMessage(StrictModel):
-    """One turn. ``content`` is a list of text parts, also where the client sent a string."""
-
-    refused = refused_fields(CHAT_FIELDS, under="messages[].")
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Content
-    tool_call_id: str | None = None
-
-    @property
-    def text(self) -> str:
-        """The parts joined, without anything between them, in characters as the client sent them."""
-        return _joined(self.content)
-
-
-Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
 
 
 class Prediction(StrictModel):
@@ -137,7 +103,7 @@ class Prediction(StrictModel):
     @property
     def text(self) -> str:
         """The parts joined, without anything between them, in characters as the client sent them."""
-        return _joined(self.content)
+        return joined(self.content)
 
 
 class StreamOptions(StrictModel):
@@ -145,7 +111,7 @@ class StreamOptions(StrictModel):
     every chunk.
     """
 
-    refused = refused_fields(CHAT_FIELDS, under="stream_options.")
+    neutral = IN_STREAM_OPTIONS
 
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
@@ -154,17 +120,17 @@ class StreamOptions(StrictModel):
 class GenerationRequest(SettingFields):
     """What the body of every endpoint that generates text has, whichever API it is of.
 
-    ``None`` is left out.
+    ``None`` is left out; the model is then the served one.
     """
 
-    model: str
+    model: str | None = None
     stream: bool | None = None
 
 
 class SamplingFields(GenerationRequest):
     """What chat and text completions have in common.
 
-    ``stop`` is a list of up to 4 strings of 1 to 256 characters; ``truncate_prompt_tokens`` is in
+    ``stop`` is a list of up to 16 strings of 1 to 256 characters; ``truncate_prompt_tokens`` is in
     tokens.
     """
 
@@ -180,7 +146,7 @@ class SamplingFields(GenerationRequest):
     stop: StopStrings | None = None
     stop_token_ids: Annotated[TokenIds, Field(max_length=MAX_STOP_TOKEN_IDS)] | None = None
     ignore_eos: bool | None = None
-    truncate_prompt_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
+    truncate_prompt_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER), BeforeValidator(whole_number)] | None = None
     return_token_ids: bool | None = None
     user: str | None = None
     prompt_logprobs: Annotated[int | None, *in_range(PROMPT_LOGPROBS)] = None
@@ -194,11 +160,11 @@ class ChatCompletionRequest(SamplingFields):
     given.
     """
 
-    refused = refused_fields(CHAT_FIELDS)
+    neutral = IN_CHAT
 
     messages: Messages
-    max_completion_tokens: Annotated[int | None, *in_range(CHAT_MAX_TOKENS)] = None
-    max_tokens: Annotated[int | None, *in_range(CHAT_MAX_TOKENS)] = None
+    max_completion_tokens: Annotated[int | None, *in_range(CHAT_MAX_TOKENS), BeforeValidator(_limit)] = None
+    max_tokens: Annotated[int | None, *in_range(CHAT_MAX_TOKENS), BeforeValidator(_limit)] = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, *in_range(LOGPROBS)] = None
     prediction: Prediction | None = None
@@ -215,17 +181,19 @@ class ChatCompletionRequest(SamplingFields):
 class CompletionRequest(SamplingFields):
     """``prompt`` is a list of texts and lists of token ids, also where the client sent only one."""
 
-    refused = refused_fields(COMPLETION_FIELDS)
+    neutral = IN_COMPLETION
 
     prompt: Prompts
     parse_special: bool | None = None
-    max_tokens: Annotated[int | None, *in_range(MAX_TOKENS)] = None
+    max_tokens: Annotated[int | None, *in_range(MAX_TOKENS), BeforeValidator(_limit)] = None
     logprobs: Annotated[int | None, *in_range(LOGPROBS)] = None
     echo: bool | None = None
 
 
 class TokenizeRequest(StrictModel):
     """Either ``prompt`` or ``messages``; the endpoint refuses both and neither."""
+
+    neutral = IN_ANY_REQUEST
 
     model: str | None = None
     prompt: str | None = None
@@ -239,6 +207,8 @@ class TokenizeRequest(StrictModel):
 
 class DetokenizeRequest(StrictModel):
     """``tokens`` are token ids; those outside of the vocabulary are refused by the endpoint."""
+
+    neutral = IN_ANY_REQUEST
 
     model: str | None = None
     tokens: TokenIds

@@ -7,13 +7,18 @@ setting. Pure; any thread may call it.
 from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Gt, Le
-from pydantic import Field, create_model
+from pydantic import BeforeValidator, Field, create_model
 
 from engine.sampling_params import Setting
-from openai_api.request.field_support import BODY_SETTINGS
+from openai_api.request.field_support import BODY_SETTINGS, OTHER_NAMES
 from openai_api.request.strict_model import StrictModel
 
 M = TypeVar("M", bound=StrictModel)
+
+
+def whole_number(value: object) -> object:
+    """100.0 is 100: JavaScript and some serialisers write whole numbers so."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def in_range(setting: Setting) -> tuple[object, ...]:
@@ -21,17 +26,19 @@ def in_range(setting: Setting) -> tuple[object, ...]:
     ``validation``).
     """
     low = Gt(setting.low) if setting.open_low else Ge(setting.low)
-    return low, Le(setting.high), setting
+    kinds = (BeforeValidator(whole_number),) if setting.kind is int else ()
+    return low, Le(setting.high), setting, *kinds
 
 
 def _with_settings(model: type[M]) -> type[M]:
-    """``model`` with a field for each of ``BODY_SETTINGS``."""
+    """``model`` with a field for each of ``BODY_SETTINGS``, and for each of their other names."""
+    settings = {**BODY_SETTINGS, **{other: BODY_SETTINGS[name] for other, name in OTHER_NAMES.items()}}
     fields: dict[str, Any] = {
         name: (
             Annotated.__class_getitem__((setting.kind | None, *in_range(setting))),  # type: ignore[attr-defined]
             Field(default=None, description=setting.does),
         )
-        for name, setting in BODY_SETTINGS.items()
+        for name, setting in settings.items()
     }
     return create_model(model.__name__, __base__=model, __module__=model.__module__, **fields)
 

@@ -1,7 +1,7 @@
 """The base of every request body.
 
-Owns strictness: no unknown names, no other types, no more than ``MAX_FIELDS`` fields, and fields that are
-refused unless they ask for nothing. Knows no field. Pure; any thread may call it.
+Owns strictness: no unknown names, no other types, no more than ``MAX_FIELDS`` fields. A value that
+asks for nothing is as good as left out. Knows no field. Pure; any thread may call it.
 """
 
 from collections.abc import Mapping
@@ -10,16 +10,18 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
+from openai_api.request.neutral_fields import Values, asks_for_nothing
+
 MAX_FIELDS = 256
 
 
 class StrictModel(BaseModel):
-    """``refused``: fields that OpenAI has and this server has not; with a neutral value they are as
-    good as absent.
+    """``neutral``: by name, the values that ask for nothing; ``null`` is one under any other name
+    than the model's own, which say themselves what they make of it.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-    refused: ClassVar[Mapping[str, tuple[object, ...]]] = {}
+    neutral: ClassVar[Mapping[str, Values]] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -29,9 +31,10 @@ class StrictModel(BaseModel):
         if len(data) > MAX_FIELDS:
             # A million unknown names would each become an error record.
             raise PydanticCustomError("too_many_fields", "at most {most} fields", {"most": MAX_FIELDS})
-        return {name: value for name, value in data.items() if not _is_neutral(value, cls.refused.get(name, ()))}
+        return {name: value for name, value in data.items() if not cls._is_neutral(name, value)}
 
-
-def _is_neutral(value: object, neutral: tuple[object, ...]) -> bool:
-    """Equal and of the same type, as ``True == 1``."""
-    return any(type(value) is type(each) and value == each for each in neutral)
+    @classmethod
+    def _is_neutral(cls, name: str, value: object) -> bool:
+        if value is None:
+            return name not in cls.model_fields
+        return name in cls.neutral and asks_for_nothing(value, cls.neutral[name])

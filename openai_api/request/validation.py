@@ -9,14 +9,18 @@ import re
 from collections.abc import Mapping
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from engine.sampling_params import Setting
 from openai_api.errors import MAX_PARAM_CHARS, ApiError, invalid_value
 from openai_api.request.field_support import RequestField, Support
+from openai_api.request.neutral_fields import ONLY_NULL, in_words
+from openai_api.request.strict_model import StrictModel
 
-M = TypeVar("M", bound=BaseModel)
+_PART_TYPE = re.compile(r"content\[\d+\]\.type$")
+
+M = TypeVar("M", bound=StrictModel)
 
 # By pydantic's name of the finding; the braces are filled from its context.
 EXPECTED: Mapping[str, str] = {
@@ -60,18 +64,17 @@ def validate(value: object, model: type[M], fields: tuple[RequestField, ...]) ->
     raise _to_api_error(first, model, fields)
 
 
-def _to_api_error(finding: ErrorDetails, model: type[BaseModel], fields: tuple[RequestField, ...]) -> ApiError:
+def _to_api_error(finding: ErrorDetails, model: type[StrictModel], fields: tuple[RequestField, ...]) -> ApiError:
     param = _path(finding["loc"])
     match finding["type"]:
         case "extra_forbidden":
-            return _not_a_field(param, fields)
+            return _not_a_field(param, model, fields)
         case "missing":
             message = f"Missing required parameter: '{param}'."
             return ApiError(400, message, code="missing_required_parameter", param=param)
-        case "literal_error" if param.endswith("].type"):
-            return ApiError(
-                400, "Only content parts of type 'text' are supported.", code="unsupported_parameter", param=param
-            )
+        case "literal_error" if _PART_TYPE.search(param):
+            message = "Only content parts of type 'text' are supported; the model reads nothing else."
+            return ApiError(400, message, code="unsupported_parameter", param=param)
     if not param:
         return invalid_value(None, f"Invalid request body: expected {_expected(finding)}.")
     setting = _setting(param, model)
@@ -79,15 +82,17 @@ def _to_api_error(finding: ErrorDetails, model: type[BaseModel], fields: tuple[R
     return invalid_value(param, f"Invalid value for '{param}': expected {expected}.")
 
 
-def _setting(name: str, model: type[BaseModel]) -> Setting | None:
+def _setting(name: str, model: type[StrictModel]) -> Setting | None:
     field = model.model_fields.get(name)
     return next((each for each in field.metadata if isinstance(each, Setting)), None) if field else None
 
 
-def _not_a_field(param: str, fields: tuple[RequestField, ...]) -> ApiError:
+def _not_a_field(param: str, model: type[StrictModel], fields: tuple[RequestField, ...]) -> ApiError:
     name = re.sub(r"\[\d+\]", "[]", param)
-    if any(field.name == name and field.support is Support.REFUSED for field in fields):
-        return ApiError(400, f"Unsupported parameter: '{param}'.", code="unsupported_parameter", param=param)
+    neutral = model.neutral.get(name)
+    if neutral is not None or any(field.name == name and field.support is Support.REFUSED for field in fields):
+        message = f"Unsupported parameter: '{param}'; only {in_words(neutral or ONLY_NULL)} can be given."
+        return ApiError(400, message, code="unsupported_parameter", param=param)
     return ApiError(400, f"Unknown parameter: '{param}'.", code="unknown_parameter", param=param)
 
 

@@ -77,15 +77,25 @@ class AccessControl:
         """Whose key it is. Where none is needed, the client's address."""
         if not self.api_keys or scope["path"] in PUBLIC_PATHS:
             return caller_at_address(scope)
-        credentials = headers.getlist("authorization")
-        match = _BEARER.fullmatch(credentials[0].strip(" \t")) if len(credentials) == 1 else None
-        presented = match[1].encode("latin-1") if match else b""
-        # Every key is compared, each in constant time: the time tells nothing about any of them.
-        matches = [hmac.compare_digest(presented, each) for each in self.api_keys]
-        if any(matches):
-            return self.callers[matches.index(True)]
-        message = "Send one of this server's API keys as 'Authorization: Bearer KEY', once."
+        for presented in (_bearer(headers), _x_api_key(headers)):
+            # Every key is compared, each in constant time: the time tells nothing about any of them.
+            matches = [hmac.compare_digest(presented, each) for each in self.api_keys]
+            if any(matches):
+                return self.callers[matches.index(True)]
+        message = "Send one of this server's API keys as 'Authorization: Bearer KEY' or as 'X-Api-Key: KEY', once."
         raise ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+
+
+def _bearer(headers: Headers) -> bytes:
+    credentials = headers.getlist("authorization")
+    match = _BEARER.fullmatch(credentials[0].strip(" \t")) if len(credentials) == 1 else None
+    return match[1].encode("latin-1") if match else b""
+
+
+def _x_api_key(headers: Headers) -> bytes:
+    """Where a proxy has the Authorization header for itself, and as Anthropic's clients send it."""
+    keys = headers.getlist("x-api-key")
+    return keys[0].strip(" \t").encode("latin-1") if len(keys) == 1 else b""
 
 
 def _is_own_origin(headers: Headers) -> bool:

@@ -40,6 +40,15 @@ def test_a_bad_prompt_leaves_nothing_behind(engine: LLMEngine) -> None:
     engine.core.scheduler.check_integrity()
 
 
+def test_an_answer_ends_at_the_context_whatever_was_asked_for(engine: LLMEngine) -> None:
+    room, limit = 3, engine.info.max_model_len
+    (answer,) = engine.generate([[2] * (limit - room)], replace(PARAMS, max_tokens=10_000), show_progress=False)
+    assert [len(token_ids) for token_ids in answer.token_ids] == [room, room]
+    assert answer.finish_reasons == ("length", "length")
+    with pytest.raises(RequestError, match=f"maximum context length is {limit} tokens; the prompt is too long"):
+        engine.generate([[2] * limit], PARAMS, show_progress=False)
+
+
 def test_options_are_checked(tmp_path: Path) -> None:
     path = str(tiny_checkpoint(tmp_path / "model"))
     for options, words in (

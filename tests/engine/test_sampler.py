@@ -11,7 +11,7 @@ from engine.batch import SamplingRow
 from engine.random_numbers import uniform
 from engine.runners import torch_sampler
 from engine.runners.model_runner import SampledToken
-from engine.sampling_params import SamplingParams
+from engine.sampling_params import SamplingParams, SamplingParamsError
 from engine.sequence import Sequence, new_sequences
 
 VOCAB = 300
@@ -95,6 +95,17 @@ def plain_pick(probs: list[float], seq: Sequence) -> int:
         if total > u:
             return token_id
     return VOCAB - 1
+
+
+def test_other_servers_words_for_all_tokens_and_for_the_likeliest() -> None:
+    """-1 is all, as in vLLM; a mass of 0 is the likeliest token, whatever the temperature."""
+    logits = random_logits(8)
+    seqs = [sequence(seed=seed, temperature=2.0, top_p=0.0) for seed in range(8)]
+    assert sample_ids(logits, *seqs) == logits.argmax(-1).tolist()
+    assert SamplingParams(top_k=-1) == SamplingParams(top_k=0) == SamplingParams()
+    for settings in ({"top_k": -2}, {"top_p": -0.01}):
+        with pytest.raises(SamplingParamsError, match=next(iter(settings))):
+            SamplingParams(**settings)
 
 
 @pytest.mark.parametrize("trial", range(20))

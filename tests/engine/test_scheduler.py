@@ -5,7 +5,7 @@ import random
 import pytest
 
 from engine.batch import Batch
-from engine.errors import RequestError
+from engine.errors import ContextLengthError, RequestError
 from engine.kv_cache_sizes import BlockCounts, KVCacheLayout, num_blocks_for
 from engine.outputs import FinishReason
 from engine.scheduler_config import SchedulerConfig
@@ -94,15 +94,16 @@ def test_seats_are_given_in_order_of_arrival() -> None:
     engine.check_idle()
 
 
-def test_what_never_fits_is_refused_with_both_counts() -> None:
+def test_a_prompt_that_leaves_no_room_is_refused_in_the_words_that_clients_know() -> None:
     engine = FakeEngine(Setup(max_model_len=64))
     add(engine, 60, max_tokens=4)
     add(engine, 64, max_tokens=0)
     add(engine, 63, max_tokens=None)
-    for num_tokens, max_tokens, param in ((60, 5, "max_tokens"), (64, 1, "prompt"), (64, None, "prompt")):
-        with pytest.raises(RequestError, match=f"64 tokens; the prompt has {num_tokens} and {max_tokens or 1}") as info:
-            add(engine, num_tokens, max_tokens=max_tokens)
-        assert (info.value.code, info.value.param) == ("context_length_exceeded", param)
+    words = "This model's maximum context length is 64 tokens; the prompt is too long: it has 64 tokens"
+    for max_tokens in (1, 500, None):
+        with pytest.raises(ContextLengthError, match=words) as info:
+            add(engine, 64, max_tokens=max_tokens)
+        assert (info.value.code, info.value.param) == ("context_length_exceeded", "prompt")
     with pytest.raises(RequestError, match="empty"):
         add(engine, 0)
     engine.run_until_idle()
@@ -112,8 +113,18 @@ def test_what_never_fits_is_refused_with_both_counts() -> None:
 def test_a_prompt_beyond_the_context_is_refused() -> None:
     engine = FakeEngine(Setup(max_model_len=64))
     for max_tokens in (None, 0, 5):
-        with pytest.raises(RequestError, match="the prompt has 70"):
+        with pytest.raises(ContextLengthError, match="it has 70 tokens"):
             add(engine, 70, max_tokens=max_tokens)
+
+
+@pytest.mark.parametrize(("max_tokens", "room"), [(5, 4), (2**31 - 1, 4), (4, 4), (3, 3), (None, 4)])
+def test_max_tokens_is_an_upper_bound_and_the_context_ends_the_answer(max_tokens: int | None, room: int) -> None:
+    engine = FakeEngine(Setup(max_model_len=64))
+    seq = add(engine, 60, max_tokens=max_tokens)
+    assert seq.max_num_tokens == 60 + room
+    engine.run_until_idle()
+    assert (engine.finish_reasons[seq.seq_id], seq.num_output_tokens) == (FinishReason.LENGTH, room)
+    engine.check_idle()
 
 
 def test_max_tokens_0_computes_the_prompt_and_samples_nothing() -> None:

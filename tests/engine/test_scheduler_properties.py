@@ -136,9 +136,9 @@ class Workload:
             )
         except RequestError:
             self.seen["refusals"] += 1
-            assert not prompt or room < (1 if max_tokens is None else max_tokens)
+            assert not prompt or room < (0 if max_tokens == 0 else 1)
         else:
-            assert room >= (1 if max_tokens is None else max_tokens)
+            assert room >= (0 if max_tokens == 0 else 1)
 
     def add_many(self) -> None:
         for _ in range(self.setup.max_num_seqs + 1):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from engine.caller import ANYBODY, Caller
 from engine.engine_info import EngineStats, EngineStatus, ModelInfo
-from engine.errors import EngineNotReadyError, QueueFullError, RequestError
+from engine.errors import ContextLengthError, EngineNotReadyError, QueueFullError, RequestError
 from engine.outputs import FinishReason, RequestOutput, SequenceDelta, TokenLogprob
 from engine.sampling_params import SamplingParams
 from engine.step_sizes import StepSizes
@@ -139,6 +139,8 @@ class FakeEngine:
     ) -> AsyncGenerator[RequestOutput, None]:
         self.calls.append(Call(request_id, tuple(prompt_token_ids), params, tuple(prediction_token_ids), caller))
         self._check(prompt_token_ids, params)
+        if params.max_tokens is not None:
+            params = replace(params, max_tokens=min(params.max_tokens, self.info.max_model_len - len(prompt_token_ids)))
         self.waiting.add(request_id)
         has_finished = False
         try:
@@ -174,10 +176,9 @@ class FakeEngine:
     def _check(self, prompt_token_ids: Sequence[int], params: SamplingParams) -> None:
         if self.status is not EngineStatus.READY:
             raise EngineNotReadyError("The engine takes no requests now.")
-        wanted = len(prompt_token_ids) + (params.max_tokens or 1)
-        if wanted > self.info.max_model_len:
-            text = f"The context holds {self.info.max_model_len} tokens; the request has {wanted}."
-            raise RequestError(text, code="context_length_exceeded")
+        num_new = 0 if params.max_tokens == 0 else 1
+        if len(prompt_token_ids) + num_new > self.info.max_model_len:
+            raise ContextLengthError(self.info.max_model_len, len(prompt_token_ids))
 
     def _script_for(self, prompt_token_ids: Sequence[int]) -> Script:
         if not self.scripts:

@@ -14,26 +14,30 @@ from pydantic import BaseModel
 from engine.sampling_params import SETTINGS
 from openai_api.request.field_support import FIELDS_BY_ENDPOINT, RequestField, Support
 from openai_api.request.field_tables import with_tables
+from openai_api.request.messages import ChatMessage, FunctionCall, TextPart, ToolCallEntry
+from openai_api.request.neutral_fields import ANYTHING, IN_ANY_REQUEST
 from openai_api.request.schemas import (
     ChatCompletionRequest,
-    ChatMessage,
     CompletionRequest,
     DetokenizeRequest,
     Prediction,
     StreamOptions,
-    TextPart,
     TokenizeRequest,
 )
+from openai_api.request.strict_model import StrictModel
 from tests.openai_api.harness import Asgi
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "api.md"
-MODELS: dict[str, type[BaseModel]] = {
+MODELS: dict[str, type[StrictModel]] = {
     "/v1/chat/completions": ChatCompletionRequest,
     "/v1/completions": CompletionRequest,
     "/tokenize": TokenizeRequest,
     "/detokenize": DetokenizeRequest,
 }
-PARTS: dict[str, type[BaseModel]] = {
+PARTS: dict[str, type[StrictModel]] = {
+    "messages[].tool_calls[].function.": FunctionCall,
+    "messages[].tool_calls[].": ToolCallEntry,
+    "messages[].function_call.": FunctionCall,
     "messages[].content[].": TextPart,
     "messages[].": ChatMessage,
     "prediction.content[].": TextPart,
@@ -55,11 +59,16 @@ def test_the_schemas_have_just_the_fields_that_are_taken(endpoint: str) -> None:
     fields = FIELDS_BY_ENDPOINT[endpoint]
     assert len({field.name for field in fields}) == len(fields)
     taken = names(fields, Support.EXACT, Support.NO_EFFECT)
-    assert set(MODELS[endpoint].model_fields) == top_level(taken)
+    assert own_or_any(MODELS[endpoint], taken) == top_level(taken)
     if endpoint == "/v1/chat/completions":
         for prefix, model in PARTS.items():
             inner = {name.removeprefix(prefix) for name in taken if name.startswith(prefix)}
-            assert set(model.model_fields) == top_level(inner)
+            assert own_or_any(model, inner) == top_level(inner)
+
+
+def own_or_any(model: type[StrictModel], taken: set[str]) -> set[str]:
+    """The model's fields, and those of ``taken`` that may be anything and are dropped."""
+    return {*model.model_fields, *(name for name in taken if model.neutral.get(name) is ANYTHING)}
 
 
 @pytest.mark.parametrize(
@@ -79,7 +88,6 @@ def test_the_inner_fields_that_openai_defines_are_in_the_table() -> None:
     (message_union,) = get_args(hints["messages"])
     for message in get_args(message_union):
         for name in get_type_hints(message):
-            # "function" messages are an older form of "tool" messages, which no field of ours can make
             assert f"messages[].{name}" in known, (message, name)
     prediction = next(arg for arg in get_args(hints["prediction"]) if get_origin(arg) is None)
     assert {f"prediction.{name}" for name in get_type_hints(prediction)} <= known
@@ -94,6 +102,8 @@ def test_capabilities_are_the_table(asgi: Asgi) -> None:
     for endpoint, fields in FIELDS_BY_ENDPOINT.items():
         listed = answer["endpoints"][endpoint]
         assert listed == {s.value: {f.name: f.note for f in fields if f.support is s} for s in Support}
+    assert answer["neutral_values"]["mirostat"] == "null, 0"
+    assert set(answer["neutral_values"]) == set(IN_ANY_REQUEST)
 
 
 @pytest.mark.parametrize("endpoint", MODELS)

@@ -75,8 +75,8 @@ def test_a_text_that_cannot_fit_is_not_tokenised(asgi: Asgi, engine: CountingEng
     answer = asgi.post(path, body)
     param = "prompt" if path == "/v1/completions" else "messages"
     assert (answer.status, answer.error["code"], answer.error["param"]) == (400, "context_length_exceeded", param)
-    assert "room for 4096 tokens" in answer.error["message"]
-    assert int(answer.error["message"].split()[-1].rstrip(".")) > 4096
+    assert "length is 4096 tokens" in answer.error["message"]
+    assert int(answer.error["message"].partition("it has at least ")[2].split()[0]) > 4096
     assert engine.tokenised == engine.calls == []
 
 

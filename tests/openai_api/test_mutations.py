@@ -31,7 +31,7 @@ BASES: list[tuple[str, dict[str, Any]]] = [
 VALUES: list[Any] = [
     None, True, False, 0, 1, -1, 0.5, -0.0, 4096, 2**31 - 1, 2**31, 2**63, 2**64, -(2**63) - 1, 10**30, 1e308,
     "", "x", "0", "null", "NaN",
-    "\x00", "\u2028", "\ufffe", "a" * 300, [], [[]], [None], [0], ["x"], [True], [1.5], {}, {"x": 1}, {"": None},
+    "\x00", "\u2028", "\ufffe", "a" * 300, "a" * 5000, [], [[]], [None], [0], ["x"], [True], [1.5], {}, {"x": 1}, {"": None},
     {"type": "text"}, {"role": "user"}, [{"role": "user", "content": "x"}], [{"type": "text", "text": "x"}],
 ]  # fmt: skip
 RAW = ["NaN", "Infinity", "-Infinity", "1e400", "-1e400", '"\\ud800"', '"\\udfff\\ud800"', "9" * 5000, "[" * 70 + "]" * 70,

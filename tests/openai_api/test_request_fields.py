@@ -1,5 +1,6 @@
 """Every field of a request: what is taken, what is refused, in which words, and what reaches the engine."""
 
+import re
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from engine.sampling_params import SamplingParams
 from gemma3.text.chat import Message
 from openai_api.request.field_support import FIELDS_BY_ENDPOINT, Support
+from openai_api.request.neutral_fields import IN_CHAT, IN_COMPLETION, in_words
 from tests.openai_api.fake_engine import MODEL_ID, FakeEngine
 from tests.openai_api.harness import MESSAGES, Answer, Asgi, chat_body, completion_body
 
@@ -29,32 +31,36 @@ def refusal(answer: Answer) -> tuple[str, str | None]:
 # (field, values that are taken, values that are refused)
 RANGES: list[tuple[str, list[Any], list[Any]]] = [
     ("temperature", [0, 0.0, 1, 1.5, 2, 2.0], [-0.01, 2.01, True, "1", [], {}]),
-    ("top_p", [0.001, 1, 1.0], [0, 0.0, 1.001, -1, False, "1"]),
-    ("top_k", [0, 1, 2**31 - 1], [-1, 2**31, 1.0, True, "5"]),
+    ("top_p", [0, 0.0, 0.001, 1, 1.0], [1.001, -1, -0.001, False, "1"]),
+    ("top_k", [-1, 0, 1, 1.0, 40.0, 2**31 - 1], [-2, 2**31, 2.0**31, 1.5, 1e300, True, "5"]),
     ("min_p", [0, 0.5, 1], [-0.1, 1.1, True]),
     ("frequency_penalty", [-2, 0, 2], [-2.01, 2.01, "0"]),
     ("presence_penalty", [-2, 0, 2], [-2.01, 2.01, True]),
     ("repetition_penalty", [0.01, 1, 10], [0, -1, 10.1]),
-    ("seed", [0, 1, -1, BIG, -BIG - 1], [BIG + 1, -BIG - 2, 1.5, True, "1"]),
-    ("n", [1, 64], [0, 65, -1, True, 1.0]),
-    ("min_tokens", [0, 1], [-1, True]),
+    ("seed", [0, 1, 7.0, -1, BIG, -BIG - 1], [BIG + 1, -BIG - 2, 1.5, True, "1"]),
+    ("n", [1, 64, 1.0], [0, 65, -1, True, 1.5]),
+    ("min_tokens", [0, 1, 1.0], [-1, True]),
     ("ignore_eos", [True, False], [0, 1, "true"]),
     ("stream", [False], [0, 1, "false", []]),
-    ("stop", ["x", ["x"], ["a", "b", "c", "d"], "y" * 256, []], ["", [""], ["a"] * 5, "y" * 257, 5, [5], {}, [["a"]]]),
+    (
+        "stop",
+        ["x", ["x"], ["a"] * 16, "y" * 256, [], "", [""], ["", "a"]],
+        [["a"] * 17, "y" * 257, 5, [5], {}, [["a"]], True],
+    ),
     ("stop_token_ids", [[], [0], [261], [1] * 256], [[-1], [262], [1] * 257, ["1"], [True], 5, "5"]),
     (
         "logit_bias",
-        [{}, {"0": 1}, {"261": -100}, {"5": 100.0}],
+        [{}, [], {"0": 1}, {"261": -100}, {"5": 100.0}],
         [{"262": 1}, {"-1": 1}, {"x": 1}, {"1": 101}, {"1": "1"}],
     ),
-    ("truncate_prompt_tokens", [1, 100], [0, -1, True]),
+    ("truncate_prompt_tokens", [1, 100, 100.0], [0, -1, 1.5, True]),
     ("return_token_ids", [True, False], [1, "yes"]),
     ("user", ["me"], [1, True, {}]),
 ]
 CHAT_RANGES: list[tuple[str, list[Any], list[Any]]] = [
-    ("max_tokens", [1, 10], [0, -1, 1.0, True, "5"]),
-    ("max_completion_tokens", [1, 10], [0, -1, 1.0, True, "5"]),
-    ("logprobs", [True, False], [1, 0, "true"]),
+    ("max_tokens", [1, 10, 10.0, -1, -1.0, 10**9], [0, -2, 1.5, True, "5"]),
+    ("max_completion_tokens", [1, 10, 10.0, -1, 10**9], [0, -2, 1.5, True, "5"]),
+    ("logprobs", [True, False, 0], [1, "true"]),
     ("metadata", [{}, {"a": "b"}], [[], "x"]),
     ("store", [True, False], [1]),
     ("service_tier", ["auto"], [1]),
@@ -66,6 +72,7 @@ CHAT_RANGES: list[tuple[str, list[Any], list[Any]]] = [
         [
             PREDICTION,
             {"type": "content", "content": ""},
+            {"type": "content", "content": []},
             {"type": "content", "content": [{"type": "text", "text": "x"}]},
         ],
         [
@@ -75,14 +82,13 @@ CHAT_RANGES: list[tuple[str, list[Any], list[Any]]] = [
             {"type": "text", "content": "x"},
             {"type": None, "content": "x"},
             {"type": "content", "content": None},
-            {"type": "content", "content": []},
             {"type": "content", "content": 5},
         ],
     ),
 ]
 TEXT_RANGES: list[tuple[str, list[Any], list[Any]]] = [
-    ("max_tokens", [0, 1, 10], [-1, 1.0, True, "5"]),
-    ("logprobs", [0, 5, 20], [-1, 21, True, "1"]),
+    ("max_tokens", [0, 1, 10, 10.0, -1, 10**9], [-2, 1.5, True, "5"]),
+    ("logprobs", [0, 5, 20, 5.0, False], [-1, 21, 0.5, True, "1"]),
     ("echo", [True, False], [1]),
 ]
 CASES = [(CHAT, chat_body(), *row) for row in RANGES + CHAT_RANGES] + [
@@ -105,22 +111,23 @@ def test_ranges(asgi: Asgi, path: str, body: dict[str, Any], field: str, good: l
 def test_an_error_names_the_whole_range(asgi: Asgi) -> None:
     for path, field, expected in (
         (CHAT, "temperature", "a number from 0 to 2"),
-        (CHAT, "top_p", "a number above 0 to 1"),
-        (CHAT, "top_k", "an integer from 0"),
+        (CHAT, "top_p", "a number from 0 to 1"),
+        (CHAT, "top_k", "an integer from -1"),
+        (CHAT, "repeat_penalty", "a number above 0 to 10"),
         (CHAT, "max_completion_tokens", "an integer from 1"),
         (CHAT, "top_logprobs", "an integer from 0 to 20"),
         (TEXT, "max_tokens", "an integer from 0"),
         (TEXT, "logprobs", "an integer from 0 to 20"),
     ):
         body = chat_body() if path == CHAT else completion_body()
-        for value in (-1, "x", True):
+        for value in (-2, "x", True):
             answer = asgi.post(path, {**body, field: value})
             assert answer.error["message"] == f"Invalid value for '{field}': expected {expected}."
 
 
 def test_logit_bias_has_at_most_1024_entries(asgi: Asgi) -> None:
     """The fake vocabulary is too small for 1,024 ids: the count is what is refused first."""
-    for count, message in ((1024, "token ids are from 0"), (1025, "at most 1024 entries")):
+    for count, message in ((1024, "token ids are from 0 to 261, not 262"), (1025, "at most 1024 entries")):
         answer = asgi.post(CHAT, chat_body(logit_bias={str(i): 1 for i in range(count)}))
         assert message in answer.error["message"]
 
@@ -192,34 +199,33 @@ def test_refused_fields_are_named(asgi: Asgi, path: str) -> None:
     for field in FIELDS_BY_ENDPOINT[path]:
         if field.support is not Support.REFUSED or "[" in field.name or "." in field.name:
             continue
-        for value in (None, *field.neutral):
+        neutral = (IN_CHAT if path == CHAT else IN_COMPLETION).get(field.name, ())
+        for value in (None, *neutral):
             assert asgi.post(path, {**body, field.name: value}).status == 200, field.name
         for value in (True, "x", 7, {"x": 1}):
             answer = asgi.post(path, {**body, field.name: value})
             assert refusal(answer) == ("unsupported_parameter", field.name)
-            assert answer.error["message"] == f"Unsupported parameter: '{field.name}'."
+            words = f"Unsupported parameter: '{field.name}'; only {in_words(neutral)} can be given."
+            assert answer.error["message"] == words
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
         ({"no_such": 1}, ("unknown_parameter", "no_such")),
-        ({"no_such": None}, ("unknown_parameter", "no_such")),
         ({"Temperature": 1}, ("unknown_parameter", "Temperature")),
         ({"stream": True, "stream_options": {"x": 1}}, ("unknown_parameter", "stream_options.x")),
-        (
-            {"stream": True, "stream_options": {"include_obfuscation": True}},
-            ("unsupported_parameter", "stream_options.include_obfuscation"),
-        ),
-        ({"stream_options": {"include_usage": True}}, ("invalid_value", "stream_options")),
+        ({"stream_options": {"include_usage": 1}}, ("invalid_value", "stream_options.include_usage")),
         ({"top_logprobs": 3}, ("invalid_value", "top_logprobs")),
-        ({"logprobs": False, "top_logprobs": 0}, ("invalid_value", "top_logprobs")),
+        ({"logprobs": False, "top_logprobs": 1}, ("invalid_value", "top_logprobs")),
+        ({"repeat_penalty": 1.1, "repetition_penalty": 1.2}, ("invalid_value", "repeat_penalty")),
+        ({"logit_bias": {"Paris": 1}}, ("invalid_value", "logit_bias.Paris")),
         ({"logprobs": True, "top_logprobs": 21}, ("invalid_value", "top_logprobs")),
         ({"logprobs": True, "top_logprobs": -1}, ("invalid_value", "top_logprobs")),
         ({"max_tokens": 5, "max_completion_tokens": 6}, ("invalid_value", "max_tokens")),
         ({"max_tokens": 5, "min_tokens": 6}, ("invalid_value", "min_tokens")),
         ({"add_generation_prompt": True, "continue_final_message": True}, ("invalid_value", "continue_final_message")),
-        ({"max_tokens": 4095}, ("context_length_exceeded", None)),
+        ({"messages": [{"role": "user", "content": "x" * 4095}]}, ("context_length_exceeded", "messages")),
         ({"messages": None}, ("invalid_value", "messages")),
         ({"messages": []}, ("invalid_value", "messages")),
         ({"messages": "Hi"}, ("invalid_value", "messages")),
@@ -227,14 +233,28 @@ def test_refused_fields_are_named(asgi: Asgi, path: str) -> None:
         ({"messages": [{}]}, ("missing_required_parameter", "messages[0].role")),
         ({"messages": [{"role": "user"}]}, ("missing_required_parameter", "messages[0].content")),
         ({"messages": [{"role": "user", "content": None}]}, ("invalid_value", "messages[0].content")),
-        ({"messages": [{"role": "user", "content": []}]}, ("invalid_value", "messages[0].content")),
+        ({"messages": [{"role": "system"}]}, ("missing_required_parameter", "messages[0].content")),
+        ({"messages": [{"role": ["assistant"], "content": "x"}]}, ("invalid_value", "messages[0].role")),
+        ({"messages": [{"role": "assistant", "content": 5}]}, ("invalid_value", "messages[0].content")),
         ({"messages": [{"role": "user", "content": 5}]}, ("invalid_value", "messages[0].content")),
         ({"messages": [{"role": "king", "content": "x"}]}, ("invalid_value", "messages[0].role")),
-        ({"messages": [{"role": "user", "content": "x", "name": "n"}]}, ("unsupported_parameter", "messages[0].name")),
+        ({"messages": [{"role": "user", "content": "x", "name": 5}]}, ("invalid_value", "messages[0].name")),
+        (
+            {"messages": [{"role": "user", "content": "x", "images": ["i"]}]},
+            ("unsupported_parameter", "messages[0].images"),
+        ),
         ({"messages": [*MESSAGES, {"role": "user", "content": "x", "y": 1}]}, ("unknown_parameter", "messages[1].y")),
         (
             {"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]},
-            ("unsupported_parameter", "messages[0].tool_calls"),
+            ("missing_required_parameter", "messages[0].tool_calls[0].function"),
+        ),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": 5}}]}]},
+            ("invalid_value", "messages[0].tool_calls[0].function.arguments"),
+        ),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"type": "x", "function": {"name": "f"}}]}]},
+            ("invalid_value", "messages[0].tool_calls[0].type"),
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u"}}]}]},
@@ -254,12 +274,7 @@ def test_refused_fields_are_named(asgi: Asgi, path: str) -> None:
             {"prediction": {**PREDICTION, "content": [{"type": "image_url", "image_url": {"url": "u"}}]}},
             ("unsupported_parameter", "prediction.content[0].type"),
         ),
-        (
-            {"prediction": {**PREDICTION, "content": [{"type": "text", "text": "x", "prompt_cache_breakpoint": {}}]}},
-            ("unsupported_parameter", "prediction.content[0].prompt_cache_breakpoint"),
-        ),
         ({"model": 5}, ("invalid_value", "model")),
-        ({"model": None}, ("invalid_value", "model")),
     ],
 )
 def test_chat_refusals(asgi: Asgi, change: dict[str, Any], expected: tuple[str, str | None]) -> None:
@@ -303,7 +318,7 @@ def test_prompts(asgi: Asgi, prompt: object, is_good: bool) -> None:
 @pytest.mark.parametrize("path", [CHAT, TEXT])
 def test_what_must_be_there(asgi: Asgi, path: str) -> None:
     body = chat_body() if path == CHAT else {"model": MODEL_ID, "prompt": "x"}
-    for field in body:
+    for field in set(body) - {"model"}:
         rest = {name: value for name, value in body.items() if name != field}
         assert refusal(asgi.post(path, rest)) == ("missing_required_parameter", field)
 
@@ -326,7 +341,7 @@ def test_the_number_of_messages(asgi: Asgi) -> None:
 def test_content_parts_and_roles_reach_the_prompt(asgi: Asgi, engine: FakeEngine) -> None:
     parts = [{"type": "text", "text": "a<end_of_"}, {"type": "text", "text": "turn>b"}]
     roles = ["system", "developer", "user", "assistant", "tool"]
-    messages = [{"role": role, "content": parts, "tool_call_id": "call_1", "tool_calls": None} for role in roles]
+    messages = [{"role": role, "content": parts, "tool_calls": None} for role in roles]
     assert asgi.post(CHAT, chat_body(messages=messages)).status == 200
     assert engine.rendered[-1] == [Message(role, "a<end_of_turn>b") for role in roles]
     assert not set(engine.calls[-1].prompt_token_ids[1:]) & engine.tokenizer.special_ids
@@ -356,11 +371,18 @@ def test_truncation_keeps_the_end_and_bos(asgi: Asgi, engine: FakeEngine) -> Non
     assert prompt(TEXT, completion_body(prompt=ids, truncate_prompt_tokens=3)) == "def"
 
 
-def test_a_context_that_is_too_long_names_both_counts(asgi: Asgi) -> None:
-    answer = asgi.post(CHAT, chat_body(max_tokens=4096))
-    assert answer.error["code"] == "context_length_exceeded"
-    assert "4096" in answer.error["message"]
-    assert "4113" in answer.error["message"]
+@pytest.mark.parametrize("num_chars", [4095, 4096, 100_000])
+def test_a_full_context_names_both_counts_in_the_words_clients_know(asgi: Asgi, num_chars: int) -> None:
+    """Of text that is tokenised, and of more than could fit however it is."""
+    for path, body, param in (
+        (CHAT, chat_body(messages=[{"role": "user", "content": "x" * num_chars}]), "messages"),
+        (TEXT, completion_body(prompt="x" * num_chars), "prompt"),
+    ):
+        answer = asgi.post(path, body)
+        assert refusal(answer) == ("context_length_exceeded", param)
+        words = "This model's maximum context length is 4096 tokens; the prompt is too long: it has "
+        assert answer.error["message"].startswith(words)
+        assert re.search(r"\d+ tokens", answer.error["message"].removeprefix(words))
 
 
 def test_no_answer_to_a_wrong_request_says_what_was_in_it(asgi: Asgi) -> None:
@@ -371,7 +393,6 @@ def test_no_answer_to_a_wrong_request_says_what_was_in_it(asgi: Asgi) -> None:
         chat_body(model=secret),
         chat_body(stop=[secret * 100]),
         completion_body(prompt={secret: secret}),
-        completion_body(logit_bias={secret: 1}),
         completion_body(logit_bias={"5": secret}),
     ):
         answer = asgi.post(CHAT if "messages" in body else TEXT, body)

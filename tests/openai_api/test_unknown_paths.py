@@ -3,6 +3,8 @@
 import pytest
 
 from openai_api.routes import ROUTES
+from openai_api.settings import ServerSettings
+from tests.openai_api.fake_engine import FakeEngine
 from tests.openai_api.harness import JSON, Asgi
 from tests.openai_api.test_access import assert_error
 
@@ -49,7 +51,8 @@ CHAT, COMPLETIONS, MODELS = "POST /v1/chat/completions", "POST /v1/completions",
 def test_what_is_mistyped_is_404_and_names_what_is_meant(asgi: Asgi, method: str, path: str, meant: str) -> None:
     answer = asgi.request(method, path, b"{}", JSON)
     assert_error(answer, 404, "unknown_url")
-    assert answer.error["message"] == f"There is no such endpoint. Did you mean {meant}?"
+    base_url = " The base URL for clients is http://localhost/v1." if " /v1/" in meant else ""
+    assert answer.error["message"] == f"There is no such endpoint. Did you mean {meant}?{base_url}"
 
 
 @pytest.mark.parametrize(
@@ -58,7 +61,16 @@ def test_what_is_mistyped_is_404_and_names_what_is_meant(asgi: Asgi, method: str
 def test_what_is_like_nothing_is_404_and_is_not_quoted(asgi: Asgi, path: str) -> None:
     answer = asgi.get(path) if path else asgi.get("/.")
     assert_error(answer, 404, "unknown_url")
-    assert answer.error["message"] == "There is no such endpoint. GET /openapi.json lists all."
+    words = "There is no such endpoint. GET /openapi.json lists all. The base URL for clients is http://localhost/v1."
+    assert answer.error["message"] == words
+
+
+def test_the_base_url_is_the_one_of_the_client(engine: FakeEngine) -> None:
+    asgi = Asgi(engine, ServerSettings(allowed_hosts=("gemma.lan",)))
+    for host in ("gemma.lan:8000", "[::1]:81"):
+        for path in ("/chat/completions", "/v1/v1/chat/completions"):
+            answer = asgi.request("POST", path, b"{}", {**JSON, "host": host})
+            assert answer.error["message"].endswith(f"The base URL for clients is http://{host}/v1.")
 
 
 def test_every_path_of_ours_is_named_when_one_letter_is_missing(asgi: Asgi) -> None:
