@@ -31,11 +31,11 @@ class ModelInfo:
         model_id: the name clients ask for.
         created: unix seconds.
         max_model_len: tokens of prompt and completion together.
+        cache_config: of the KV cache, by vLLM's names where it has one; for monitoring.
         quantization: "int8" or "int4" on the native core; else what the weights were before: "none", or a GGUF's type.
         dtype: type of the activations, the values between the matrix products.
         system_fingerprint: names weights, precision, kernels and version; the same fingerprint and seed give the same bytes.
         default_sampling: ``temperature``, ``top_k``, ``top_p`` of the checkpoint's generation_config.json; may be empty.
-        cache_config: of the KV cache, by vLLM's names where it has one; for monitoring.
         chat_template: the text of the template that conversations follow, Gemma's own included; None without one.
     """
 
@@ -44,13 +44,13 @@ class ModelInfo:
     owned_by: str
     max_model_len: int
     vocab_size: int
+    cache_config: Mapping[str, str] = field(default_factory=dict)
     quantization: str
     dtype: str
     is_instruction_tuned: bool
     system_fingerprint: str
     default_sampling: Mapping[str, float | int] = field(default_factory=dict)
     chat_template: str | None = None
-    cache_config: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
