@@ -120,8 +120,8 @@ def test_the_engines_own_figures(asgi: Asgi, engine: FakeEngine) -> None:
     assert values["num_requests_running"] == 0
     assert values["num_requests_waiting"] == 1
     assert values["kv_cache_usage_perc"] == 0.25
-    for name in ("num_preemptions_total", "prefix_cache_queries_total", "prefix_cache_hits_total"):
-        assert values[name] == 0
+    for name, count in {"num_preemptions": 3, "prefix_cache_queries": 20, "prefix_cache_hits": 11}.items():
+        assert values[f"{name}_total"] == count
     assert values["spec_decode_num_drafts_total"] == 2
     assert values["spec_decode_num_draft_tokens_total"] == 9
     assert values["spec_decode_num_accepted_tokens_total"] == 7
