@@ -31,7 +31,7 @@ class Sequence:
         seq_id: unique and growing with arrival.
         index: which of the ``n`` it is.
         token_ids: prompt, then output. Only the scheduler appends, after ``begin``.
-        max_num_tokens: prompt and output together may not grow beyond this, which is at most the context.
+        max_num_tokens: prompt and output together may not grow beyond this.
         end_token_ids: each of them ends the sequence; none is sampled before ``min_tokens``.
         caller: whose turn in the queue it takes, and whose computed prefixes it may find.
         lookup: guesses at its next tokens, for the scheduler; from ``begin`` to ``end``.

@@ -32,6 +32,7 @@ _SAMPLING: Mapping[str, Values] = {
     "length_penalty": (1,),
     "early_stopping": _OFF,
     "typical_p": (1,),
+    "typ_p": (1,),
     "tfs_z": (1,),
     "top_n_sigma": (-1, 0),
     "min_keep": (0,),
