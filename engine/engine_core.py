@@ -238,4 +238,5 @@ def _report(request: _Request) -> RequestOutput:
         num_prompt_tokens=first.num_prompt_tokens,
         num_cached_tokens=first.num_cached_tokens,
         prompt_logprobs=prompt_logprobs,
+        admitted_s=first.admitted_s,
     )

@@ -52,7 +52,8 @@ class RequestOutput:
     """One step's news of one request.
 
     ``prompt_logprobs`` (the first entry is ``None``) and ``num_cached_tokens`` come with the first output that has
-    deltas. ``finished`` is true on the last output, when all ``n`` sequences have ended.
+    deltas. ``finished`` is true on the last output, when all ``n`` sequences have ended. ``admitted_s`` is when the
+    request left the queue, by ``time.perf_counter``; 0 is unknown.
     """
 
     request_id: str
@@ -61,6 +62,7 @@ class RequestOutput:
     num_prompt_tokens: int
     num_cached_tokens: int = 0
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
+    admitted_s: float = 0.0
 
 
 def joined(outputs: abc.Sequence[RequestOutput]) -> RequestOutput:
@@ -77,6 +79,7 @@ def joined(outputs: abc.Sequence[RequestOutput]) -> RequestOutput:
         num_prompt_tokens=first_told.num_prompt_tokens,
         num_cached_tokens=first_told.num_cached_tokens,
         prompt_logprobs=first_told.prompt_logprobs,
+        admitted_s=outputs[0].admitted_s,
     )
 
 

@@ -6,6 +6,7 @@ chunked prefill, recomputing after a preemption and decode are all "compute unti
 Engine thread only.
 """
 
+import time
 from collections import abc
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -36,6 +37,7 @@ class Sequence:
         caller: whose turn in the queue it takes, and whose computed prefixes it may find.
         lookup: guesses at its next tokens, for the scheduler; from ``begin`` to ``end``.
         leader: the sequence 0 of the same request, whose prompt this one waits for; ``None`` for sequence 0 itself.
+        admitted_s: when it was admitted first, by ``time.perf_counter``; 0 before.
         age: grows with the first admission: the smaller, the older; the scheduler's.
         num_computed_tokens: tokens whose K and V are in the cache; set by the KV cache manager.
         num_cached_tokens: how many of the prompt's tokens the first admission found in the cache.
@@ -57,6 +59,7 @@ class Sequence:
     leader: "Sequence | None" = None
 
     status: SequenceStatus = SequenceStatus.WAITING
+    admitted_s: float = 0.0
     age: int = -1
     num_computed_tokens: int = 0
     num_cached_tokens: int = 0
@@ -67,6 +70,7 @@ class Sequence:
 
     def begin(self) -> None:
         """Have tokens of its own: 63 siblings that wait share one list, which may be as long as the context."""
+        self.admitted_s = time.perf_counter()
         if self.leader is not None:
             self.token_ids = self.token_ids.copy()
             self.lookup = PromptLookup(self.token_ids, self.prediction_token_ids)

@@ -157,14 +157,14 @@ class RequestTimer:
         self.first_output_s = 0.0
         self.last_output_s = 0.0
 
-    def output(self, num_tokens: int) -> None:
-        """An output of the engine has come; the first one, with tokens or without, ends the time in
-        the queue.
+    def output(self, num_tokens: int, *, admitted_s: float) -> None:
+        """An output of the engine has come. ``admitted_s`` is when its request left the queue, 0 if the
+        engine does not say; a step later it may tell of tokens already.
         """
         now_s = time.perf_counter()
         if self.admitted_s == 0.0:
-            self.admitted_s = now_s
-            self.metrics.queue_time.observe(now_s - self.started_s)
+            self.admitted_s = admitted_s or now_s
+            self.metrics.queue_time.observe(self.admitted_s - self.started_s)
         if num_tokens == 0:
             return
         if self.last_output_s == 0.0:

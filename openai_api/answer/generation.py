@@ -104,7 +104,7 @@ class Generation:
         try:
             async with aclosing(self._outputs()) as outputs:
                 async for output in outputs:
-                    timer.output(sum(len(delta.token_ids) for delta in output.deltas))
+                    timer.output(sum(len(delta.token_ids) for delta in output.deltas), admitted_s=output.admitted_s)
                     if output.deltas:
                         yield self._take(output)
         except Exception:

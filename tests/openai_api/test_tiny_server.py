@@ -102,6 +102,8 @@ def test_what_the_metrics_count_of_one_request(server: LiveServer) -> None:
     assert grown["request_params_n_sum"] == 2
     assert grown["request_prefill_time_seconds_count"] == grown["request_decode_time_seconds_count"] == 2
     assert grown["request_decode_time_seconds_sum"] == 0, "the first token was the last"
+    assert grown["request_prefill_time_seconds_sum"] > 0, "it came with the first step, which is no time in the queue"
+    assert grown["request_inference_time_seconds_sum"] == pytest.approx(grown["request_prefill_time_seconds_sum"])
     assert grown["num_preemptions_total"] == 0
     (config,) = (name for name in after if name.startswith("cache_config_info"))
     assert config.startswith("cache_config_info{16,float32,True,67108864,")
