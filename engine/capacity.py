@@ -3,6 +3,8 @@
 Turns options and a model's shape into the bounds of scheduler and KV cache; loads nothing. Any thread.
 """
 
+from collections.abc import Mapping
+
 from engine.engine_options import EngineOptions
 from engine.kv_cache_manager import KVCacheManager
 from engine.kv_cache_sizes import BlockCounts, KVCacheLayout, num_blocks_for
@@ -90,3 +92,20 @@ def block_counts(options: EngineOptions, config: Gemma3TextConfig, *, num_bytes_
         max_model_len=options.max_model_len,
         prefill_chunk_tokens=prefill_chunk_tokens(options),
     )
+
+
+def cache_config(
+    options: EngineOptions, counts: BlockCounts, config: Gemma3TextConfig, *, num_bytes_per_value: int
+) -> Mapping[str, str]:
+    """What monitoring shows of the KV cache, by vLLM's names. Blocks are on whatever device computes; those of the
+    sliding layers, a pool of their own, have a name of their own.
+    """
+    return {
+        "block_size": str(BLOCK_SIZE),
+        "cache_dtype": {2: "bfloat16", 4: "float32"}[num_bytes_per_value],
+        "enable_prefix_caching": str(options.prefix_caching),
+        "kv_cache_memory_bytes": str(options.kv_cache_memory),
+        "num_gpu_blocks": str(counts.num_global),
+        "num_sliding_blocks": str(counts.num_sliding),
+        "sliding_window": str(config.sliding_window),
+    }

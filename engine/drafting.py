@@ -4,9 +4,9 @@ Decides how many each sequence may bring; what they are is ``prompt_lookup``'s. 
 Engine thread only.
 """
 
+from engine.batch import Batch, ScheduledSequence
 from engine.kv_cache_manager import KVCacheManager
 from engine.scheduler_config import SchedulerConfig
-from engine.sequence import Batch, ScheduledSequence
 from engine.step_failures import StepFailures
 
 

@@ -10,14 +10,17 @@ from collections import abc
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
+from engine.batch import Batch, ScheduledSequence
 from engine.caller import ANYBODY, Caller
-from engine.errors import RequestError, StepError
+from engine.errors import StepError
 from engine.outputs import FinishReason, RequestOutput, SequenceDelta, TokenLogprob
+from engine.request_checks import check_choice, check_token_ids
 from engine.runners.model_runner import ModelRunner, SequenceResult
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Scheduler
-from engine.sequence import Batch, ScheduledSequence, Sequence, new_sequences
+from engine.sequence import Sequence, new_sequences
 from engine.step_failures import StepFailures
+from engine.step_sizes import StepSizeCounter
 from gemma3.text.detokenizer import Detokenizer
 
 
@@ -64,6 +67,7 @@ class EngineCore:
         self._vocab_size = vocab_size
         self._eos_token_ids = eos_token_ids
         self._enable_prefix_caching = enable_prefix_caching
+        self.step_sizes = StepSizeCounter()
         self._requests: dict[str, _Request] = {}
         self._next_seq_id = 0
         self._random = random.Random()  # noqa: S311 (seeds of sampling, not secrets)
@@ -88,19 +92,21 @@ class EngineCore:
         """
         prompt = list(prompt_token_ids)
         prediction = prediction_token_ids[: self.scheduler.config.max_model_len]
-        self._check_token_ids(prompt, prediction, params)
+        check_token_ids(prompt, params, prediction=prediction, vocab_size=self._vocab_size)
         if params.seed is None:
             params = replace(params, seed=self._random.getrandbits(62))
         if not self._enable_prefix_caching:  # siblings share a prefix all the same
             caller = replace(caller, prefix_salt=request_id)
         eos = frozenset() if params.ignore_eos else self._eos_token_ids
+        end_token_ids = eos | frozenset(params.stop_token_ids)
+        check_choice(params, end_token_ids)
         sequences = new_sequences(
             request_id,
             prompt,
             params=params,
             first_seq_id=self._next_seq_id,
             max_model_len=self.scheduler.config.max_model_len,
-            end_token_ids=eos | frozenset(params.stop_token_ids),
+            end_token_ids=end_token_ids,
             caller=caller,
             prediction_token_ids=prediction,
         )
@@ -114,22 +120,6 @@ class EngineCore:
             self.scheduler.add(seq)
         self._next_seq_id += len(sequences)
         self._requests[request_id] = request
-
-    def _check_token_ids(self, prompt: list[int], prediction: abc.Sequence[int], params: SamplingParams) -> None:
-        """At the door, since one id outside the vocabulary would fail a whole step."""
-        fields: dict[str, abc.Iterable[int]] = {
-            "prompt": prompt,
-            "prediction": prediction,
-            "logit_bias": params.logit_bias,
-            "stop_token_ids": params.stop_token_ids,
-        }
-        for name, token_ids in fields.items():
-            for token_id in token_ids:
-                if not 0 <= token_id < self._vocab_size:
-                    raise RequestError(
-                        f"{name} holds the token id {token_id}; ids from 0 to {self._vocab_size - 1} are allowed.",
-                        param=name,
-                    )
 
     def abort_request(self, request_id: str) -> None:
         """Forget a request in any phase; its blocks are free at once. An unknown or finished one is passed over."""
@@ -154,6 +144,8 @@ class EngineCore:
         """Run the batch, and let the scheduler learn what that cost; of a step that failed there is nothing to learn."""
         began_s = time.perf_counter()
         results = self._run(batch, failures)
+        if batch.scheduled:
+            self.step_sizes.count(batch.num_rows)
         if not failures.errors:
             self.scheduler.pace.observe(batch, time.perf_counter() - began_s)
         return results
@@ -246,4 +238,5 @@ def _report(request: _Request) -> RequestOutput:
         num_prompt_tokens=first.num_prompt_tokens,
         num_cached_tokens=first.num_cached_tokens,
         prompt_logprobs=prompt_logprobs,
+        admitted_s=first.admitted_s,
     )

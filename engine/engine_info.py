@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 
 from engine.errors import EngineNotReadyError
+from engine.step_sizes import StepSizes
 
 
 class EngineStatus(StrEnum):
@@ -30,6 +31,7 @@ class ModelInfo:
         model_id: the name clients ask for.
         created: unix seconds.
         max_model_len: tokens of prompt and completion together.
+        cache_config: of the KV cache, by vLLM's names where it has one; for monitoring.
         quantization: "int8" or "int4" on the native core; else what the weights were before: "none", or a GGUF's type.
         dtype: type of the activations, the values between the matrix products.
         system_fingerprint: names weights, precision, kernels and version; the same fingerprint and seed give the same bytes.
@@ -43,6 +45,7 @@ class ModelInfo:
     owned_by: str
     max_model_len: int
     vocab_size: int
+    cache_config: Mapping[str, str] = field(default_factory=dict)
     quantization: str
     dtype: str
     is_instruction_tuned: bool
@@ -68,6 +71,7 @@ class EngineStats:
     num_drafts: int = 0
     num_draft_tokens: int = 0
     num_accepted_draft_tokens: int = 0
+    step_sizes: StepSizes = field(default_factory=StepSizes)
 
     def after(self, earlier: "EngineStats") -> "EngineStats":
         """The same, with the counters going on from those of ``earlier``, an engine that is no more."""

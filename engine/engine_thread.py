@@ -182,6 +182,7 @@ def _stats(core: EngineCore) -> EngineStats:
         num_drafts=scheduler.num_drafts,
         num_draft_tokens=scheduler.num_draft_tokens,
         num_accepted_draft_tokens=scheduler.num_accepted_draft_tokens,
+        step_sizes=core.step_sizes.sizes,
     )
 
 

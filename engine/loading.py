@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.capacity import BLOCK_SIZE, block_counts, max_model_len, new_scheduler
+from engine.capacity import BLOCK_SIZE, block_counts, cache_config, max_model_len, new_scheduler
 from engine.chat_format import ChatFormat, choose_chat_format
 from engine.default_sampling import default_sampling
 from engine.engine_core import EngineCore
@@ -114,7 +114,8 @@ def load_engine(
     if located.is_first_use:
         log.info(TERMS)
     options = replace(options, max_model_len=max_model_len(options, checkpoint.config))
-    counts = block_counts(options, checkpoint.config, num_bytes_per_value=_kv_value_bytes(precision))
+    num_bytes = _kv_value_bytes(precision)
+    counts = block_counts(options, checkpoint.config, num_bytes_per_value=num_bytes)
     scheduler = new_scheduler(options, counts, checkpoint.config, pace=pace or PrefillPace())
     load = _load_native if precision.scheme is not None else _load_torch
     loaded = load(options, checkpoint, precision, counts, progress)
@@ -136,6 +137,7 @@ def load_engine(
         enable_prefix_caching=options.prefix_caching,
     )
     info = _info(options, checkpoint, located, precision, loaded, chat=chat)
+    info = replace(info, cache_config=cache_config(options, counts, checkpoint.config, num_bytes_per_value=num_bytes))
     log.info("Loaded %s (%s) in %.1f s", info.model_id, loaded.arithmetic, time.perf_counter() - began_s)
     return LoadedEngine(core, info, tokenizer, chat, loaded.check_weights)
 

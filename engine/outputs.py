@@ -16,11 +16,15 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """The log probability (natural log, of the distribution before temperature) of one token, and its rivals."""
+    """The log probability (natural log, of the distribution before temperature) of one token, and its rivals.
+
+    ``rank`` counts from 1, the likeliest, ties by id; it is 0 unless it was asked for.
+    """
 
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,8 @@ class RequestOutput:
     """One step's news of one request.
 
     ``prompt_logprobs`` (the first entry is ``None``) and ``num_cached_tokens`` come with the first output that has
-    deltas. ``finished`` is true on the last output, when all ``n`` sequences have ended.
+    deltas. ``finished`` is true on the last output, when all ``n`` sequences have ended. ``admitted_s`` is when the
+    request left the queue, by ``time.perf_counter``; 0 is unknown.
     """
 
     request_id: str
@@ -57,6 +62,7 @@ class RequestOutput:
     num_prompt_tokens: int
     num_cached_tokens: int = 0
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
+    admitted_s: float = 0.0
 
 
 def joined(outputs: abc.Sequence[RequestOutput]) -> RequestOutput:
@@ -73,6 +79,7 @@ def joined(outputs: abc.Sequence[RequestOutput]) -> RequestOutput:
         num_prompt_tokens=first_told.num_prompt_tokens,
         num_cached_tokens=first_told.num_cached_tokens,
         prompt_logprobs=first_told.prompt_logprobs,
+        admitted_s=outputs[0].admitted_s,
     )
 
 

@@ -23,7 +23,8 @@ import statistics
 from collections import abc, deque
 from enum import Enum
 
-from engine.sequence import Batch, ScheduledSequence, Sequence
+from engine.batch import Batch, ScheduledSequence
+from engine.sequence import Sequence
 
 STEPS_PER_ROUND = 20  # the first only decodes, then heavy and light ones alternate; the last is light
 MIN_TOKENS = 8  # of a step that prefills at all

@@ -7,7 +7,8 @@ thread may read it.
 The definition, which every runner obeys:
 
 1. Reported log probabilities are those of the model's own distribution: float32 logits before anything below.
-2. While fewer than ``min_tokens`` were sampled, the ids that would end the sequence cannot be.
+2. While fewer than ``min_tokens`` were sampled, the ids that would end the sequence cannot be. Where there are
+   ``allowed_token_ids``, no other ids can be.
 3. ``repetition_penalty`` divides positive and multiplies negative logits of every token of prompt and output (CTRL,
    arXiv 1909.05858); ``frequency_penalty`` times its count and ``presence_penalty`` are taken off each token of the
    output; ``logit_bias`` is added.
@@ -32,6 +33,8 @@ MAX_STOP_STRINGS = 24  # a request may have 16; a prompt format adds its own
 MAX_STOP_CHARS = 256
 MAX_LOGIT_BIAS = 1024
 MAX_ABS_LOGIT_BIAS = 100.0
+MAX_ALLOWED_TOKEN_IDS = 1024
+MAX_LOGPROB_TOKEN_IDS = 128  # vLLM's bound
 MAX_SEED = 2**63 - 1
 SMALLEST_NORMAL_FLOAT32 = 2.0**-126
 
@@ -113,6 +116,9 @@ class SamplingParams:
 
     Attributes:
         logit_bias: token id -> what is added to its logit, from -100 to 100.
+        allowed_token_ids: nothing else is sampled; kept distinct and in rising order; empty allows all.
+        logprob_token_ids: with ``logprobs`` these are reported beside each chosen token, and not the likeliest ones.
+        prompt_ranks: log probabilities of the prompt come with the rank of each token.
         stop: strings that end the text and are not part of it.
         stop_token_ids: ids that end the sequence.
         ignore_eos: the model's end tokens do not end the sequence.
@@ -151,7 +157,7 @@ class SamplingParams:
         "the same seed gives the same text whatever else runs",
         is_optional=True,
     )
-    n: int = _integer(1, 1, 8, "choices")
+    n: int = _integer(1, 1, 64, "choices")
     max_tokens: int | None = _integer(
         16, 0, MAX_INTEGER, "no more tokens than this; none: as many as the context has room for", is_optional=True
     )
@@ -163,12 +169,18 @@ class SamplingParams:
         None, 0, MAX_LOGPROBS, "alternatives reported beside each chosen token", is_optional=True
     )
     prompt_logprobs: int | None = _integer(None, 0, MAX_LOGPROBS, "the same for every prompt token", is_optional=True)
+    prompt_ranks: bool = False
+    allowed_token_ids: tuple[int, ...] = ()
+    logprob_token_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name, setting in SETTINGS.items():
             setting.check(name, getattr(self, name))
         self._check_logit_bias()
         self._check_ends()
+        self._check_token_ids()
+        object.__setattr__(self, "allowed_token_ids", tuple(sorted(set(self.allowed_token_ids))))
+        object.__setattr__(self, "logprob_token_ids", tuple(dict.fromkeys(self.logprob_token_ids)))
         # -1 is how vLLM and SGLang write "all"; a mass of 0 is made up by the likeliest token alone, as any small one is.
         object.__setattr__(self, "top_k", max(self.top_k, 0))
         object.__setattr__(self, "top_p", max(self.top_p, SMALLEST_NORMAL_FLOAT32))
@@ -182,6 +194,17 @@ class SamplingParams:
         for token_id, bias in self.logit_bias.items():
             if not (math.isfinite(bias) and abs(bias) <= MAX_ABS_LOGIT_BIAS):
                 raise SamplingParamsError(f"logit_bias.{token_id}", bias, "a number from -100 to 100")
+
+    def _check_token_ids(self) -> None:
+        bounds = {"allowed_token_ids": MAX_ALLOWED_TOKEN_IDS, "logprob_token_ids": MAX_LOGPROB_TOKEN_IDS}
+        for name, most in bounds.items():
+            token_ids = getattr(self, name)
+            if len(token_ids) > most:
+                raise SamplingParamsError(name, f"{len(token_ids)} token ids", f"at most {most}")
+        if self.logprob_token_ids and self.logprobs is None:
+            raise SamplingParamsError(
+                "logprob_token_ids", f"{len(self.logprob_token_ids)} token ids", "only with logprobs"
+            )
 
     def _check_ends(self) -> None:
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:

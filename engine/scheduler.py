@@ -36,12 +36,13 @@ max_num_batched_tokens) while nobody decodes; else what the pace allows, which i
 from bisect import insort
 from collections import abc
 
+from engine.batch import Batch, ScheduledSequence
 from engine.drafting import with_drafts
 from engine.errors import ContextLengthError, RequestError
 from engine.kv_cache_manager import KVCacheManager
 from engine.prefill_pace import PrefillPace, PrefillShare
 from engine.scheduler_config import SchedulerConfig
-from engine.sequence import Batch, ScheduledSequence, Sequence, SequenceStatus
+from engine.sequence import Sequence, SequenceStatus
 from engine.step_failures import StepFailures
 from engine.waiting_queue import WaitingQueue
 
@@ -116,7 +117,7 @@ class Scheduler:
         else:
             self._waiting.discard(seq)
         self._kv.free(seq)
-        seq.status = SequenceStatus.FINISHED
+        seq.end()
 
     def schedule(self, failures: StepFailures) -> Batch:
         """Choose the work of the next step; empty only if there is none.
@@ -148,6 +149,7 @@ class Scheduler:
     def _start(self, seq: Sequence, num_cached_tokens: int) -> None:
         self._waiting.admit(seq)
         if seq.status is SequenceStatus.WAITING:  # not when it comes back: those tokens were its own
+            seq.begin()
             seq.age = self._num_admitted
             self._num_admitted += 1
             seq.num_cached_tokens = num_cached_tokens
@@ -193,9 +195,7 @@ class Scheduler:
         return Batch(tuple(scheduled))
 
     def _make_room(self, seq: Sequence, num_tokens: int) -> int:
-        """Allocate, if need be at the cost of younger ones; the youngest makes do with what is
-        left.
-        """
+        """Allocate, if need be at the cost of younger ones; the youngest makes do with the rest."""
         while not self._kv.allocate(seq, num_tokens):
             youngest = self._running[-1]
             if youngest is seq:

@@ -74,6 +74,8 @@ def settings_from(flags: argparse.Namespace, environment: Mapping[str, str]) -> 
         allowed_hosts=tuple(flags.allowed_host),
         allowed_origins=tuple(flags.allowed_origin),
         api_keys=api_keys,
+        served_model_names=tuple(dict.fromkeys(flags.served_model_name)),
+        serves_any_model_name=flags.any_model_name,
     )
 
 

@@ -49,7 +49,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None, None]:
-        loading = asyncio.create_task(_load(engine, on_loaded))
+        loading = asyncio.create_task(_load(engine, on_loaded, metrics))
         try:
             yield
         finally:
@@ -85,10 +85,11 @@ def _add_layers(app: FastAPI, settings: ServerSettings, metrics: Metrics) -> Non
         app.add_middleware(CorsHeaders, origins=origins)
 
 
-async def _load(engine: Engine, on_loaded: Callable[[Exception | None], None]) -> None:
+async def _load(engine: Engine, on_loaded: Callable[[Exception | None], None], metrics: Metrics) -> None:
     try:
         await engine.start()
     except Exception as error:
         on_loaded(error)
     else:
+        metrics.show_cache_config(engine.info.cache_config)
         on_loaded(None)

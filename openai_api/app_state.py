@@ -4,6 +4,7 @@ Owns the checks that come before a body is read. Knows nothing of bodies and ans
 checks run on the event loop, its values may be read from any thread.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -11,8 +12,8 @@ from starlette.requests import Request
 from engine.caller import ANYBODY, Caller
 from openai_api.body_budget import BodyBudget
 from openai_api.engine_api import Engine
-from openai_api.errors import ApiError
 from openai_api.metrics import Metrics
+from openai_api.model_names import served_name
 from openai_api.off_loop import OffLoop
 from openai_api.settings import ServerSettings
 
@@ -39,11 +40,18 @@ class AppState:
         self.check_ready()
         self.engine.check_admission(caller)
 
-    def check_model(self, name: str | None) -> None:
-        """None is the served one. Raises: ApiError 404, without the name, which is the client's text."""
-        if name is not None and name != self.engine.info.model_id:
-            message = f"There is no such model; this server has '{self.engine.info.model_id}'."
-            raise ApiError(404, message, code="model_not_found", param="model")
+    @property
+    def model_names(self) -> Sequence[str]:
+        """All names of the model, its own first.
+
+        Raises:
+            EngineNotReadyError: before the model is loaded.
+        """
+        return self.settings.served_model_names or (self.engine.info.model_id,)
+
+    def served_name(self, name: str | None) -> str:
+        """As ``model_names.served_name``. Raises: ApiError 404 or 400; EngineNotReadyError."""
+        return served_name(name, self.model_names, serves_any=self.settings.serves_any_model_name)
 
 
 def app_state_of(request: Request) -> AppState:

@@ -13,6 +13,7 @@ from engine.flags import add_model_flags, count, number
 from engine.terminal.flag_parser import FlagParser
 from openai_api.access_flags import add_access_flags
 from openai_api.flag_values import parse_count, parse_memory, parse_path, parse_port
+from openai_api.model_names import parse_model_name
 from openai_api.settings import ServerSettings
 
 PROGRAM = "openai_api.run"
@@ -45,9 +46,18 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     add_model_flags(group)
     group.add_argument(
         "--served-model-name",
-        default=_ENGINE.served_model_name,
+        nargs="+",
+        action="extend",
+        type=parse_model_name,
+        default=[],
         metavar="NAME",
-        help="Clients ask for the model by this name (default: the name of its folder or file).",
+        help="Clients ask for the model by this name, or by any of several; the first is its own (default: the name "
+        "of its folder or file).",
+    )
+    group.add_argument(
+        "--any-model-name",
+        action="store_true",
+        help="Serve the model under whatever name a client has for it (default: another name is refused).",
     )
     group.add_argument(
         "--generation-config",
@@ -125,7 +135,7 @@ def engine_options(flags: argparse.Namespace) -> EngineOptions:
     """
     return EngineOptions(
         model=flags.model,
-        served_model_name=flags.served_model_name,
+        served_model_name=flags.served_model_name[0] if flags.served_model_name else None,
         max_model_len=flags.max_model_len,
         max_num_seqs=flags.max_num_seqs,
         max_num_batched_tokens=flags.max_num_batched_tokens,

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from engine.errors import (
     DeadlineError,
@@ -83,9 +84,24 @@ def error_body(error: ApiError) -> bytes:
     return json.dumps({"error": body}, ensure_ascii=False).encode("utf-8", "replace")
 
 
+class ErrorResponse(Response):
+    """The response to ``error``, with its status and headers and a body below 4,096 bytes.
+
+    It leaves the error's code in the scope of its request, for those who count.
+    """
+
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(error_body(error), error.status, headers=error.headers, media_type="application/json")
+        self.code = error.code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["error_code"] = self.code
+        await super().__call__(scope, receive, send)
+
+
 def error_response(error: ApiError) -> Response:
-    """The response to ``error``, with its status and headers and a body below 4,096 bytes."""
-    return Response(error_body(error), error.status, headers=error.headers, media_type="application/json")
+    """What answers a request with ``error``."""
+    return ErrorResponse(error)
 
 
 def to_api_error(error: Exception, *, retry_after_s: int) -> ApiError:

@@ -4,11 +4,13 @@ Owns one registry for each app. Counters and gauges of the engine are read when 
 histograms are filled by ``answer.generation``. Knows no endpoint. Runs on the event loop.
 """
 
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from engine.engine_info import EngineStats
@@ -18,6 +20,7 @@ PREFIX = "gemma3:"
 # bottom than vLLM's.
 TOKEN_BUCKETS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+N_BUCKETS = (1, 2, 5, 10, 20, 50)
 LENGTH_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 
 
@@ -31,6 +34,9 @@ class Metrics:
             PREFIX + "http_requests_in_flight", "HTTP requests now open.", registry=self.registry
         )
         self.http_requests = self._counter("http_requests", "Answered HTTP requests.", "method", "route", "status")
+        self.rejections = self._counter(
+            "request_rejections", "Refused HTTP requests, by the code of the error.", "reason"
+        )
         self.prompt_tokens = self._counter("prompt_tokens", "Prompt tokens of ended requests.")
         self.generation_tokens = self._counter("generation_tokens", "Generated tokens of ended requests.")
         self.outcomes = self._counter("request_success", "Choices by how they ended.", "finished_reason")
@@ -44,10 +50,37 @@ class Metrics:
         self.request_latency = self._histogram(
             "e2e_request_latency_seconds", "From the request to its last token.", REQUEST_BUCKETS_S
         )
+        self.inference_time = self._histogram(
+            "request_inference_time_seconds", "From the admission to the last token.", REQUEST_BUCKETS_S
+        )
+        self.prefill_time = self._histogram(
+            "request_prefill_time_seconds", "From the admission to the first token.", REQUEST_BUCKETS_S
+        )
+        self.decode_time = self._histogram(
+            "request_decode_time_seconds", "From the first token to the last.", REQUEST_BUCKETS_S
+        )
+        self.params_n = self._histogram("request_params_n", "The request's n.", N_BUCKETS)
+        self.params_max_tokens = self._histogram(
+            "request_params_max_tokens", "The request's limit of tokens, or the room for them.", LENGTH_BUCKETS
+        )
         self.prompt_length = self._histogram("request_prompt_tokens", "Prompt tokens per request.", LENGTH_BUCKETS)
         self.generation_length = self._histogram(
             "request_generation_tokens", "Generated tokens per request.", LENGTH_BUCKETS
         )
+
+    def refused(self, code: str | None) -> None:
+        """Count a request that was refused; ``None``: it was not."""
+        if code is not None:
+            self.rejections.labels(code).inc()
+
+    def show_cache_config(self, config: Mapping[str, str]) -> None:
+        """vLLM's form for what does not change: 1, and all of it as labels. An engine that is loaded
+        anew has the same.
+        """
+        if not config:
+            return
+        info = Gauge(PREFIX + "cache_config_info", "The KV cache.", tuple(config), registry=self.registry)
+        info.labels(**config).set(1)
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text form, as UTF-8 bytes."""
@@ -90,6 +123,28 @@ class _EngineCollector(Collector):
             "Tokens of these guesses that came true.",
             stats.num_accepted_draft_tokens,
         )
+        yield HistogramMetricFamily(
+            PREFIX + "iteration_tokens_total",
+            "Tokens computed in one step, guesses included.",
+            buckets=[(_as_label(bound), num_steps) for bound, num_steps in stats.step_sizes.up_to],
+            sum_value=stats.step_sizes.num_tokens,
+        )
+
+
+def _as_label(bound: float) -> str:
+    """As Prometheus' own histograms write it."""
+    return "+Inf" if math.isinf(bound) else str(float(bound))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Of one request, in tokens; ``reasons`` says how each choice ended."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    n: int
+    max_tokens: int
+    reasons: Sequence[str]
 
 
 class RequestTimer:
@@ -98,31 +153,40 @@ class RequestTimer:
     def __init__(self, metrics: Metrics) -> None:
         self.metrics = metrics
         self.started_s = time.perf_counter()
-        self.is_admitted = False
+        self.admitted_s = 0.0
+        self.first_output_s = 0.0
         self.last_output_s = 0.0
 
-    def output(self, num_tokens: int) -> None:
-        """An output of the engine has come; the first one, with tokens or without, ends the time in
-        the queue.
+    def output(self, num_tokens: int, *, admitted_s: float) -> None:
+        """An output of the engine has come. ``admitted_s`` is when its request left the queue, 0 if the
+        engine does not say; a step later it may tell of tokens already.
         """
         now_s = time.perf_counter()
-        if not self.is_admitted:
-            self.is_admitted = True
-            self.metrics.queue_time.observe(now_s - self.started_s)
+        if self.admitted_s == 0.0:
+            self.admitted_s = admitted_s or now_s
+            self.metrics.queue_time.observe(self.admitted_s - self.started_s)
         if num_tokens == 0:
             return
         if self.last_output_s == 0.0:
+            self.first_output_s = now_s
             self.metrics.time_to_first_token.observe(now_s - self.started_s)
         else:
             self.metrics.inter_token_latency.observe(now_s - self.last_output_s)
         self.last_output_s = now_s
 
-    def finish(self, *, prompt_tokens: int, completion_tokens: int, reasons: Sequence[str]) -> None:
-        """The counts are tokens; ``reasons`` says how each choice ended."""
-        self.metrics.request_latency.observe(time.perf_counter() - self.started_s)
-        self.metrics.prompt_tokens.inc(prompt_tokens)
-        self.metrics.prompt_length.observe(prompt_tokens)
-        self.metrics.generation_tokens.inc(completion_tokens)
-        self.metrics.generation_length.observe(completion_tokens)
-        for reason in reasons:
-            self.metrics.outcomes.labels(reason).inc()
+    def finish(self, totals: Totals) -> None:
+        """The request has ended, however it did."""
+        metrics = self.metrics
+        metrics.request_latency.observe(time.perf_counter() - self.started_s)
+        if self.first_output_s:
+            metrics.inference_time.observe(self.last_output_s - self.admitted_s)
+            metrics.prefill_time.observe(self.first_output_s - self.admitted_s)
+            metrics.decode_time.observe(self.last_output_s - self.first_output_s)
+        metrics.params_n.observe(totals.n)
+        metrics.params_max_tokens.observe(totals.max_tokens)
+        metrics.prompt_tokens.inc(totals.prompt_tokens)
+        metrics.prompt_length.observe(totals.prompt_tokens)
+        metrics.generation_tokens.inc(totals.completion_tokens)
+        metrics.generation_length.observe(totals.completion_tokens)
+        for reason in totals.reasons:
+            metrics.outcomes.labels(reason).inc()

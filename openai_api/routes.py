@@ -30,11 +30,12 @@ from openai_api.answer.models import (
     StatusAnswer,
     TokenizeAnswer,
 )
+from openai_api.answer.server_models import TokenizerInfoAnswer, VersionAnswer
 from openai_api.endpoints import status
 from openai_api.endpoints.chat import create_chat_completion
 from openai_api.endpoints.completions import create_completion
 from openai_api.endpoints.home_page import home_page
-from openai_api.endpoints.tokenization import detokenize, tokenize
+from openai_api.endpoints.tokenization import detokenize, tokenize, tokenizer_info
 from openai_api.request.schemas import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 
 DESCRIPTIONS: Mapping[int, str] = {
@@ -98,6 +99,8 @@ ROUTES = (
     ),
     Route(path="/tokenize", serve=tokenize, body=TokenizeRequest, answer=TokenizeAnswer, errors=BODY),
     Route(path="/detokenize", serve=detokenize, body=DetokenizeRequest, answer=DetokenizeAnswer, errors=BODY),
+    Route(path="/tokenizer_info", serve=tokenizer_info, answer=TokenizerInfoAnswer, errors=MODEL),
+    Route(path="/version", serve=status.version, answer=VersionAnswer, errors=MODEL),
     Route(path="/v1/models", serve=status.list_models, answer=ModelList, errors=MODEL),
     # A path, as a model may be called OWNER/NAME.
     Route(

@@ -31,6 +31,9 @@ class ServerSettings:
             every port; they alone get CORS headers.
         api_keys: any one of these opens the server; empty: no key is asked for. Each is a caller of
             its own, with cached prefixes of its own.
+        served_model_names: what clients may call the model, the first being its own name; empty: the
+            engine's name for it alone.
+        serves_any_model_name: every name is the model's, for clients that have a fixed one.
         max_connections: open ones. Another takes the place of the one that has been without a request
             for the longest time; if there is none, it gets 503.
         off_loop_bytes: bodies and texts larger than this are parsed and tokenised in a worker
@@ -57,6 +60,8 @@ class ServerSettings:
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     api_keys: tuple[str, ...] = ()
+    served_model_names: tuple[str, ...] = ()
+    serves_any_model_name: bool = False
 
     max_connections: int = 1024
     max_header_bytes: int = 16 * 1024

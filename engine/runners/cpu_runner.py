@@ -8,10 +8,10 @@ Engine thread only.
 from collections import Counter
 from itertools import islice
 
+from engine.batch import Batch, SamplingRow, ScheduledSequence
 from engine.kv_cache_sizes import BlockCounts
 from engine.runners.model_runner import SequenceResult, result_of
 from engine.sampling_params import SETTINGS
-from engine.sequence import Batch, SamplingRow, ScheduledSequence
 from gemma3.cpu.model import CpuModel, RowRequest, Segment
 
 # The settings that shape a row, and the values with which the core leaves the logits as they are.
@@ -44,9 +44,10 @@ def _segment(item: ScheduledSequence) -> Segment:
 
 def _rows(item: ScheduledSequence, first_row: int) -> list[RowRequest]:
     """The rows that are asked about the prompt, then those that choose a token."""
-    num_logprobs = item.seq.params.prompt_logprobs or 0
+    params = item.seq.params
+    num_logprobs, wants_rank = params.prompt_logprobs or 0, params.prompt_ranks
     prompt_rows = [
-        RowRequest(row, num_logprobs=num_logprobs, target=target)
+        RowRequest(row, num_logprobs=num_logprobs, target=target, wants_rank=wants_rank)
         for row, target in enumerate(item.prompt_targets, first_row)
     ]
     first_sampling_row = first_row + item.num_scheduled_tokens - 1
@@ -73,4 +74,8 @@ def _sampling_row(wanted: SamplingRow, row: int) -> RowRequest:
         request.logit_bias = list(params.logit_bias.items())
     if wanted.num_output_tokens < params.min_tokens:
         request.banned = list(seq.end_token_ids)
+    if params.allowed_token_ids:
+        request.allowed = params.allowed_token_ids
+    if params.logprob_token_ids:
+        request.reported = params.logprob_token_ids
     return request

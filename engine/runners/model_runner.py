@@ -13,14 +13,14 @@ from collections import abc
 from dataclasses import dataclass
 from typing import Protocol
 
+from engine.batch import Batch, ScheduledSequence
 from engine.outputs import TokenLogprob
-from engine.sequence import Batch, ScheduledSequence
 
 
 class Sampled(Protocol):
     """What one row chose, or was asked about. The native core answers in this shape; ``SampledToken`` is it in Python.
 
-    ``logprob`` and ``top`` mean something only if they were asked for. If ``is_finite`` is false nothing else counts.
+    ``logprob``, ``rank`` and ``top`` mean something only if they were asked for. If ``is_finite`` is false nothing else counts.
     """
 
     @property
@@ -29,6 +29,8 @@ class Sampled(Protocol):
     def is_finite(self) -> bool: ...
     @property
     def logprob(self) -> float: ...
+    @property
+    def rank(self) -> int: ...
     @property
     def top(self) -> abc.Sequence[tuple[int, float]]: ...
 
@@ -41,6 +43,7 @@ class SampledToken:
     is_finite: bool = True
     logprob: float = 0.0
     top: tuple[tuple[int, float], ...] = ()
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ def _until_refuted(rows: abc.Sequence[Sampled], drafts: abc.Sequence[int]) -> li
 
 
 def _logprobs(rows: abc.Sequence[Sampled]) -> tuple[TokenLogprob, ...]:
-    return tuple([TokenLogprob(row.token_id, row.logprob, tuple(row.top)) for row in rows])
+    return tuple([TokenLogprob(row.token_id, row.logprob, tuple(row.top), row.rank) for row in rows])
 
 
 class ModelRunner(Protocol):

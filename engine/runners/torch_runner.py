@@ -11,11 +11,11 @@ from itertools import chain, islice
 import torch
 from torch import Tensor
 
+from engine.batch import Batch, ScheduledSequence
 from engine.block_pool import BlockTable
 from engine.kv_cache_sizes import BlockCounts
 from engine.runners.model_runner import SampledToken, SequenceResult, result_of
-from engine.runners.torch_sampler import sample, token_logprobs
-from engine.sequence import Batch, ScheduledSequence
+from engine.runners.torch_sampler import Asked, sample, token_logprobs
 from gemma3.config import Gemma3TextConfig
 from gemma3.torch_model.attention import Segment
 from gemma3.torch_model.kv_cache import KeysValues
@@ -71,13 +71,14 @@ class TorchRunner:
 
     def _logprobs_of_next(self, item: ScheduledSequence, rows_TD: Tensor) -> list[SampledToken]:
         """For each row of a prompt: the log probability of the prompt's next token."""
-        num_top = item.seq.params.prompt_logprobs or 0
+        params = item.seq.params
+        asked = Asked(params.prompt_logprobs or 0, wants_rank=params.prompt_ranks)
         targets = torch.tensor(item.prompt_targets, dtype=torch.int64, device=rows_TD.device)
         entries: list[SampledToken] = []
         for start in range(0, len(targets), _LOGPROB_ROWS):
             rows = slice(start, min(start + _LOGPROB_ROWS, len(targets)))
             logits_RV = self._logits(rows_TD[rows])
-            entries += token_logprobs(logits_RV, targets[rows], [num_top] * len(logits_RV))
+            entries += token_logprobs(logits_RV, targets[rows], [asked] * len(logits_RV))
         return entries
 
 

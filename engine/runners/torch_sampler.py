@@ -4,14 +4,14 @@ Shapes: ``B`` rows, ``V`` vocabulary, ``C`` candidates. Rows that ask for the sa
 operations; nothing loops over the vocabulary. Engine thread only.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from engine.batch import SamplingRow
 from engine.runners.model_runner import SampledToken
 from engine.sampling_params import SamplingParams
-from engine.sequence import SamplingRow
 
 # A positive setting may be too small for a float32; it must not become 0.
 _SMALLEST = torch.finfo(torch.float32).tiny
@@ -34,8 +34,8 @@ def sample(logits_BV: Tensor, rows: list[SamplingRow]) -> list[SampledToken]:
     sampled = [SampledToken(*each) for each in zip(chosen_B.tolist(), finite_B.tolist(), strict=True)]
     asked = [i for i, row in enumerate(rows) if row.params.logprobs is not None]
     if asked:
-        nums = [rows[i].params.logprobs or 0 for i in asked]
-        for i, told in zip(asked, token_logprobs(logits_BV[asked], chosen_B[asked], nums), strict=True):
+        wishes = [Asked(rows[i].params.logprobs or 0, rows[i].params.logprob_token_ids) for i in asked]
+        for i, told in zip(asked, token_logprobs(logits_BV[asked], chosen_B[asked], wishes), strict=True):
             sampled[i] = replace(told, is_finite=sampled[i].is_finite)
     return sampled
 
@@ -54,13 +54,19 @@ def _adjust(logits_BV: Tensor, rows: list[SamplingRow]) -> Tensor:
 def _is_adjusted(row: SamplingRow) -> bool:
     params = row.params
     has_penalty = params.repetition_penalty != 1.0 or params.frequency_penalty or params.presence_penalty
-    return bool(has_penalty or params.logit_bias or row.num_output_tokens < params.min_tokens)
+    is_restricted = params.allowed_token_ids or row.num_output_tokens < params.min_tokens
+    return bool(has_penalty or params.logit_bias or is_restricted)
 
 
 def _adjust_row(logits_V: Tensor, row: SamplingRow) -> None:
     params = row.params
     if row.num_output_tokens < params.min_tokens:
         logits_V[list(row.seq.end_token_ids)] = -torch.inf
+    if params.allowed_token_ids:
+        allowed = torch.tensor(params.allowed_token_ids, device=logits_V.device)
+        values = logits_V[allowed]
+        logits_V.fill_(-torch.inf)
+        logits_V[allowed] = values
     if params.repetition_penalty != 1.0:
         seen = torch.tensor(sorted(set(row.token_ids)), device=logits_V.device)
         old, penalty = logits_V[seen], max(params.repetition_penalty, _SMALLEST)
@@ -141,12 +147,32 @@ def _column(values: list[float], like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
 
 
-def token_logprobs(logits_BV: Tensor, token_ids_B: Tensor, num_top_B: list[int]) -> list[SampledToken]:
-    """Log probability of one token per row, and of each row's likeliest ones."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a row reports beside one token's log probability: its likeliest ids, or these ids instead; the rank."""
+
+    num_top: int
+    token_ids: tuple[int, ...] = ()
+    wants_rank: bool = False
+
+
+def token_logprobs(logits_BV: Tensor, token_ids_B: Tensor, asked_B: list[Asked]) -> list[SampledToken]:
+    """Log probability of one token per row, and what else each row asks for."""
     logprobs_BV = logits_BV.float().log_softmax(-1)
     chosen = logprobs_BV.gather(1, token_ids_B[:, None])[:, 0].tolist()
-    values, ids = (x.tolist() for x in logprobs_BV.topk(max(num_top_B), dim=-1))
-    return [
-        SampledToken(token_id, logprob=chosen[i], top=tuple(zip(ids[i][:num], values[i][:num], strict=True)))
-        for i, (token_id, num) in enumerate(zip(token_ids_B.tolist(), num_top_B, strict=True))
-    ]
+    values, ids = (x.tolist() for x in logprobs_BV.topk(max(asked.num_top for asked in asked_B), dim=-1))
+    told = []
+    for i, (token_id, asked) in enumerate(zip(token_ids_B.tolist(), asked_B, strict=True)):
+        top = list(zip(ids[i][: asked.num_top], values[i][: asked.num_top], strict=True))
+        if asked.token_ids:
+            top = list(zip(asked.token_ids, logprobs_BV[i, list(asked.token_ids)].tolist(), strict=True))
+        rank = _rank(logits_BV[i], token_id) if asked.wants_rank else 0
+        told.append(SampledToken(token_id, logprob=chosen[i], top=tuple(top), rank=rank))
+    return told
+
+
+def _rank(logits_V: Tensor, token_id: int) -> int:
+    """From 1, the likeliest; ties by id."""
+    logit = logits_V[token_id]
+    num_before = (logits_V[:token_id] >= logit).sum() + (logits_V[token_id + 1 :] > logit).sum()
+    return 1 + int(num_before)

@@ -50,11 +50,14 @@ class RowRequest:
     Attributes:
         num_logprobs: how many of the likeliest to report; -1 reports no log probability at all.
         target: 0 or more chooses nothing and reports the log probability of this token.
+        wants_rank: report the target's rank too.
         uniform: the random number in [0, 1) of a row with a temperature.
         seen: the distinct ids of prompt and output; asked for only by ``repetition_penalty``.
         output_counts: the distinct ids of the output and how often each is there; only for the other penalties.
         logit_bias: ids, and what is added to their logits.
         banned: ids that cannot be chosen.
+        allowed: distinct ids in rising order, of which alone one is chosen; empty allows all.
+        reported: ids whose log probabilities are reported instead of the likeliest ones', in this order.
     """
 
     uniform: float
@@ -62,8 +65,10 @@ class RowRequest:
     output_counts: Sequence[tuple[int, int]]
     logit_bias: Sequence[tuple[int, float]]
     banned: Sequence[int]
+    allowed: Sequence[int]
+    reported: Sequence[int]
 
-    def __init__(self, row: int, *, num_logprobs: int = -1, target: int = -1) -> None: ...
+    def __init__(self, row: int, *, num_logprobs: int = -1, target: int = -1, wants_rank: bool = False) -> None: ...
     def __getattr__(self, name: str) -> float: ...
     def __setattr__(self, name: str, value: object) -> None: ...
 
@@ -76,6 +81,10 @@ class Sampled:
     def is_finite(self) -> bool: ...
     @property
     def logprob(self) -> float: ...
+    @property
+    def rank(self) -> int:
+        """Of the target, the likeliest id being 1, ties by id; 0 unless asked for."""
+
     @property
     def top(self) -> list[tuple[int, float]]: ...
 

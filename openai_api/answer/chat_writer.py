@@ -8,9 +8,11 @@ written in a worker thread.
 import json
 from collections.abc import Sequence
 
-from openai_api.answer.generation import Chunk, Job, Usage
-from openai_api.answer.logprobs import chat_logprobs
+from openai_api.answer.chunks import Chunk
+from openai_api.answer.generation import Job, Usage
+from openai_api.answer.logprobs import ChatLogprobsWriter
 from openai_api.answer.models import AssistantMessage, ChatChoice, ChatCompletion
+from openai_api.answer.prompt_logprobs import prompt_logprobs_answer
 from openai_api.answer.writer import ChunkWriter, Head, finish_word, usage_answer
 from openai_api.engine_api import Tokenizer
 from openai_api.request.schemas import ChatCompletionRequest
@@ -24,12 +26,19 @@ class ChatWriter:
     def __init__(self, body: ChatCompletionRequest, job: Job, head: Head, tokenizer: Tokenizer) -> None:
         self._head = head
         self._tokenizer = tokenizer
+        self._logprobs = ChatLogprobsWriter(
+            tokenizer=tokenizer,
+            lists_chosen=bool(body.logprob_token_ids),
+            as_token_ids=bool(body.return_tokens_as_token_ids),
+        )
         self._num_choices = job.num_choices
         self._prompt_token_ids = job.prompts[0] if body.return_token_ids else None
         self._chunk_writer = ChunkWriter(head.envelope("chat.completion.chunk"), body.stream_options)
 
     def whole(self, chunks: Sequence[Chunk], usage: Usage) -> ChatCompletion:
-        """The body, with the prompt's token ids beside the choices if they are asked for."""
+        """The body, with the prompt's token ids and log probabilities beside the choices if they are
+        asked for.
+        """
         answer = ChatCompletion(
             **self._head.envelope("chat.completion"),
             choices=[self._choice(chunk) for chunk in chunks],
@@ -37,13 +46,15 @@ class ChatWriter:
         )
         if self._prompt_token_ids is not None:
             answer.prompt_token_ids = list(self._prompt_token_ids)
+        if chunks[0].prompt_logprobs is not None:
+            answer.prompt_logprobs = prompt_logprobs_answer(chunks[0], self._tokenizer)
         return answer
 
     def _choice(self, chunk: Chunk) -> ChatChoice:
         choice = ChatChoice(
             index=chunk.choice,
             message=AssistantMessage(role="assistant", content=chunk.text, refusal=None),
-            logprobs=chat_logprobs(chunk, self._tokenizer),
+            logprobs=self._logprobs.write(chunk),
             finish_reason=finish_word(chunk.finish_reason),
         )
         if self._prompt_token_ids is not None:
@@ -73,7 +84,7 @@ class ChatWriter:
         shows_ids = self._prompt_token_ids is not None
         events = ""
         if chunk.finish_reason is None or chunk.text or chunk.logprobs or (shows_ids and chunk.token_ids):
-            logprobs = chat_logprobs(chunk, self._tokenizer)
+            logprobs = self._logprobs.write(chunk)
             events = self._event(
                 chunk.choice,
                 f'{{"content":{json.dumps(chunk.text)}}}',

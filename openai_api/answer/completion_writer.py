@@ -8,10 +8,12 @@ probabilities is written in a worker thread.
 import json
 from collections.abc import Sequence
 
-from openai_api.answer.generation import Chunk, Job, Usage
+from openai_api.answer.chunks import Chunk
+from openai_api.answer.generation import Job, Usage
 from openai_api.answer.json_pieces import json_text
 from openai_api.answer.logprobs import LegacyLogprobsWriter
 from openai_api.answer.models import Completion, CompletionChoice
+from openai_api.answer.prompt_logprobs import prompt_logprobs_answer
 from openai_api.answer.writer import ChunkWriter, Head, finish_word, usage_answer
 from openai_api.engine_api import Tokenizer
 from openai_api.request.schemas import CompletionRequest
@@ -26,18 +28,18 @@ class CompletionWriter:
     def __init__(self, body: CompletionRequest, job: Job, head: Head, tokenizer: Tokenizer) -> None:
         self._head = head
         self._job = job
+        self._tokenizer = tokenizer
         self._returns_token_ids = bool(body.return_token_ids)
         self._begun: set[int] = set()
         self._chunk_writer = ChunkWriter(head.envelope("text_completion"), body.stream_options)
         self._logprobs = [
             LegacyLogprobsWriter(
                 tokenizer,
-                num_alternatives=body.logprobs or 0,
-                # Text has a <bos> in front, which is a token of the echo and no character of it.
-                skip_first=bool(body.echo) and isinstance(given, str),
+                num_alternatives=len(job.params.logprob_token_ids) or body.logprobs or 0,
+                skip_first=bool(job.echo) and job.echo[choice // job.params.n].hides_first,
+                as_token_ids=bool(body.return_tokens_as_token_ids),
             )
-            for given in body.prompt
-            for _ in range(job.params.n)
+            for choice in range(job.num_choices)
         ]
 
     def whole(self, chunks: Sequence[Chunk], usage: Usage) -> Completion:
@@ -56,8 +58,11 @@ class CompletionWriter:
             finish_reason=finish_word(chunk.finish_reason),
         )
         if self._returns_token_ids:
-            choice.token_ids = list(chunk.token_ids)
-            choice.prompt_token_ids = list(self._prompt_token_ids(chunk.choice))
+            prompt = self._prompt_token_ids(chunk.choice)
+            choice.token_ids = list(chunk.token_ids[len(prompt) if self._job.echo else 0 :])
+            choice.prompt_token_ids = list(prompt)
+        if chunk.prompt_logprobs is not None:
+            choice.prompt_logprobs = prompt_logprobs_answer(chunk, self._tokenizer)
         return choice
 
     def opening(self, usage: Usage) -> str:
@@ -83,12 +88,14 @@ class CompletionWriter:
         return self._chunk_writer.event(choice, usage)
 
     def _token_ids(self, chunk: Chunk) -> str:
-        """The prompt's with the first chunk of a choice, then the chunk's own."""
-        own = f',"token_ids":{list(chunk.token_ids)}'
+        """The prompt's with the first chunk of a choice, whose own tokens are an echo if there is
+        one; then those of each chunk.
+        """
         if chunk.choice in self._begun:
-            return own
+            return f',"token_ids":{list(chunk.token_ids)}'
         self._begun.add(chunk.choice)
-        return f'{own},"prompt_token_ids":{list(self._prompt_token_ids(chunk.choice))}'
+        own = [] if self._job.echo else list(chunk.token_ids)
+        return f',"token_ids":{own},"prompt_token_ids":{list(self._prompt_token_ids(chunk.choice))}'
 
     def _prompt_token_ids(self, choice: int) -> Sequence[int]:
         return self._job.prompts[choice // self._job.params.n]

@@ -13,10 +13,22 @@ from dataclasses import dataclass
 
 from engine.caller import Caller
 from engine.errors import EngineNotReadyError
-from engine.outputs import FinishReason, RequestOutput, TokenLogprob
+from engine.outputs import FinishReason, RequestOutput
 from engine.sampling_params import SamplingParams
+from openai_api.answer.chunks import Chunk, joined, with_top
 from openai_api.engine_api import Engine
-from openai_api.metrics import Metrics, RequestTimer
+from openai_api.metrics import Metrics, RequestTimer, Totals
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """The text of a prompt that stands in front of its choices.
+
+    ``hides_first``: the first token, a ``<bos>`` that the server put there, is no part of it.
+    """
+
+    text: str
+    hides_first: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,14 +37,18 @@ class Job:
 
     Attributes:
         prompts: token ids.
-        echo: the text of each prompt if it shall stand in front of its choices, else empty.
+        echo: of each prompt if it shall stand in front of its choices, else empty.
+        num_echo_logprobs: alternatives beside each token of the echo; ``None``: no log probabilities.
+        num_prompt_logprobs: the same for ``Chunk.prompt_logprobs``.
         prediction: token ids that the output is believed to be; it only makes the request faster.
     """
 
     request_id: str
     prompts: tuple[Sequence[int], ...]
     params: SamplingParams
-    echo: tuple[str, ...] = ()
+    echo: tuple[Echo, ...] = ()
+    num_echo_logprobs: int | None = None
+    num_prompt_logprobs: int | None = None
     prediction: Sequence[int] = ()
 
     @property
@@ -45,29 +61,6 @@ class Job:
         """The engine's id for each prompt: ``ID``, or ``ID-0``, ``ID-1`` and so on for several."""
         several = len(self.prompts) > 1
         return [f"{self.request_id}-{i}" if several else self.request_id for i in range(len(self.prompts))]
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """What one choice gained at once.
-
-    ``choice`` counts through all prompts. ``logprobs`` is as long as ``token_ids`` if it is there;
-    the first token of a prompt has none.
-    """
-
-    choice: int
-    text: str
-    token_ids: tuple[int, ...]
-    logprobs: tuple[TokenLogprob | None, ...] | None = None
-    finish_reason: FinishReason | None = None
-
-
-def num_values(chunks: Sequence[Chunk]) -> int:
-    """How much there is to write of ``chunks``, 1 to 2 microseconds for each: tokens and log
-    probabilities.
-    """
-    entries = (entry for chunk in chunks for entry in chunk.logprobs or () if entry is not None)
-    return sum(len(chunk.token_ids) for chunk in chunks) + sum(1 + len(entry.top) for entry in entries)
 
 
 @dataclass(slots=True)
@@ -92,6 +85,7 @@ class Generation:
         self._caller = caller
         self.usage = Usage(prompt_tokens=sum(map(len, job.prompts)))
         self._engine = engine
+        self._room = max(0, engine.info.max_model_len - max(map(len, job.prompts)))
         self._metrics = metrics
         self._prompt_indices = {request_id: index for index, request_id in enumerate(job.request_ids)}
         self._finish_reasons: list[str] = []
@@ -110,7 +104,7 @@ class Generation:
         try:
             async with aclosing(self._outputs()) as outputs:
                 async for output in outputs:
-                    timer.output(sum(len(delta.token_ids) for delta in output.deltas))
+                    timer.output(sum(len(delta.token_ids) for delta in output.deltas), admitted_s=output.admitted_s)
                     if output.deltas:
                         yield self._take(output)
         except Exception:
@@ -118,11 +112,17 @@ class Generation:
             raise
         finally:
             unfinished = [outcome] * (self.job.num_choices - len(self._finish_reasons))
-            timer.finish(
-                prompt_tokens=self.usage.prompt_tokens,
-                completion_tokens=self.usage.completion_tokens,
-                reasons=self._finish_reasons + unfinished,
-            )
+            timer.finish(self._totals(self._finish_reasons + unfinished))
+
+    def _totals(self, reasons: Sequence[str]) -> Totals:
+        params = self.job.params
+        return Totals(
+            prompt_tokens=self.usage.prompt_tokens,
+            completion_tokens=self.usage.completion_tokens,
+            n=params.n,
+            max_tokens=self._room if params.max_tokens is None else params.max_tokens,
+            reasons=reasons,
+        )
 
     async def fold(self) -> list[Chunk]:
         """The whole answer: one chunk for each choice, equal to all of its chunks joined.
@@ -135,7 +135,7 @@ class Generation:
             async for chunks in steps:
                 for chunk in chunks:
                     parts[chunk.choice].append(chunk)
-        return [_joined(chunks) for chunks in parts]
+        return [joined(chunks) for chunks in parts]
 
     def _outputs(self) -> AsyncGenerator[RequestOutput, None]:
         """The engine's outputs for all prompts.
@@ -177,22 +177,14 @@ class Generation:
             return []
         self._begun.add(prompt_index)
         self.usage.cached_tokens += output.num_cached_tokens
-        if not self.job.echo:
-            return []
-        n, token_ids = self.job.params.n, tuple(self.job.prompts[prompt_index])
-        text, logprobs = self.job.echo[prompt_index], output.prompt_logprobs
-        return [Chunk(choice, text, token_ids, logprobs) for choice in range(prompt_index * n, (prompt_index + 1) * n)]
-
-
-def _joined(chunks: list[Chunk]) -> Chunk:
-    logprobs = [chunk.logprobs for chunk in chunks if chunk.logprobs is not None]
-    return Chunk(
-        choice=chunks[0].choice,
-        text="".join(chunk.text for chunk in chunks),
-        token_ids=tuple(token_id for chunk in chunks for token_id in chunk.token_ids),
-        logprobs=tuple(entry for entries in logprobs for entry in entries) if logprobs else None,
-        finish_reason=chunks[-1].finish_reason,
-    )
+        job, n = self.job, self.job.params.n
+        told = with_top(output.prompt_logprobs, job.num_prompt_logprobs)
+        choices = range(prompt_index * n, (prompt_index + 1) * n)
+        if job.echo:
+            token_ids, text = tuple(job.prompts[prompt_index]), job.echo[prompt_index].text
+            logprobs = with_top(output.prompt_logprobs, job.num_echo_logprobs)
+            return [Chunk(choice, text, token_ids, logprobs, prompt_logprobs=told) for choice in choices]
+        return [] if told is None else [Chunk(choice, "", (), prompt_logprobs=told) for choice in choices]
 
 
 async def _merge(streams: Sequence[AsyncGenerator[RequestOutput, None]]) -> AsyncGenerator[RequestOutput, None]:

@@ -12,6 +12,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
+from openai_api.answer.prompt_logprobs import PromptLogprobs
+
 
 class Answer(BaseModel):
     """Base of every body: strict types, no further members; members that were never set are not
@@ -115,12 +117,13 @@ class Envelope(Answer):
 
 
 class ChatCompletion(Envelope):
-    """The JSON body of a whole chat answer."""
+    """The JSON body of a whole chat answer; what is said of the prompt only if it is asked for."""
 
     object: Literal["chat.completion"]
     choices: list[ChatChoice]
     usage: UsageAnswer
     prompt_token_ids: list[int] = []
+    prompt_logprobs: PromptLogprobs = []
 
 
 class ChatDelta(Answer):
@@ -162,7 +165,9 @@ class LegacyLogprobs(Answer):
 
 
 class CompletionChoice(Answer):
-    """Choice ``index`` belongs to prompt ``index // n``; the token ids are only sent if asked for."""
+    """Choice ``index`` belongs to prompt ``index // n``; ``token_ids`` and what follows are only sent
+    if asked for.
+    """
 
     index: int
     text: str
@@ -170,6 +175,7 @@ class CompletionChoice(Answer):
     finish_reason: Literal["stop", "length"] | None
     token_ids: list[int] = []
     prompt_token_ids: list[int] = []
+    prompt_logprobs: PromptLogprobs = []
 
 
 class Completion(Envelope):
@@ -196,7 +202,7 @@ class ModelCard(Answer):
 
 
 class ModelList(Answer):
-    """The list with the one model this server has."""
+    """The one model this server has, once under each of its names."""
 
     object: Literal["list"]
     data: list[ModelCard]

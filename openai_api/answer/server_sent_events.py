@@ -14,7 +14,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from engine.errors import DeadlineError, EngineError
-from openai_api.answer.generation import Chunk, Generation, num_values
+from openai_api.answer.chunks import Chunk, num_values
+from openai_api.answer.generation import Generation
 from openai_api.answer.writer import Writer
 from openai_api.app_state import AppState
 from openai_api.disconnects import unless_disconnected

@@ -15,7 +15,8 @@ from typing import Any, Literal, Protocol
 
 from engine.engine_info import ModelInfo
 from engine.outputs import FinishReason
-from openai_api.answer.generation import Chunk, Usage
+from openai_api.answer.chunks import Chunk
+from openai_api.answer.generation import Usage
 from openai_api.answer.models import Answer, UsageAnswer
 from openai_api.request.schemas import StreamOptions
 
@@ -70,9 +71,11 @@ class Head:
         }
 
 
-def new_head(id_prefix: str, info: ModelInfo) -> Head:
-    """A head with a new id, ``PREFIX-`` and 32 hexadecimal digits, created now."""
-    return Head(f"{id_prefix}-{uuid.uuid4().hex}", int(time.time()), info.model_id, info.system_fingerprint)
+def new_head(id_prefix: str, info: ModelInfo, *, model: str) -> Head:
+    """A head with a new id, ``PREFIX-`` and 32 hexadecimal digits, created now; ``model`` is the name
+    that the client has for it.
+    """
+    return Head(f"{id_prefix}-{uuid.uuid4().hex}", int(time.time()), model, info.system_fingerprint)
 
 
 class ChunkWriter:

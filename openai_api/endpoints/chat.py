@@ -17,7 +17,7 @@ from openai_api.endpoints.generate import Endpoint, answer
 from openai_api.errors import invalid_value
 from openai_api.request.field_support import CHAT_FIELDS
 from openai_api.request.prompts import check_room, render_chat, truncated
-from openai_api.request.sampling_params import sampling_params
+from openai_api.request.sampling_params import prompt_logprobs, sampling_params
 from openai_api.request.schemas import ChatCompletionRequest
 
 
@@ -49,6 +49,7 @@ async def _render(body: ChatCompletionRequest, request_id: str, app_state: AppSt
         request_id=request_id,
         prompts=(token_ids,),
         params=params,
+        num_prompt_logprobs=prompt_logprobs(body),
         prediction=await _prediction(body, app_state),
     )
 

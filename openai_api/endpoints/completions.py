@@ -14,12 +14,13 @@ from starlette.responses import Response
 
 from engine.sampling_params import SamplingParams
 from openai_api.answer.completion_writer import CompletionWriter
-from openai_api.answer.generation import Job
+from openai_api.answer.generation import Echo, Job
 from openai_api.app_state import AppState
 from openai_api.endpoints.generate import Endpoint, answer
-from openai_api.request.field_support import COMPLETION_FIELDS, DEFAULT_MAX_TOKENS
-from openai_api.request.prompts import check_text_length, check_token_ids, truncated
-from openai_api.request.sampling_params import sampling_params
+from openai_api.errors import invalid_value
+from openai_api.request.field_support import COMPLETION_FIELDS, DEFAULT_MAX_TOKENS, MAX_ANSWER_VALUES, MAX_CHOICES
+from openai_api.request.prompts import begins_with_bos, check_text_length, check_token_ids, encode_prompt, truncated
+from openai_api.request.sampling_params import prompt_logprobs, sampling_params
 from openai_api.request.schemas import CompletionRequest
 
 
@@ -30,23 +31,40 @@ async def create_completion(request: Request) -> Response:
 
 async def _render(body: CompletionRequest, request_id: str, app_state: AppState) -> Job:
     prompts = await _prompts(body, app_state)
-    return Job(
+    job = Job(
         request_id=request_id,
         prompts=tuple(prompt.token_ids for prompt in prompts),
         params=_params(body, app_state),
-        echo=tuple(prompt.text for prompt in prompts) if body.echo else (),
+        echo=tuple(prompt.echo for prompt in prompts) if body.echo else (),
+        num_echo_logprobs=body.logprobs,
+        num_prompt_logprobs=prompt_logprobs(body),
     )
+    _check_size(job, returns_token_ids=bool(body.return_token_ids))
+    return job
+
+
+def _check_size(job: Job, *, returns_token_ids: bool) -> None:
+    """Each choice tells of its prompt anew."""
+    if job.num_choices > MAX_CHOICES:
+        message = f"{len(job.prompts)} prompts with {job.params.n} choices each are more than {MAX_CHOICES} choices."
+        raise invalid_value("n", message)
+    per_token = len(job.echo[:1]) + returns_token_ids
+    if job.echo and job.num_echo_logprobs is not None:
+        per_token += 1 + job.num_echo_logprobs
+    if job.num_prompt_logprobs is not None:
+        per_token += 1 + job.num_prompt_logprobs
+    num_values = job.params.n * sum(map(len, job.prompts)) * per_token
+    if num_values > MAX_ANSWER_VALUES:
+        message = f"The answer would say {num_values} things of its prompts, at most {MAX_ANSWER_VALUES} are allowed: "
+        raise invalid_value("n", f"{message}set a lower 'n', or ask for less about fewer tokens.")
 
 
 @dataclass(frozen=True, slots=True)
 class _Prompt:
-    """One prompt as the model gets it.
-
-    ``text`` is its echo; a ``<bos>`` that was put in front is not in it.
-    """
+    """One prompt as the model gets it, and as an answer repeats it."""
 
     token_ids: Sequence[int]
-    text: str
+    echo: Echo
 
 
 async def _prompts(body: CompletionRequest, app_state: AppState) -> list[_Prompt]:
@@ -61,31 +79,41 @@ def _prepare_all(body: CompletionRequest, app_state: AppState) -> list[_Prompt]:
             check_text_length(app_state, given, param="prompt", must_fit=must_fit)
     prompts = []
     for given in body.prompt:
-        prompts.append(_prepare(given, body, app_state))
+        prompts.append(
+            _of_text(given, body, app_state) if isinstance(given, str) else _of_token_ids(given, body, app_state)
+        )
         if len(prompts[-1].token_ids) > limit:
             return prompts[-1:]
     return prompts
 
 
-def _prepare(given: str | list[int], body: CompletionRequest, app_state: AppState) -> _Prompt:
-    tokenizer = app_state.engine.tokenizer
-    if not isinstance(given, str):
-        check_token_ids(app_state, given, param="prompt")
-        kept = truncated(given, body.truncate_prompt_tokens, keep_bos=False)
-        return _Prompt(kept, tokenizer.decode(kept, skip_special=False) if body.echo else "")
-    token_ids = tokenizer.encode(given, add_bos=True)
+def _of_token_ids(given: list[int], body: CompletionRequest, app_state: AppState) -> _Prompt:
+    check_token_ids(app_state, given, param="prompt")
+    kept = truncated(given, body.truncate_prompt_tokens, keep_bos=False)
+    return _Prompt(kept, Echo(app_state.engine.tokenizer.decode(kept, skip_special=False) if body.echo else ""))
+
+
+def _of_text(given: str, body: CompletionRequest, app_state: AppState) -> _Prompt:
+    tokenizer, parse_special = app_state.engine.tokenizer, bool(body.parse_special)
+    token_ids = encode_prompt(tokenizer, given, add_bos=True, parse_special=parse_special)
     kept = truncated(token_ids, body.truncate_prompt_tokens, keep_bos=True)
+    hides_first = not (parse_special and begins_with_bos(tokenizer, given))
     # Only what was cut is decoded: decoding might not restore the client's very characters.
-    return _Prompt(kept, given if len(kept) == len(token_ids) else tokenizer.decode(kept[1:]))
+    if len(kept) < len(token_ids):
+        given = tokenizer.decode(kept[hides_first:], skip_special=not parse_special)
+    return _Prompt(kept, Echo(given, hides_first))
 
 
 def _params(body: CompletionRequest, app_state: AppState) -> SamplingParams:
+    if body.logprob_token_ids and body.max_tokens == 0:
+        message = "'logprob_token_ids' are told of generated tokens; with 'max_tokens': 0 there are none."
+        raise invalid_value("logprob_token_ids", message)
     return sampling_params(
         body,
         app_state,
         max_tokens=DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens,
         logprobs=body.logprobs,
-        prompt_logprobs=body.logprobs if body.echo else None,
+        echo_logprobs=body.logprobs if body.echo else None,
     )
 
 

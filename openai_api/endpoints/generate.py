@@ -13,7 +13,8 @@ from typing import Any, Generic, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from openai_api.answer.generation import Chunk, Generation, Job, num_values
+from openai_api.answer.chunks import Chunk, num_values
+from openai_api.answer.generation import Generation, Job
 from openai_api.answer.json_pieces import large_json_response
 from openai_api.answer.server_sent_events import EventStream, request_deadline
 from openai_api.answer.writer import Head, Writer, new_head
@@ -60,9 +61,9 @@ async def answer(request: Request, endpoint: Endpoint[B]) -> Response:
     app_state.check_admission(caller)
     with app_state.body_budget.share(caller) as share:
         body = await read_body(request, endpoint.body, fields=endpoint.fields, app_state=app_state, share=share)
-        app_state.check_model(body.model)
+        model = app_state.served_name(body.model)
         deadline_s = asyncio.get_running_loop().time() + app_state.settings.request_timeout_s
-        head = new_head(endpoint.id_prefix, app_state.engine.info)
+        head = new_head(endpoint.id_prefix, app_state.engine.info, model=model)
         rendering = endpoint.render(body, head.id, app_state)
         job = await (unless_disconnected(request.receive, rendering) if share.is_large else rendering)
     writer = endpoint.writer(body, job, head, app_state.engine.tokenizer)

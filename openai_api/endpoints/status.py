@@ -1,5 +1,5 @@
-"""What the server says of itself: ``/health``, ``/live``, ``/metrics``, the models and the
-capabilities.
+"""What the server says of itself: ``/health``, ``/live``, ``/version``, ``/metrics``, the models and
+the capabilities.
 
 Owns which of these need a loaded model. Reads plain values of the engine and never asks it to
 compute. Runs on the event loop.
@@ -12,7 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from engine.engine_info import EngineStatus, ModelInfo
+from gemma3 import __version__
 from openai_api.answer.models import CapabilitiesAnswer, ModelCard, ModelList, StatusAnswer, json_response
+from openai_api.answer.server_models import VersionAnswer
 from openai_api.app_state import app_state_of
 from openai_api.request.field_support import FIELDS_BY_ENDPOINT, RequestField, Support
 from openai_api.request.neutral_fields import IN_ANY_REQUEST, in_words
@@ -46,19 +48,26 @@ async def metrics(request: Request) -> Response:
     return Response(app_state_of(request).metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
+async def version(_request: Request) -> Response:
+    """The version of this program, also while the model loads."""
+    return json_response(VersionAnswer(version=__version__))
+
+
 async def list_models(request: Request) -> Response:
-    """The one model, as a list.
+    """The one model as a list, under each of its names.
 
     Raises:
         EngineNotReadyError: its name is not known before it is loaded.
     """
     app_state = app_state_of(request)
     app_state.check_ready()
-    return json_response(ModelList(object="list", data=[_model(app_state.engine.info)]))
+    return json_response(
+        ModelList(object="list", data=[_model(app_state.engine.info, name) for name in app_state.model_names])
+    )
 
 
 async def retrieve_model(request: Request) -> Response:
-    """The one model, if that is its name; a name may hold slashes, as OWNER/NAME.
+    """The one model, if that is one of its names; a name may hold slashes, as OWNER/NAME.
 
     No name at all, ``/v1/models/``, asks for the list.
 
@@ -70,13 +79,12 @@ async def retrieve_model(request: Request) -> Response:
         return await list_models(request)
     app_state = app_state_of(request)
     app_state.check_ready()
-    app_state.check_model(request.path_params["model"])
-    return json_response(_model(app_state.engine.info))
+    return json_response(_model(app_state.engine.info, app_state.served_name(request.path_params["model"])))
 
 
-def _model(info: ModelInfo) -> ModelCard:
+def _model(info: ModelInfo, name: str) -> ModelCard:
     return ModelCard(
-        id=info.model_id,
+        id=name,
         object="model",
         created=info.created,
         owned_by=info.owned_by,

@@ -1,4 +1,4 @@
-"""``POST /tokenize`` and ``POST /detokenize``, in vLLM's shapes.
+"""``POST /tokenize``, ``POST /detokenize`` and ``GET /tokenizer_info``, in vLLM's shapes.
 
 Owns which of their fields go together. Never asks the engine to compute, so a full queue does not
 matter. Runs on the event loop; long texts are tokenised, and long answers written, in a worker
@@ -13,17 +13,45 @@ from starlette.responses import Response
 
 from openai_api.answer.json_pieces import large_json_response
 from openai_api.answer.logprobs import legacy_token
-from openai_api.answer.models import DetokenizeAnswer, TokenizeAnswer
+from openai_api.answer.models import DetokenizeAnswer, TokenizeAnswer, json_response
+from openai_api.answer.server_models import TokenizerInfoAnswer
 from openai_api.app_state import AppState, app_state_of, caller_of
 from openai_api.disconnects import unless_disconnected
 from openai_api.engine_api import Tokenizer
 from openai_api.errors import ApiError, invalid_value
 from openai_api.request.body import read_body
 from openai_api.request.field_support import DETOKENIZE_FIELDS, TOKENIZE_FIELDS, RequestField
-from openai_api.request.prompts import check_text_length, check_token_ids, render_chat
+from openai_api.request.prompts import check_text_length, check_token_ids, encode_prompt, render_chat
 from openai_api.request.schemas import DetokenizeRequest, TokenizeRequest
 
 B = TypeVar("B", TokenizeRequest, DetokenizeRequest)
+
+# Loading refuses a tokenizer without them.
+BOS, EOS, PAD, UNK = "<bos>", "<eos>", "<pad>", "<unk>"
+
+
+async def tokenizer_info(request: Request) -> Response:
+    """Names of tokens and the chat template, which lm-eval's remote tokenizer reads.
+
+    Raises:
+        EngineNotReadyError: while loading, draining or dead.
+    """
+    app_state = app_state_of(request)
+    app_state.check_ready()
+    info = app_state.engine.info
+    return json_response(
+        TokenizerInfoAnswer(
+            tokenizer_class="GemmaTokenizer",
+            bos_token=BOS,
+            eos_token=EOS,
+            pad_token=PAD,
+            unk_token=UNK,
+            add_bos_token=True,
+            add_eos_token=False,
+            model_max_length=info.max_model_len,
+            chat_template=info.chat_template,
+        )
+    )
 
 
 async def _answer(
@@ -37,7 +65,7 @@ async def _answer(
     app_state.check_ready()
     with app_state.body_budget.share(caller_of(request)) as share:
         body = await read_body(request, model, fields=fields, app_state=app_state, share=share)
-        app_state.check_model(body.model)
+        app_state.served_name(body.model)
         responding = respond(body, app_state)
         return await (unless_disconnected(request.receive, responding) if share.is_large else responding)
 
@@ -82,9 +110,17 @@ async def _token_ids(body: TokenizeRequest, app_state: AppState) -> Sequence[int
     text, tokenizer = body.prompt or "", app_state.engine.tokenizer
     add_bos = body.add_special_tokens is not False
     check_text_length(app_state, text, param="prompt", must_fit=False)
+    parse_special = _asks_for_an_id(body) if body.parse_special is None else body.parse_special
     return await app_state.off_loop.run(
-        len(text), lambda: tokenizer.encode(text, add_bos=add_bos, parse_special=bool(body.parse_special))
+        len(text), lambda: encode_prompt(tokenizer, text, add_bos=add_bos, parse_special=parse_special)
     )
+
+
+def _asks_for_an_id(body: TokenizeRequest) -> bool:
+    """So lm-eval learns the ids of the names in ``tokenizer_info``, whose client cannot ask for ``parse_special``: the
+    prompt is such a name and nothing else. None of these tokens can open or close a turn.
+    """
+    return body.add_special_tokens is False and body.prompt in (BOS, EOS, PAD, UNK)
 
 
 def _tokenized(body: TokenizeRequest, token_ids: Sequence[int], app_state: AppState) -> Response:

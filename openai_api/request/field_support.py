@@ -14,7 +14,9 @@ from enum import StrEnum
 
 from engine.sampling_params import (
     MAX_ABS_LOGIT_BIAS,
+    MAX_ALLOWED_TOKEN_IDS,
     MAX_LOGIT_BIAS,
+    MAX_LOGPROB_TOKEN_IDS,
     MAX_STOP_CHARS,
     SETTINGS,
     Setting,
@@ -25,6 +27,8 @@ MAX_PROMPTS = 128
 MAX_TOOL_CALLS = 128
 MAX_REQUEST_STOP_STRINGS = 16
 MAX_STOP_TOKEN_IDS = 256
+MAX_CHOICES = 1024  # of all prompts: as many as one caller alone may have in the queue
+MAX_ANSWER_VALUES = 6_500_000  # eight choices of the longest context have so many with 20 log probabilities each
 
 # What chat and text completions ask for under names, types or bounds of their own.
 _SETTINGS_IN_OTHER_WORDS = ("max_tokens", "logprobs", "prompt_logprobs")
@@ -38,6 +42,7 @@ CHAT_MAX_TOKENS = replace(SETTINGS["max_tokens"], low=1)
 MAX_TOKENS = SETTINGS["max_tokens"]
 DEFAULT_MAX_TOKENS = int(MAX_TOKENS.default or 0)
 LOGPROBS = SETTINGS["logprobs"]
+PROMPT_LOGPROBS = SETTINGS["prompt_logprobs"]
 
 
 class Support(StrEnum):
@@ -104,6 +109,18 @@ _SAMPLING = (
     ),
     _exact("return_token_ids", "boolean: adds `prompt_token_ids` and `token_ids`"),
     _no_effect("user", "string"),
+    _exact(
+        "prompt_logprobs",
+        f"{PROMPT_LOGPROBS.allowed}, only without `stream`: log probability and rank of each prompt token, and so many "
+        "alternatives",
+    ),
+    _exact("allowed_token_ids", f"1 to {MAX_ALLOWED_TOKEN_IDS:,} token ids: no other is sampled"),
+    _exact(
+        "logprob_token_ids",
+        f"up to {MAX_LOGPROB_TOKEN_IDS} token ids, only with `logprobs`: reported beside each chosen token, in place of "
+        "the likeliest",
+    ),
+    _exact("return_tokens_as_token_ids", "boolean: tokens of `logprobs` are written `token_id:818`"),
 )
 
 CHAT_FIELDS = (
@@ -172,6 +189,7 @@ CHAT_FIELDS = (
     _refused("tools", "no tools"),
     _refused("verbosity", "no such control"),
     _refused("web_search_options", "no web search"),
+    _refused("parse_special", "the text of messages is never read as control tokens"),
 )
 
 COMPLETION_FIELDS = (
@@ -179,6 +197,7 @@ COMPLETION_FIELDS = (
         "prompt",
         f"required: a string, token ids, or a list of up to {MAX_PROMPTS} of either; text gets `<bos>` in front",
     ),
+    _exact("parse_special", "boolean, default false: names of control tokens in a text become those tokens"),
     *_SAMPLING,
     _exact(
         "max_tokens",
@@ -198,7 +217,11 @@ TOKENIZE_FIELDS = (
     _exact(
         "add_special_tokens", "boolean, default true: `<bos>` in front of a prompt; messages have it once in any case"
     ),
-    _exact("parse_special", "boolean, default false: names of control tokens in the prompt become those tokens"),
+    _exact(
+        "parse_special",
+        "boolean: names of control tokens in the prompt become those tokens; default false, but true for a prompt that is "
+        "`<bos>`, `<eos>`, `<pad>` or `<unk>` and nothing else, with `add_special_tokens: false`",
+    ),
     _exact("return_token_strs", "boolean, default false: adds `token_strs`"),
     _exact("add_generation_prompt", "as in chat completions, only with `messages`"),
     _exact("continue_final_message", "as in chat completions, only with `messages`"),

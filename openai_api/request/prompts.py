@@ -10,8 +10,20 @@ from collections.abc import Sequence
 from engine.errors import ContextLengthError
 from gemma3.text.chat import ChatPrompt, Message, ToolCall
 from openai_api.app_state import AppState
+from openai_api.engine_api import Tokenizer
 from openai_api.errors import invalid_value
 from openai_api.request.messages import ChatMessage
+
+
+def encode_prompt(tokenizer: Tokenizer, text: str, *, add_bos: bool, parse_special: bool) -> list[int]:
+    """Token ids of a text; where it brings a ``<bos>`` of its own, none is put in front."""
+    has_bos = parse_special and begins_with_bos(tokenizer, text)
+    return tokenizer.encode(text, add_bos=add_bos and not has_bos, parse_special=parse_special)
+
+
+def begins_with_bos(tokenizer: Tokenizer, text: str) -> bool:
+    """Whether a text that is read for control tokens begins with that one."""
+    return text.startswith(tokenizer.decode([tokenizer.bos_token_id], skip_special=False))
 
 
 async def render_chat(

@@ -10,7 +10,7 @@ from typing import Any
 from engine.sampling_params import SamplingParams
 from openai_api.app_state import AppState
 from openai_api.errors import MAX_PARAM_CHARS, invalid_value
-from openai_api.request.field_support import BODY_SETTINGS, OTHER_NAMES
+from openai_api.request.field_support import BODY_SETTINGS, MAX_ANSWER_VALUES, OTHER_NAMES
 from openai_api.request.prompts import check_token_ids
 from openai_api.request.schemas import NO_LIMIT, SamplingFields
 
@@ -21,7 +21,7 @@ def sampling_params(
     *,
     max_tokens: int | None,
     logprobs: int | None,
-    prompt_logprobs: int | None = None,
+    echo_logprobs: int | None = None,
     stop: Sequence[str] = (),
     stop_token_ids: Sequence[int] = (),
 ) -> SamplingParams:
@@ -29,14 +29,17 @@ def sampling_params(
 
     Each setting is the request's, else the checkpoint's where it may bring one, else the engine's
     default. ``stop`` and ``stop_token_ids`` are those of the prompt's format, beside what the
-    request asks for; ``ignore_eos`` is about these too.
+    request asks for; ``ignore_eos`` is about these too. ``echo_logprobs`` are alternatives beside
+    each token of a prompt that is echoed.
 
     Raises:
         ApiError: 400, a token id is outside of the vocabulary, or two names of a setting differ.
         SamplingParamsError: two settings do not go together.
     """
-    check_token_ids(app_state, body.stop_token_ids or (), param="stop_token_ids")
-    return SamplingParams(
+    for name in ("stop_token_ids", "allowed_token_ids", "logprob_token_ids"):
+        check_token_ids(app_state, getattr(body, name) or (), param=name)
+    num_prompt_logprobs = prompt_logprobs(body)
+    params = SamplingParams(
         **_settings(body, app_state.engine.info.default_sampling),
         logit_bias=_logit_bias(body, app_state),
         max_tokens=None if max_tokens == NO_LIMIT else max_tokens,
@@ -44,8 +47,38 @@ def sampling_params(
         stop_token_ids=(*(body.stop_token_ids or ()), *(() if body.ignore_eos else stop_token_ids)),
         ignore_eos=bool(body.ignore_eos),
         logprobs=logprobs,
-        prompt_logprobs=prompt_logprobs,
+        prompt_logprobs=max((n for n in (num_prompt_logprobs, echo_logprobs) if n is not None), default=None),
+        prompt_ranks=num_prompt_logprobs is not None,
+        allowed_token_ids=tuple(body.allowed_token_ids or ()),
+        logprob_token_ids=tuple(body.logprob_token_ids or ()),
     )
+    _check_answer_size(params, app_state.engine.info.max_model_len)
+    return params
+
+
+def prompt_logprobs(body: SamplingFields) -> int | None:
+    """How many alternatives to report beside each prompt token; ``None`` reports nothing of them.
+
+    A stream has no place for them; 0 is then passed over, as vLLM does.
+
+    Raises:
+        ApiError: 400, a stream is to have some.
+    """
+    if not body.stream:
+        return body.prompt_logprobs
+    if body.prompt_logprobs:
+        raise invalid_value("prompt_logprobs", "'prompt_logprobs' are not available with 'stream': true.")
+    return None
+
+
+def _check_answer_size(params: SamplingParams, max_model_len: int) -> None:
+    if params.logprobs is None:
+        return
+    num_tokens = params.n * min(max_model_len if params.max_tokens is None else params.max_tokens, max_model_len)
+    num_values = num_tokens * (1 + (len(params.logprob_token_ids) or params.logprobs))
+    if num_values > MAX_ANSWER_VALUES:
+        message = f"The answer might have {num_values} log probabilities, at most {MAX_ANSWER_VALUES} are allowed: "
+        raise invalid_value("n", f"{message}set a lower 'n' or 'max_tokens'.")
 
 
 def _settings(body: SamplingFields, of_checkpoint: Mapping[str, float]) -> dict[str, Any]:

@@ -16,7 +16,14 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from engine.sampling_params import MAX_ABS_LOGIT_BIAS, MAX_INTEGER, MAX_LOGIT_BIAS, MAX_STOP_CHARS
+from engine.sampling_params import (
+    MAX_ABS_LOGIT_BIAS,
+    MAX_ALLOWED_TOKEN_IDS,
+    MAX_INTEGER,
+    MAX_LOGIT_BIAS,
+    MAX_LOGPROB_TOKEN_IDS,
+    MAX_STOP_CHARS,
+)
 from openai_api.request.field_support import (
     CHAT_MAX_TOKENS,
     LOGPROBS,
@@ -24,6 +31,7 @@ from openai_api.request.field_support import (
     MAX_REQUEST_STOP_STRINGS,
     MAX_STOP_TOKEN_IDS,
     MAX_TOKENS,
+    PROMPT_LOGPROBS,
 )
 from openai_api.request.messages import Content, Messages, joined
 from openai_api.request.neutral_fields import IN_ANY_REQUEST, IN_CHAT, IN_COMPLETION, IN_STREAM_OPTIONS
@@ -141,6 +149,10 @@ class SamplingFields(GenerationRequest):
     truncate_prompt_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER), BeforeValidator(whole_number)] | None = None
     return_token_ids: bool | None = None
     user: str | None = None
+    prompt_logprobs: Annotated[int | None, *in_range(PROMPT_LOGPROBS)] = None
+    allowed_token_ids: Annotated[TokenIds, Field(min_length=1, max_length=MAX_ALLOWED_TOKEN_IDS)] | None = None
+    logprob_token_ids: Annotated[TokenIds, Field(max_length=MAX_LOGPROB_TOKEN_IDS)] | None = None
+    return_tokens_as_token_ids: bool | None = None
 
 
 class ChatCompletionRequest(SamplingFields):
@@ -172,6 +184,7 @@ class CompletionRequest(SamplingFields):
     neutral = IN_COMPLETION
 
     prompt: Prompts
+    parse_special: bool | None = None
     max_tokens: Annotated[int | None, *in_range(MAX_TOKENS), BeforeValidator(_limit)] = None
     logprobs: Annotated[int | None, *in_range(LOGPROBS)] = None
     echo: bool | None = None

@@ -83,6 +83,8 @@ class RequestContext:
         # The pattern of the route, not the path: a path is the client's own text.
         route = getattr(scope.get("route"), "path", "unmatched")
         self.metrics.http_requests.labels(scope["method"], route, str(exchange.status)).inc()
+        if exchange.status < 500 or exchange.status == 503:
+            self.metrics.refused(scope.get("error_code"))
         fields: Mapping[str, object] = {
             "request_id": exchange.request_id,
             "method": scope["method"],

@@ -8,6 +8,7 @@ block, a block reused too early or a prefix taken for another is found at once.
 from collections import abc
 from dataclasses import dataclass, field
 
+from engine.batch import Batch, SamplingRow, ScheduledSequence
 from engine.block_pool import BlockTable
 from engine.caller import Caller
 from engine.kv_cache_manager import KVCacheManager
@@ -18,7 +19,7 @@ from engine.runners.model_runner import SampledToken, SequenceResult, result_of
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Scheduler
 from engine.scheduler_config import SchedulerConfig
-from engine.sequence import Batch, SamplingRow, ScheduledSequence, Sequence, new_sequences
+from engine.sequence import Sequence, new_sequences
 from engine.step_failures import StepFailures
 
 VOCAB_SIZE = 3

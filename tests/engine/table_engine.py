@@ -10,12 +10,13 @@ from collections import abc
 import torch
 from torch import Tensor
 
+from engine.batch import Batch, ScheduledSequence
 from engine.engine_core import EngineCore
 from engine.kv_cache_sizes import BlockCounts
 from engine.outputs import RequestOutput
 from engine.runners.model_runner import SampledToken, SequenceResult, result_of
-from engine.runners.torch_sampler import sample, token_logprobs
-from engine.sequence import Batch, ScheduledSequence, Sequence
+from engine.runners.torch_sampler import Asked, sample, token_logprobs
+from engine.sequence import Sequence
 from tests.engine.fakes import Setup
 
 VOCAB_SIZE = 29
@@ -73,8 +74,9 @@ class TableRunner:
     def _prompt_logprobs(self, item: ScheduledSequence) -> list[SampledToken]:
         targets = item.prompt_targets
         logits = [self._row(item.seq, item.start + i) for i in range(len(targets))]
-        nums = [item.seq.params.prompt_logprobs or 0] * len(targets)
-        return token_logprobs(torch.stack(logits), torch.tensor(targets), nums) if targets else []
+        params = item.seq.params
+        asked = [Asked(params.prompt_logprobs or 0, wants_rank=params.prompt_ranks)] * len(targets)
+        return token_logprobs(torch.stack(logits), torch.tensor(targets), asked) if targets else []
 
 
 class TableEngine:

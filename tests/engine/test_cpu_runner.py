@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from engine.batch import Batch, ScheduledSequence
 from engine.block_pool import BlockTable
 from engine.kv_cache_sizes import BlockCounts
 from engine.outputs import TokenLogprob
 from engine.random_numbers import uniform
 from engine.sampling_params import SamplingParams
-from engine.sequence import Batch, ScheduledSequence, Sequence, new_sequences
+from engine.sequence import Sequence, new_sequences
 
 pytest.importorskip("gemma3.cpu._native", reason="the native core was not compiled")
 
@@ -26,7 +27,9 @@ class FakeRow:
     """Remembers whatever it is told beside its number."""
 
     def __init__(self, row: int, **settings: Any) -> None:
-        self.__dict__ |= {"row": row} | {name: value for name, value in settings.items() if value != -1}
+        self.__dict__ |= {"row": row} | {
+            name: value for name, value in settings.items() if value != -1 and value is not False
+        }
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -53,6 +56,7 @@ class FakeSampled:
     is_finite: bool = True
     logprob: float = -0.5
     top: list[tuple[int, float]] = field(default_factory=lambda: [(7, -0.5), (9, -1.5)])
+    rank: int = 0
 
 
 class FakeModel:
@@ -138,6 +142,8 @@ def test_what_a_row_is_told(runner: CpuRunner, model: FakeModel) -> None:
     assert told(min_tokens=3) == {}
     assert told(logprobs=0) == {"num_logprobs": 0}
     assert told(logprobs=2) == {"num_logprobs": 2}
+    assert told(allowed_token_ids=(9, 7, 9)) == {"allowed": (7, 9)}
+    assert told(logprobs=0, logprob_token_ids=(9, 7, 9)) == {"num_logprobs": 0, "reported": (9, 7)}
 
 
 def test_log_probabilities(runner: CpuRunner, model: FakeModel) -> None:
@@ -160,6 +166,14 @@ def test_prompt_log_probabilities_come_with_their_chunk(runner: CpuRunner, model
     seq.token_ids.append(13)
     seq.num_computed_tokens = 4
     assert not runner.run(Batch((ScheduledSequence(seq, 1),)))[0].prompt_logprobs, "the prompt is over"
+
+
+def test_ranks_are_asked_of_the_prompt_s_rows_alone(runner: CpuRunner, model: FakeModel) -> None:
+    seq = sequence([2, 10, 11], prompt_logprobs=0, prompt_ranks=True, logprobs=1)
+    model.results = [FakeSampled(10, rank=3), FakeSampled(11, rank=1), FakeSampled(5)]
+    (result,) = runner.run(Batch((ScheduledSequence(seq, 3),)))
+    assert ["wants_rank" in row.settings for row in model.rows] == [True, True, False]
+    assert [entry.rank for entry in result.prompt_logprobs] == [3, 1]
 
 
 def test_drafts_are_verified_in_the_same_step(runner: CpuRunner, model: FakeModel) -> None:

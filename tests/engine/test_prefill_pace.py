@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from engine.batch import Batch
 from engine.prefill_pace import MIN_TOKENS, STEPS_PER_ROUND, PrefillPace, Unpaced
 from engine.sampling_params import SamplingParams
-from engine.sequence import Batch, Sequence, new_sequences
+from engine.sequence import Sequence, new_sequences
 from engine.step_failures import StepFailures
 from tests.engine.fakes import Setup
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from engine.batch import SamplingRow
 from engine.random_numbers import uniform
 from engine.runners import torch_sampler
 from engine.runners.model_runner import SampledToken
 from engine.sampling_params import SamplingParams, SamplingParamsError
-from engine.sequence import SamplingRow, Sequence, new_sequences
+from engine.sequence import Sequence, new_sequences
 
 VOCAB = 300
 END = 7
@@ -54,6 +55,7 @@ def random_sequence(rng: random.Random) -> Sequence:
         logit_bias=rng.choice(({}, {5: 4.0, 9: -100.0})),
         min_tokens=rng.choice((0, 16)),
         logprobs=rng.choice((None, 0, 3)),
+        allowed_token_ids=rng.choice(((), (), (5, END, 250), tuple(rng.sample(range(VOCAB), 40)))),
     )
 
 
@@ -63,6 +65,8 @@ def plain_probs(logits_V: torch.Tensor, seq: Sequence) -> list[float]:
     values = [float(x) for x in logits_V]
     if len(output) < params.min_tokens:
         values[END] = -math.inf
+    if params.allowed_token_ids:
+        values = [x if i in params.allowed_token_ids else -math.inf for i, x in enumerate(values)]
     for token_id in set(seq.token_ids):
         old = values[token_id]
         values[token_id] = old / params.repetition_penalty if old > 0 else old * params.repetition_penalty
@@ -184,6 +188,26 @@ def test_logprobs_are_of_the_model_itself() -> None:
     assert entry.logprob == pytest.approx(float(expected[17]))
     assert [i for i, _ in entry.top] == expected.topk(3).indices.tolist()
     assert [p for _, p in entry.top] == pytest.approx(expected.topk(3).values.tolist())
+
+
+def test_ids_that_are_asked_for_take_the_place_of_the_likeliest() -> None:
+    """In the request's order; a neighbour that asks for none keeps its likeliest ones."""
+    logits = random_logits(2)
+    wanted = sequence(temperature=0.0, logprobs=2, logprob_token_ids=(290, 4, 290), allowed_token_ids=(8,))
+    asked, plain = sample(logits, wanted, sequence(temperature=0.0, logprobs=2))
+    expected = logits.log_softmax(-1)
+    assert asked.token_id == 8
+    assert asked.logprob == pytest.approx(float(expected[0, 8]))
+    assert asked.top == ((290, pytest.approx(float(expected[0, 290]))), (4, pytest.approx(float(expected[0, 4]))))
+    assert [i for i, _ in plain.top] == expected[1].topk(2).indices.tolist()
+
+
+def test_ranks_count_from_the_likeliest_and_ties_by_id() -> None:
+    logits = torch.zeros(1, VOCAB)
+    logits[0, [40, 60]], logits[0, 9] = 5.0, -1.0
+    asked = [torch_sampler.Asked(0, wants_rank=True)]
+    ranks = {i: torch_sampler.token_logprobs(logits, torch.tensor([i]), asked)[0].rank for i in (40, 60, 0, 41, 299, 9)}
+    assert ranks == {40: 1, 60: 2, 0: 3, 41: 3 + 41 - 2, 299: VOCAB - 1, 9: VOCAB}
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

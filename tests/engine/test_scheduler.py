@@ -4,11 +4,12 @@ import random
 
 import pytest
 
+from engine.batch import Batch
 from engine.errors import ContextLengthError, RequestError
 from engine.kv_cache_sizes import BlockCounts, KVCacheLayout, num_blocks_for
 from engine.outputs import FinishReason
 from engine.scheduler_config import SchedulerConfig
-from engine.sequence import Batch, Sequence, SequenceStatus
+from engine.sequence import Sequence, SequenceStatus
 from tests.engine.fakes import FakeEngine, Setup, generate_alone, less
 
 

@@ -13,12 +13,13 @@ from dataclasses import replace
 
 import pytest
 
+from engine.batch import Batch
 from engine.errors import RequestError
 from engine.kv_cache_sizes import blocks_for_one_sequence
 from engine.outputs import FinishReason
 from engine.prefill_pace import PrefillPace, PrefillShare, Unpaced
 from engine.scheduler import Scheduler
-from engine.sequence import Batch, Sequence, SequenceStatus
+from engine.sequence import Sequence, SequenceStatus
 from engine.step_failures import StepFailures
 from tests.engine.fakes import FakeEngine, Setup, generate_alone, less
 

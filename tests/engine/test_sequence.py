@@ -2,10 +2,11 @@
 
 import pytest
 
+from engine.batch import Batch, ScheduledSequence
 from engine.outputs import TokenLogprob
 from engine.runners.model_runner import SampledToken, result_of
 from engine.sampling_params import SamplingParams
-from engine.sequence import Batch, ScheduledSequence, SequenceStatus, new_sequences
+from engine.sequence import SequenceStatus, new_sequences
 
 
 def test_the_sequences_of_a_request() -> None:
@@ -52,6 +53,26 @@ def test_siblings_wait_until_the_prompt_is_computed_or_its_leader_ended() -> Non
     assert not sibling.waits_for_leader
     leader.num_computed_tokens, leader.status = 0, SequenceStatus.FINISHED
     assert not sibling.waits_for_leader
+
+
+def test_siblings_that_wait_share_one_prompt() -> None:
+    """64 of the longest context would otherwise take 16 MiB while they wait, and what they look up 10 times that."""
+    leader, *siblings = new_sequences(
+        "r", [1, 2, 3], params=SamplingParams(n=64), first_seq_id=0, max_model_len=9, prediction_token_ids=[2, 3, 4]
+    )
+    assert len({id(seq.token_ids) for seq in siblings}) == len({id(seq.lookup) for seq in siblings}) == 1
+    for seq in (leader, *siblings[:2]):
+        seq.begin()
+    leader.token_ids.append(7)
+    siblings[0].token_ids.append(8)
+    assert [seq.token_ids for seq in (leader, *siblings[:3])] == [[1, 2, 3, 7], [1, 2, 3, 8], [1, 2, 3], [1, 2, 3]]
+    for seq, last in ((leader, [7]), (siblings[0], [8]), (siblings[1], [])):
+        seq.token_ids += [2, 3]
+        assert seq.output_token_ids == [*last, 2, 3]
+        assert seq.lookup.propose(8).token_ids[:1] == (4,), "the prediction is each one's"
+    siblings[0].end()
+    assert siblings[0].is_finished
+    assert siblings[0].lookup.propose(8).token_ids == ()
 
 
 def test_a_batch_counts_rows() -> None:

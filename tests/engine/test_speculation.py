@@ -56,6 +56,8 @@ def random_params(rng: random.Random) -> SamplingParams:
         ignore_eos=rng.random() < 0.8,
         logprobs=rng.choice((None, None, 0, 2)),
         prompt_logprobs=rng.choice((None, None, None, 1)),
+        prompt_ranks=rng.random() < 0.5,
+        allowed_token_ids=rng.choice(((), (), tuple(rng.sample(range(6, VOCAB_SIZE), 4)))),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from engine.batch import ScheduledSequence
 from engine.engine_core import EngineCore
 from engine.errors import StepError
 from engine.loading import LoadedEngine
@@ -13,7 +14,6 @@ from engine.outputs import RequestOutput
 from engine.prompt_lookup import PromptLookup
 from engine.runners import cpu_runner, torch_sampler
 from engine.sampling_params import SamplingParams
-from engine.sequence import ScheduledSequence
 from engine.step_failures import StepFailures
 from gemma3.text.detokenizer import Detokenizer
 from tests.engine.engines import load, tiny_checkpoint

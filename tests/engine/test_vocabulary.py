@@ -56,6 +56,8 @@ def test_naming_one_is_the_request_s_fault(padded: Path, precision: dict[str, st
         ("prompt", [2, bad], {}),
         ("logit_bias", [2], {"logit_bias": {bad: 100.0}}),
         ("stop_token_ids", [2], {"stop_token_ids": (bad,)}),
+        ("allowed_token_ids", [2], {"allowed_token_ids": (3, bad)}),
+        ("logprob_token_ids", [2], {"logprob_token_ids": (bad, 3), "logprobs": 0}),
     ):
         with pytest.raises(RequestError, match=rf"{param} holds the token id {bad}") as caught:
             core.add_request("a", prompt, SamplingParams(**fields))

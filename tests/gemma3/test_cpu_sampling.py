@@ -14,11 +14,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from engine.batch import SamplingRow
 from engine.random_numbers import uniform
 from engine.runners.torch_sampler import sample as torch_sample
 from engine.sampling_params import SETTINGS as RANGES
 from engine.sampling_params import SamplingParams
-from engine.sequence import SamplingRow, Sequence, new_sequences
+from engine.sequence import Sequence, new_sequences
 from gemma3 import cpu
 
 if (reason := cpu.why_unavailable()) is not None:
@@ -71,6 +72,7 @@ def random_sequence(rng: random.Random, vocab_size: int) -> Sequence:
         min_tokens=rng.choice((0, 16)),
         max_tokens=100,
         logprobs=rng.choice((None, 0, 3, 20)),
+        allowed_token_ids=rng.choice(((), (), (), (END, *rng.sample(range(8, vocab_size), rng.choice((1, 3, 29)))))),
     )
     prompt = [rng.randrange(vocab_size) for _ in range(30)]
     seq = new_sequences(
@@ -90,6 +92,7 @@ def native_row(seq: Sequence) -> RowRequest:
         output_counts=sorted(Counter(output).items()),
         logit_bias=list(params.logit_bias.items()),
         banned=[END] if len(output) < params.min_tokens else [],
+        allowed=params.allowed_token_ids,
         num_logprobs=-1 if params.logprobs is None else params.logprobs,
     )
 
@@ -100,6 +103,10 @@ def adjusted(logits: Logits, seq: Sequence) -> NDArray[np.float64]:
     values = logits.astype(np.float64)
     if len(output) < params.min_tokens:
         values[END] = -math.inf
+    if params.allowed_token_ids:
+        allowed = list(params.allowed_token_ids)
+        values, kept = np.full_like(values, -math.inf), values[allowed]
+        values[allowed] = kept
     seen = np.array(sorted(set(seq.token_ids)))
     old = values[seen]
     values[seen] = np.where(old > 0, old / params.repetition_penalty, old * params.repetition_penalty)
@@ -293,6 +300,60 @@ def extreme_params(rng: random.Random) -> SamplingParams:
     return SamplingParams(**chosen | {"seed": rng.randrange(2**40)})
 
 
+@pytest.mark.parametrize("num_allowed", [1, 2, 257, 1_024])
+def test_a_row_of_few_allowed_ids_is_a_row_of_few_logits(num_allowed: int) -> None:
+    """What is drawn from them is drawn as from a vocabulary that has no others; log probabilities are the whole row's."""
+    rng = random.Random(num_allowed)
+    for settings in ({}, *SETTINGS):
+        logits = random_logits(rng, FULL_VOCAB if num_allowed == 257 else VOCAB)
+        allowed = sorted(rng.sample(range(len(logits)), num_allowed))
+        expected = torch.tensor(logits).double().log_softmax(-1).numpy()
+        for u in (0.0, 0.31, 0.77, 1 - 2**-53):
+            sampled = sample(logits, uniform=u, allowed=allowed, num_logprobs=1, **settings)
+            alone = sample(logits[allowed], uniform=u, **settings)
+            assert sampled.token_id == allowed[alone.token_id]
+            assert sampled.logprob == pytest.approx(expected[sampled.token_id], abs=2e-6)
+            assert sampled.top[0][0] == logits.argmax()
+
+
+def test_what_is_banned_among_the_allowed_cannot_be_chosen() -> None:
+    logits = random_logits(random.Random(13), VOCAB)
+    for settings in ({}, *SETTINGS):
+        chosen = {
+            sample(logits, uniform=u, allowed=[5, 9, 40], banned=[9, 40], **settings).token_id for u in (0.0, 0.9)
+        }
+        assert chosen == {5}
+    assert sample(logits, allowed=[5], banned=[5]).token_id == -1
+
+
+def test_penalties_and_biases_weigh_among_the_allowed() -> None:
+    logits = np.zeros(VOCAB, np.float32)
+    logits[[5, 9]] = 2.0, 1.0
+    assert sample(logits, allowed=[5, 9]).token_id == 5
+    assert sample(logits, allowed=[5, 9], repetition_penalty=4.0, seen=[5]).token_id == 9
+    assert sample(logits, allowed=[5, 9], logit_bias=[(7, 100.0), (9, 1.5)]).token_id == 9
+
+
+def test_reported_ids_take_the_place_of_the_likeliest() -> None:
+    logits = random_logits(random.Random(14), VOCAB)
+    expected = torch.tensor(logits).double().log_softmax(-1).numpy()
+    wanted = [1_999, 0, 700]
+    for changes in ({}, {"temperature": 0.3, "uniform": 0.5, "logit_bias": [(0, 9.0)], "banned": [700]}):
+        sampled = sample(logits, num_logprobs=2, reported=wanted, **changes)
+        assert [token_id for token_id, _ in sampled.top] == wanted
+        assert [logprob for _, logprob in sampled.top] == pytest.approx(expected[wanted].tolist(), abs=2e-6)
+    assert sample(logits, reported=wanted).top == [], "nobody asked for log probabilities"
+
+
+def test_ranks_are_those_of_a_stable_sort() -> None:
+    logits = random_logits(random.Random(15), VOCAB)
+    logits[[3, 900, 901]] = logits[17]
+    order = np.argsort(-logits, kind="stable").tolist()
+    for rank, token_id in enumerate(order, 1):
+        assert native_sample(logits.copy(), RowRequest(0, target=token_id, wants_rank=True)).rank == rank
+    assert sample(logits, target=order[5]).rank == 0
+
+
 @pytest.mark.parametrize("vocab_size", [1, 37, VOCAB])
 def test_any_setting_and_any_logits_give_an_id_of_the_vocabulary(vocab_size: int) -> None:
     """Both samplers: a finite row has a choice, whatever a float32 makes of the settings."""
@@ -378,7 +439,8 @@ def test_a_target_is_reported_and_nothing_is_chosen() -> None:
 @pytest.mark.parametrize(
     "settings",
     [{"seen": [-1]}, {"output_counts": [(VOCAB, 1)]}, {"logit_bias": [(2**31 - 1, 1.0)]}, {"banned": [VOCAB]},
-     {"target": VOCAB}],
+     {"target": VOCAB}, {"allowed": [VOCAB]}, {"allowed": [-1, 3]}, {"allowed": [4, 3]}, {"allowed": [3, 3]},
+     {"reported": [VOCAB]}],
     ids=str,
 )  # fmt: skip
 def test_what_lies_outside_the_vocabulary_is_refused(settings: dict[str, list[int]]) -> None:

@@ -14,6 +14,7 @@ from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.errors import ContextLengthError, EngineNotReadyError, QueueFullError, RequestError
 from engine.outputs import FinishReason, RequestOutput, SequenceDelta, TokenLogprob
 from engine.sampling_params import SamplingParams
+from engine.step_sizes import StepSizes
 from gemma3.text.chat import ChatPrompt, Message
 from gemma3.text.tokenizer import Gemma3Tokenizer
 
@@ -81,6 +82,8 @@ class FakeEngine:
             is_instruction_tuned=True,
             system_fingerprint="fp_fake",
             default_sampling={"top_k": 64, "top_p": 0.95},
+            chat_template="{{ messages }}",
+            cache_config={"block_size": "16", "num_gpu_blocks": "7"},
         )
         self._cut_off = False
 
@@ -89,9 +92,13 @@ class FakeEngine:
             num_running=len(self.running),
             num_waiting=len(self.waiting),
             kv_cache_usage=0.25,
+            num_preemptions=3,
+            prefix_cache_queries=20,
+            prefix_cache_hits=11,
             num_drafts=2,
             num_draft_tokens=9,
             num_accepted_draft_tokens=7,
+            step_sizes=StepSizes((1, 0, 2) + (0,) * 10, 33),
         )
 
     async def start(self) -> None:
@@ -230,7 +237,9 @@ class FakeEngine:
     ) -> tuple[TokenLogprob | None, ...] | None:
         if params.prompt_logprobs is None:
             return None
-        return (None, *(_logprob(token_id, params.prompt_logprobs) for token_id in prompt_token_ids[1:]))
+        rank = 2 if params.prompt_ranks else 0
+        entries = [_logprob(token_id, params.prompt_logprobs) for token_id in prompt_token_ids[1:]]
+        return (None, *(replace(entry, rank=rank) for entry in entries))
 
 
 def _deltas(
@@ -247,7 +256,7 @@ def _deltas(
                 index,
                 "".join(pieces[begin:end]),
                 ids,
-                None if params.logprobs is None else tuple(_logprob(i, params.logprobs or 0) for i in ids),
+                None if params.logprobs is None else tuple(_sampled_logprob(i, params) for i in ids),
                 reason if is_last else None,
                 stop_reason if is_last else None,
             )
@@ -282,6 +291,15 @@ def _cut(pieces: list[str], num_chars: int) -> list[str]:
         kept.append(piece[:num_chars])
         num_chars -= len(kept[-1])
     return kept
+
+
+def _sampled_logprob(token_id: int, params: SamplingParams) -> TokenLogprob:
+    asked = tuple((other, _logprob(other, 0).logprob) for other in params.logprob_token_ids)
+    return (
+        TokenLogprob(token_id, _logprob(token_id, 0).logprob, asked)
+        if asked
+        else _logprob(token_id, params.logprobs or 0)
+    )
 
 
 def _logprob(token_id: int, num_top: int) -> TokenLogprob:

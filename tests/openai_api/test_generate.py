@@ -14,7 +14,8 @@ from starlette.responses import Response
 from engine.errors import StepError
 from engine.outputs import RequestOutput
 from engine.sampling_params import SamplingParams
-from openai_api.answer.generation import Chunk, Job, Usage
+from openai_api.answer.chunks import Chunk
+from openai_api.answer.generation import Job, Usage
 from openai_api.answer.models import Answer
 from openai_api.answer.writer import Head
 from openai_api.app_state import AppState

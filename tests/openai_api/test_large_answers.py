@@ -14,8 +14,9 @@ from engine.sampling_params import SamplingParams
 from openai_api import routes
 from openai_api.answer import json_pieces as module
 from openai_api.answer.chat_writer import ChatWriter
+from openai_api.answer.chunks import Chunk, num_values
 from openai_api.answer.completion_writer import CompletionWriter
-from openai_api.answer.generation import Chunk, Job, Usage, num_values
+from openai_api.answer.generation import Job, Usage
 from openai_api.answer.json_pieces import json_pieces, json_text, large_json_response
 from openai_api.answer.models import Answer, DetokenizeAnswer, LegacyLogprobs, TokenizeAnswer, json_response
 from openai_api.answer.writer import Head
@@ -99,6 +100,8 @@ def test_a_large_answer_is_sent_in_blocks_with_its_length(monkeypatch: pytest.Mo
 
 
 def test_how_much_there_is_to_write() -> None:
+    prompt = chunk(0, 10, 4).logprobs
+    assert num_values([Chunk(0, "", (5,), prompt_logprobs=prompt)]) == 1 + 10 * (1 + 4)
     assert num_values([chunk(0, 10, 4), Chunk(1, "", (1, 2)), Chunk(2, "", (1,), (None,))]) == 10 + 50 + 2 + 1
 
 
@@ -124,6 +127,7 @@ def asgi(engine: FakeEngine) -> Asgi:
 LARGE: Sequence[tuple[str, dict[str, Any]]] = [
     ("/v1/completions", completion_body(prompt=[7] * 2_500, echo=True, logprobs=2)),
     ("/v1/completions", completion_body(prompt=[7] * 2_500, echo=True, logprobs=2, stream=True)),
+    ("/v1/completions", completion_body(prompt=[7] * 2_500, prompt_logprobs=2)),
     ("/v1/chat/completions", chat_body(logprobs=True, top_logprobs=20, max_tokens=200, ignore_eos=True)),
     ("/detokenize", {"tokens": [9] * 3_000}),
 ]

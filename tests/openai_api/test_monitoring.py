@@ -9,6 +9,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from engine.engine_info import EngineStatus
 from engine.errors import StepError
 from openai_api.logs import EventFormatter, log_event
 from openai_api.settings import ServerSettings
@@ -56,17 +57,77 @@ def test_what_a_request_leaves_behind(asgi: Asgi, engine: FakeEngine) -> None:
     assert values["http_requests_total{POST,/v1/chat/completions,200}"] == 2
 
 
+def test_what_a_request_asked_for_and_how_long_its_parts_took(asgi: Asgi, engine: FakeEngine) -> None:
+    """One observation a request, the room of the context where it has no limit; of one without a token only its wishes."""
+    engine.script = Script(text="abc", queue_s=0.03, prefill_s=0.06, token_s=0.02)
+    asgi.post(CHAT, chat_body(stream=True, max_tokens=3))
+    asgi.post(CHAT, chat_body(n=2))
+    asgi.post("/v1/completions", completion_body(prompt=["a", "b"], max_tokens=0))
+    values = scrape(asgi)
+    assert values["request_params_n_count"] == 3
+    assert (values["request_params_n_sum"], values["request_params_n_bucket{1.0}"]) == (1 + 2 + 1, 2)
+    assert values["request_params_max_tokens_sum"] == 3 + (4096 - 17) + 0
+    for part in ("inference", "prefill", "decode"):
+        assert values[f"request_{part}_time_seconds_count"] == 2, part
+    prefill, decode = values["request_prefill_time_seconds_sum"], values["request_decode_time_seconds_sum"]
+    assert prefill > 2 * 0.06
+    assert decode > 2 * 2 * 0.02
+    assert values["request_inference_time_seconds_sum"] == pytest.approx(prefill + decode)
+    parts = values["request_queue_time_seconds_sum"] + values["request_inference_time_seconds_sum"]
+    assert parts < values["e2e_request_latency_seconds_sum"]
+
+
+def test_refused_requests_are_counted_by_their_reason(asgi: Asgi, engine: FakeEngine) -> None:
+    """What the client or the load is the reason of; a failure of ours is no refusal."""
+    asgi.post(CHAT, b"{")
+    asgi.post(CHAT, chat_body(temperature=9))
+    asgi.post(CHAT, chat_body(max_tokens=-5))
+    asgi.post(CHAT, chat_body(model="another"))
+    asgi.get("/nowhere")
+    asgi.request("GET", "/v1/models", headers={"host": "evil.example"})
+    asgi.request("DELETE", "/v1/models")
+    engine.script = Script(fail=StepError("x"))
+    asgi.post(CHAT, chat_body())
+    engine.max_waiting = 0
+    asgi.post(CHAT, chat_body())
+    engine.status = EngineStatus.DRAINING
+    asgi.post(CHAT, chat_body())
+    values = scrape(asgi)
+    counted = {name: value for name, value in values.items() if name.startswith("request_rejections_total")}
+    assert counted == {
+        f"request_rejections_total{{{reason}}}": count
+        for reason, count in {
+            "invalid_json": 1,
+            "invalid_value": 2,
+            "model_not_found": 1,
+            "unknown_url": 1,
+            "host_not_allowed": 1,
+            "method_not_allowed": 1,
+            "queue_full": 1,
+            "not_ready": 1,
+        }.items()
+    }
+
+
+def test_the_cache_s_configuration_is_shown_when_it_is_known(live: LiveServer) -> None:
+    text = httpx.get(f"{live.url}/metrics").text
+    assert 'gemma3:cache_config_info{block_size="16",num_gpu_blocks="7"} 1.0' in text
+
+
 def test_the_engines_own_figures(asgi: Asgi, engine: FakeEngine) -> None:
     engine.waiting.add("x")
     values = scrape(asgi)
     assert values["num_requests_running"] == 0
     assert values["num_requests_waiting"] == 1
     assert values["kv_cache_usage_perc"] == 0.25
-    for name in ("num_preemptions_total", "prefix_cache_queries_total", "prefix_cache_hits_total"):
-        assert values[name] == 0
+    for name, count in {"num_preemptions": 3, "prefix_cache_queries": 20, "prefix_cache_hits": 11}.items():
+        assert values[f"{name}_total"] == count
     assert values["spec_decode_num_drafts_total"] == 2
     assert values["spec_decode_num_draft_tokens_total"] == 9
     assert values["spec_decode_num_accepted_tokens_total"] == 7
+    steps = [values[f"iteration_tokens_total_bucket{{{bound}}}"] for bound in ("1.0", "8.0", "16.0", "8192.0", "+Inf")]
+    assert steps == [1, 1, 3, 3, 3]
+    assert (values["iteration_tokens_total_count"], values["iteration_tokens_total_sum"]) == (3, 33)
 
 
 def test_outcomes_that_are_no_answer(asgi: Asgi, engine: FakeEngine) -> None:

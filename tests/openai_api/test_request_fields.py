@@ -38,7 +38,7 @@ RANGES: list[tuple[str, list[Any], list[Any]]] = [
     ("presence_penalty", [-2, 0, 2], [-2.01, 2.01, True]),
     ("repetition_penalty", [0.01, 1, 10], [0, -1, 10.1]),
     ("seed", [0, 1, 7.0, -1, BIG, -BIG - 1], [BIG + 1, -BIG - 2, 1.5, True, "1"]),
-    ("n", [1, 8, 1.0], [0, 9, -1, True, 1.5]),
+    ("n", [1, 64, 1.0], [0, 65, -1, True, 1.5]),
     ("min_tokens", [0, 1, 1.0], [-1, True]),
     ("ignore_eos", [True, False], [0, 1, "true"]),
     ("stream", [False], [0, 1, "false", []]),

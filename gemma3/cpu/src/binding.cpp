@@ -101,17 +101,20 @@ void bind_requests(nb::module_& m) {
 
     nb::class_<RowRequest> request(m, "RowRequest");
     request
-        .def("__init__", [](RowRequest* self, int row, int num_logprobs, int target) {
+        .def("__init__", [](RowRequest* self, int row, int num_logprobs, int target, bool wants_rank) {
             new (self) RowRequest();
             self->row = row;
             self->num_logprobs = num_logprobs;
             self->target = target;
-        }, "row"_a, nb::kw_only(), "num_logprobs"_a = -1, "target"_a = -1)
+            self->wants_rank = wants_rank;
+        }, "row"_a, nb::kw_only(), "num_logprobs"_a = -1, "target"_a = -1, "wants_rank"_a = false)
         .def_rw("uniform", &RowRequest::uniform)
         .def_rw("seen", &RowRequest::seen)
         .def_rw("output_counts", &RowRequest::output_counts)
         .def_rw("logit_bias", &RowRequest::logit_bias)
-        .def_rw("banned", &RowRequest::banned);
+        .def_rw("banned", &RowRequest::banned)
+        .def_rw("allowed", &RowRequest::allowed)
+        .def_rw("reported", &RowRequest::reported);
 #define GEMMA3_ATTRIBUTE(Type, name, neutral)                                        \
     request.def_prop_rw(#name, [](const RowRequest& self) { return self.name; },     \
                         [](RowRequest& self, double value) { self.name = setting_of<Type>(value); });
@@ -122,6 +125,7 @@ void bind_requests(nb::module_& m) {
         .def_ro("token_id", &Sampled::token_id)
         .def_ro("is_finite", &Sampled::is_finite)
         .def_ro("logprob", &Sampled::logprob)
+        .def_ro("rank", &Sampled::rank)
         .def_ro("top", &Sampled::top);
 }
 

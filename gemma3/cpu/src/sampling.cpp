@@ -185,7 +185,7 @@ Peak find_peak(Logits row, SamplingScratch& scratch) {
 int32_t first_at_peak(Logits row, float peak, const SamplingScratch& scratch) {
     const auto block = std::find(scratch.block_peaks.begin(), scratch.block_peaks.end(), peak);
     const float* first = row.values + (block - scratch.block_peaks.begin()) * kBlock;
-    return static_cast<int32_t>(std::find(first, row.values + row.size, peak) - row.values);
+    return row.id(static_cast<int>(std::find(first, row.values + row.size, peak) - row.values));
 }
 
 // Fills `block_masses` and returns their sum.
@@ -230,6 +230,14 @@ Logits gather_from(Logits row, float bound, SamplingScratch& scratch) {
         count = gather_block(row, b, [&](float value, int32_t) { return value >= bound; }, count, scratch);
     }
     return gathered(count, scratch);
+}
+
+// The logits of `ids`, which are in rising order.
+Logits gather_ids(Logits row, const std::vector<int32_t>& ids, SamplingScratch& scratch) {
+    scratch.ids = ids;
+    scratch.values.resize(ids.size());
+    for (size_t i = 0; i < ids.size(); ++i) scratch.values[i] = row.values[ids[i]];
+    return gathered(static_cast<int>(ids.size()), scratch);
 }
 
 // At least the `count` >= 1 largest logits above -inf, and few more unless `count` is large.
@@ -385,6 +393,22 @@ std::vector<std::pair<int32_t, float>> likeliest(Logits row, int count, double l
     return top;
 }
 
+std::vector<std::pair<int32_t, float>> logprobs_of(const std::vector<int32_t>& ids, const float* logits, double log_mass) {
+    std::vector<std::pair<int32_t, float>> logprobs;
+    logprobs.reserve(ids.size());
+    for (const int32_t id : ids) logprobs.emplace_back(id, static_cast<float>(static_cast<double>(logits[id]) - log_mass));
+    return logprobs;
+}
+
+// How many logits stand before that of `id` in the order of likelihood, and 1.
+GEMMA3_WIDE int32_t rank_of(const float* logits, int vocab_size, int32_t id) {
+    const float logit = logits[id];
+    int32_t rank = 1;
+    for (int i = 0; i < id; ++i) rank += logits[i] >= logit ? 1 : 0;
+    for (int i = id + 1; i < vocab_size; ++i) rank += logits[i] > logit ? 1 : 0;
+    return rank;
+}
+
 void check_id(const char* field, int32_t id, int vocab_size) {
     if (id >= 0 && id < vocab_size) return;
     throw std::invalid_argument(std::string(field) + "=" + std::to_string(id) + " is not allowed: an id from 0 to " +
@@ -396,7 +420,7 @@ void check_id(const char* field, int32_t id, int vocab_size) {
 bool RowRequest::adjusts() const {
     const bool repeats = repetition_penalty != 1 && !seen.empty();
     const bool counts = (frequency_penalty != 0 || presence_penalty != 0) && !output_counts.empty();
-    return repeats || counts || !logit_bias.empty() || !banned.empty();
+    return repeats || counts || !logit_bias.empty() || !banned.empty() || !allowed.empty();
 }
 
 bool RowRequest::is_plain_greedy() const {
@@ -408,11 +432,16 @@ void RowRequest::validate(int vocab_size) const {
     for (const auto& [id, count] : output_counts) check_id("output_counts", id, vocab_size);
     for (const auto& [id, bias] : logit_bias) check_id("logit_bias", id, vocab_size);
     for (const int32_t id : banned) check_id("banned", id, vocab_size);
+    for (const int32_t id : allowed) check_id("allowed", id, vocab_size);
+    for (const int32_t id : reported) check_id("reported", id, vocab_size);
     if (target >= 0) check_id("target", target, vocab_size);
+    // Strictly rising: a draw goes through them in the order of ids, and no id may count twice.
+    if (std::adjacent_find(allowed.begin(), allowed.end(), std::greater_equal<int32_t>()) != allowed.end())
+        throw std::invalid_argument("allowed is not in rising order.");
 }
 
 Sampled sample(float* logits, int vocab_size, const RowRequest& request, SamplingScratch& scratch) {
-    const Logits row{logits, nullptr, vocab_size};
+    Logits row{logits, nullptr, vocab_size};
     const bool has_target = request.target >= 0, reports = has_target || request.num_logprobs >= 0;
     const bool adjusts = !has_target && request.adjusts();
     Sampled sampled;
@@ -421,11 +450,17 @@ Sampled sample(float* logits, int vocab_size, const RowRequest& request, Samplin
     scratch.raw_logits.clear();
     if (reports || !adjusts) peak = find_peak(row, scratch);
     if (reports) log_mass = find_log_mass(row, peak, scratch);
-    if (request.num_logprobs > 0 && peak.is_finite) {
-        sampled.top = likeliest(row, request.num_logprobs, log_mass, scratch);
+    if (reports && peak.is_finite) {
+        if (!request.reported.empty()) {
+            sampled.top = logprobs_of(request.reported, logits, log_mass);
+        } else if (request.num_logprobs > 0) {
+            sampled.top = likeliest(row, request.num_logprobs, log_mass, scratch);
+        }
     }
+    if (has_target && request.wants_rank) sampled.rank = rank_of(logits, vocab_size, request.target);
     if (adjusts) {
         adjust(logits, request, scratch);
+        if (!request.allowed.empty()) row = gather_ids(row, request.allowed, scratch);
         peak = find_peak(row, scratch);
     }
     sampled.is_finite = peak.is_finite;

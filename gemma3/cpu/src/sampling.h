@@ -40,14 +40,17 @@ struct RowRequest {
     std::vector<std::pair<int32_t, int32_t>> output_counts; // distinct ids of the output, and how often each is there
     std::vector<std::pair<int32_t, float>> logit_bias;      // ids, and what is added to their logits
     std::vector<int32_t> banned;                            // cannot be chosen
+    std::vector<int32_t> allowed;                           // nothing else can be chosen; in rising order; empty: everything
+    std::vector<int32_t> reported;  // whose log probabilities to report instead of the likeliest, with `num_logprobs` >= 0
     int num_logprobs = -1;  // how many of the likeliest to report; -1: no log probabilities at all
     int32_t target = -1;    // >= 0: choose nothing, report this token's log probability
+    bool wants_rank = false;  // of the target
 
     // Whether the logits are changed before the choice.
     bool adjusts() const;
     // Whether the lowest id of the largest logit is the whole answer, so that nobody need see the other logits.
     bool is_plain_greedy() const;
-    // Throws std::invalid_argument if an id is outside the vocabulary.
+    // Throws std::invalid_argument if an id is outside the vocabulary, or the allowed ones are out of order.
     void validate(int vocab_size) const;
 };
 
@@ -55,7 +58,8 @@ struct Sampled {
     int32_t token_id = -1;  // the chosen token, or the target; -1 if nothing can be chosen
     bool is_finite = true;  // false: a logit is NaN, or the largest is infinite
     float logprob = 0;      // of `token_id`, before anything is adjusted; NaN if those logits are not finite
-    std::vector<std::pair<int32_t, float>> top;  // the likeliest ids and their log probabilities, ties by id
+    int32_t rank = 0;       // of the target among all ids, the likeliest being 1, ties by id; 0 unless asked for
+    std::vector<std::pair<int32_t, float>> top;  // the likeliest ids and their log probabilities, ties by id; or `reported`
 };
 
 // Memory that is used again for every row of a thread.

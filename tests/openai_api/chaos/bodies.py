@@ -85,11 +85,16 @@ def extreme(rng: random.Random, target: Target) -> Body:
         "frequency_penalty": (-2, 2),
         "repetition_penalty": (1e-38, 1e-30, 0.01, 100, 1e30, 3.4e38),
         "seed": (0, -1, (1 << 31) - 1, 1 << 32, (1 << 63) - 1, -(1 << 63), 1 << 64),
-        "n": (1, 8, 9),
+        "n": (1, 8, 64, 65),
         "min_tokens": (0, 8, 1 << 40),
         "stop": ("\n", ["a", "", "e"], ["x" * 256], [" "] * 5),
         "truncate_prompt_tokens": (1, 2, 1 << 40),
         "ignore_eos": (True, False),
+        "allowed_token_ids": ([], [0], [1], [7, 7, 9], [target.vocab_size], [-1], list(range(200)), [5] * 1_025),
+        "logprob_token_ids": ([], [3, 0, 3], [target.vocab_size], [5] * 129),
+        "prompt_logprobs": (-1, 0, 20, 21),
+        "return_tokens_as_token_ids": (True, False),
+        "parse_special": (True, False),
     }
     chosen = rng.sample(sorted(ends), k=rng.randint(1, 6))
     settings = {name: rng.choice(ends[name]) for name in chosen} | {"max_tokens": rng.choice((1, 8, 16))}
