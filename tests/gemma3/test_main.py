@@ -5,6 +5,7 @@ import pickle
 import pty
 import random
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -128,7 +129,7 @@ def bad_path(folder: Path, kind: str) -> Path:
         (path / "config.json").write_text(
             '{"model_type": "gemma3_text", "hidden_size": 8, "num_hidden_layers": 1000000000}'
         )
-        (path / "model.safetensors").write_bytes(b"")
+        (path / "model.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")
     elif kind == "sparse":
         path = path / "model.gguf"
         with path.open("wb") as file:
