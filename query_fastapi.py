@@ -5,6 +5,12 @@ server's code. Exit status: 0 answered, 1 the server refused or failed, 2 wrong 
 3 no server there, 130 Ctrl-C, 141 nobody reads the answer any more.
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # While the rest is imported, Ctrl-C ends the process at once; then it is an exception again.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import io
 import json
@@ -41,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The exit status; what went wrong is one line on stderr."""
     prepare_streams()
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return ask_at(parse_flags(argv))
     except UseError as error:
         return fail(str(error), status=2)
@@ -53,11 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The flags, the prompt read and the address checked; a wrong flag ends the program with exit status 2.
-
-    Raises:
-        UseError: a value that no server could be sent, or that is no address.
-    """
+    """The flags, the prompt read and the address checked. Raises: UseError, or SystemExit for a wrong flag."""
     try:
         flags = flag_parser().parse_args(argv)
     finally:
@@ -190,8 +194,7 @@ def print_stream(client: httpx.Client, body: dict[str, Any], *, as_json: bool) -
 def chunks(response: httpx.Response) -> Iterator[dict[str, Any]]:
     """The JSON of each server-sent event. Lines that begin with a colon only keep the connection alive.
 
-    Raises:
-        ServerError: an event with an error, or an end without ``[DONE]``.
+    Raises: ServerError for an event with an error, or an end without ``[DONE]``.
     """
     for line in response.iter_lines():
         data = line.removeprefix("data: ")
