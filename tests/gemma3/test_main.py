@@ -14,6 +14,7 @@ import torch
 
 from tests.gemma3 import tiny
 from tests.gemma3.program import ROOT, Run, run_main
+from tests.gemma3.without_unix import hide_unix
 
 MAX_BAD_S = 2.0
 MAX_BAD_BYTES = 64 << 20
@@ -221,6 +222,18 @@ def test_characters_that_the_terminal_lacks_are_replaced(folder: Path) -> None:
     run = run_main("caf\u00e9", "--model", str(folder), "--max-tokens", "2", env=env)
     assert run.status == 0, run.err
     assert run.out.startswith("caf?")
+
+
+def test_a_system_without_unixs_own(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first run packs, the second finds what was packed; without a home too."""
+    hide_unix(monkeypatch, tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name)
+    first, second = (run_main("x", "--model", str(folder), "--max-tokens", "2") for _ in range(2))
+    assert (first.status, second.status, second.out) == (0, 0, first.out)
+    assert "Packing" in first.err
+    assert "Packing" not in second.err
 
 
 def test_too_little_memory(folder: Path) -> None:
