@@ -173,8 +173,10 @@ def write_text(argv: Sequence[str], began_s: float) -> int:
     """Continue a text or chat. The exit status."""
     args = parse_args(argv)
     logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
-    for name in ("httpx", "httpx2", "huggingface_hub"):
+    for name in ("httpx", "httpx2"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Its warnings say what the error after them says again.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     if args.prompt == "chat":
         return chat(load(args, began_s))
     prompt = prompt_of(args.prompt)

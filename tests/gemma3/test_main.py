@@ -1,5 +1,6 @@
 """``python main.py`` as a process: real text, and one line with exit status 2 for everything bad."""
 
+import io
 import os
 import pickle
 import pty
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import main
 from tests.gemma3 import tiny
 from tests.gemma3.program import ROOT, Run, run_main
 from tests.gemma3.without_unix import hide_unix
@@ -161,7 +163,7 @@ def test_bad_checkpoints(tmp_path: Path, plain_bytes: int, kind: str, words: str
     [
         (("x", "--model", "/no/such/path"), "no such file or directory"),
         (("x", "--model", "not a name"), "not OWNER/NAME"),
-        (("x", "--unknown"), "unrecognized arguments: --unknown"),
+        (("x", "--unknown"), "unrecognized arguments: --unknown (--help lists the flags"),
         ((), "the standard input is empty"),
         (("x", "--temperature", "3"), "'3' is not a number from 0 to 2"),
         (("x", "--temperature", "nan"), "'nan' is not a number"),
@@ -182,8 +184,17 @@ def test_bad_checkpoints(tmp_path: Path, plain_bytes: int, kind: str, words: str
     ],
     ids=str,
 )
-def test_bad_arguments(args: tuple[str, ...], words: str) -> None:
-    assert words in one_line(run_main(*args))
+def test_bad_arguments(
+    args: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process: what is shown is the parser's and the search's, not the start of an interpreter."""
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    try:
+        status = main.main(args)
+    except SystemExit as stop:
+        status = int(str(stop.code))
+    captured = capsys.readouterr()
+    assert words in one_line(Run(status, captured.out, captured.err, wall_s=0, peak_bytes=0))
 
 
 @pytest.mark.parametrize(
