@@ -126,9 +126,13 @@ def ask_at(flags: argparse.Namespace) -> int:
     # No limit on reading: a long answer on a slow machine takes its time.
     timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
     # HTTP_PROXY and its like do not lead to this machine.
-    is_here = url.host in ("localhost", "::1") or url.host.startswith("127.")
+    is_here = url.host in ("localhost", "::", "::1") or url.host.startswith(("127.", "::ffff:127.", "0.0.0.0"))  # noqa: S104  of a client
     try:
-        with httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=not is_here) as client:
+        client = httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=not is_here)
+    except ValueError as error:
+        raise UseError(f"a variable such as HTTP_PROXY cannot be used: {error}") from None
+    try:
+        with client:
             ask(client, flags)
     except ServerError as error:
         return fail(str(error), status=1)
@@ -180,8 +184,6 @@ def print_stream(client: httpx.Client, body: dict[str, Any], *, as_json: bool) -
     """Print each piece of text, or the JSON of each event, as it comes; the ``usage`` of the last event."""
     usage = None
     with client.stream("POST", "/v1/chat/completions", json=body) as response:
-        if response.is_error:
-            response.read()
         check(response)
         for chunk in chunks(response):
             usage = chunk.get("usage") or usage
@@ -192,10 +194,7 @@ def print_stream(client: httpx.Client, body: dict[str, Any], *, as_json: bool) -
 
 
 def chunks(response: httpx.Response) -> Iterator[dict[str, Any]]:
-    """The JSON of each server-sent event. Lines that begin with a colon only keep the connection alive.
-
-    Raises: ServerError for an event with an error, or an end without ``[DONE]``.
-    """
+    """The JSON of each server-sent event. Raises: ServerError for one with an error, or an end without ``[DONE]``."""
     for line in response.iter_lines():
         data = line.removeprefix("data: ")
         if data == line or not data:
@@ -212,6 +211,7 @@ def chunks(response: httpx.Response) -> Iterator[dict[str, Any]]:
 def check(response: httpx.Response) -> None:
     """Raises: ServerError with the server's own words for a status that is no success."""
     if not response.is_success:
+        response.read()
         raise ServerError(f"the server answered {response.status_code}: {response.json()['error']['message']}")
 
 
