@@ -67,7 +67,7 @@ def _given(model: str) -> Located:
 def _existing(model: str) -> Path | None:
     try:
         path = Path(model).expanduser()
-        return path if path.exists() else None
+        return path if model and path.exists() else None
     except (OSError, RuntimeError):  # longer than a name may be, or ~ of nobody
         return None
 
