@@ -50,7 +50,7 @@ _NEUTRAL_IN_MESSAGE: Mapping[str, Values] = {
     **dict.fromkeys(_EMPTY_IN_MESSAGES.split(), NO_LIST),
     "audio": ONLY_NULL,
     "partial": OFF,
-    "type": ("message",),
+    "type": ("message", "text"),  # OpenAI's responses; lm-eval's api_models.py
 }
 
 

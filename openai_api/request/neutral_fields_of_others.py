@@ -50,6 +50,7 @@ _TEXT_GENERATION_WEBUI: Mapping[str, Values] = {
 
 _TEXT_GENERATION_INFERENCE: Mapping[str, Values] = {
     "adapter_id": NO_TEXT,
+    "do_sample": ON,
     "watermark": OFF,
     "details": OFF,
     "decoder_input_details": OFF,

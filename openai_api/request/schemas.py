@@ -16,6 +16,7 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
     WrapValidator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -38,6 +39,7 @@ from openai_api.request.field_support import (
 )
 from openai_api.request.messages import Content, Messages, joined
 from openai_api.request.neutral_fields import IN_ANY_REQUEST, IN_CHAT, IN_COMPLETION, IN_STREAM_OPTIONS
+from openai_api.request.neutral_values import asks_for_nothing
 from openai_api.request.setting_fields import SettingFields, in_range, whole_number, whole_numbers
 from openai_api.request.strict_model import StrictModel
 
@@ -207,6 +209,14 @@ class CompletionRequest(SamplingFields):
     max_tokens: Annotated[int | None, *in_range(MAX_TOKENS), BeforeValidator(_limit)] = None
     logprobs: Annotated[int | None, *in_range(LOGPROBS)] = None
     echo: bool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_best_of_n(cls, data: object) -> object:
+        """The best ``n`` of ``n`` choices are all of them, as LangChain asks for."""
+        if isinstance(data, dict) and "best_of" in data and asks_for_nothing(data["best_of"], (data.get("n"),)):
+            return {name: value for name, value in data.items() if name != "best_of"}
+        return data
 
 
 class TokenizeRequest(StrictModel):

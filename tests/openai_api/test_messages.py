@@ -29,6 +29,7 @@ TRIMMINGS: list[dict[str, Any]] = [
     {"cache_control": {"type": "ephemeral"}, "images": [], "tool_calls": [], "parsed": {"a": [1]}},
     {"weight": 1, "timestamp": 1_700_000_000, "created_at": "2026-01-01", "type": "message", "usage": {"x": 1}},
     {"additional_kwargs": {"refusal": None}, "response_metadata": {"model": "m"}, "usage_metadata": {"input_tokens": 1}},
+    {"type": "text", "example": False, "source": "gemma", "models_usage": {"prompt_tokens": 1}},
     {"provider_data": {"model": "m"}, "providerMetadata": {"a": {}}, "providerOptions": {}, "createdAt": "2026-01-01"},
     {"parentId": "p", "childrenIds": [], "model": "m", "done": True, "sources": [], "files": [], "partial": False},
     {"messageId": "m", "sender": "Gemma", "isCreatedByUser": False, "tokenCount": 3, "attachments": [], "parts": []},

@@ -162,6 +162,12 @@ def test_an_object_asks_for_what_its_members_ask_for(asgi: Asgi, name: str, valu
         assert asgi.post(path, {**body, name: value}).status == (200 if is_neutral else 400)
 
 
+def test_the_best_n_of_n_choices_are_all_of_them(asgi: Asgi) -> None:
+    assert len(asgi.post(TEXT, completion_body(n=2, best_of=2.0)).json["choices"]) == 2
+    for fields in ({"n": 2, "best_of": 3}, {"best_of": 2}, {"n": 2, "best_of": True}):
+        assert asgi.post(TEXT, completion_body(**fields)).error["code"] == "unsupported_parameter"
+
+
 def test_what_only_chat_has_is_without_effect_on_completions(asgi: Asgi) -> None:
     fields = {"metadata": {"a": "b"}, "store": True, "service_tier": "auto", "parallel_tool_calls": False}
     turns = {"add_generation_prompt": True, "continue_final_message": False, "prompt_cache_key": "k"}
