@@ -40,7 +40,7 @@ from openai_api.request.field_support import (
 from openai_api.request.messages import Content, Messages, joined
 from openai_api.request.neutral_fields import IN_ANY_REQUEST, IN_CHAT, IN_COMPLETION, IN_STREAM_OPTIONS
 from openai_api.request.neutral_values import asks_for_nothing
-from openai_api.request.setting_fields import SettingFields, in_range, whole_number, whole_numbers
+from openai_api.request.setting_fields import SettingFields, in_range, whole_count, whole_number, whole_numbers
 from openai_api.request.strict_model import StrictModel
 
 NO_LIMIT = MAX_INTEGER
@@ -167,7 +167,7 @@ class SamplingFields(GenerationRequest):
     stop: StopStrings | None = None
     stop_token_ids: Annotated[TokenIds, Field(max_length=MAX_STOP_TOKEN_IDS)] | None = None
     ignore_eos: bool | None = None
-    truncate_prompt_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER), BeforeValidator(whole_number)] | None = None
+    truncate_prompt_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER), BeforeValidator(whole_count)] | None = None
     return_token_ids: bool | None = None
     user: str | None = None
     prompt_logprobs: Annotated[int | None, *in_range(PROMPT_LOGPROBS)] = None

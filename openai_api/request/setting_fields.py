@@ -28,7 +28,7 @@ def whole_numbers(value: object) -> object:
     return value
 
 
-def _count(value: object) -> object:
+def whole_count(value: object) -> object:
     """A whole number; beyond ``MAX_INTEGER`` all counts mean the same, as 2**53 - 1 of JavaScript."""
     count = whole_number(value)
     return min(count, MAX_INTEGER) if isinstance(count, int) and not isinstance(count, bool) else count
@@ -39,7 +39,7 @@ def in_range(setting: Setting) -> tuple[object, ...]:
     ``validation``).
     """
     low = Gt(setting.low) if setting.open_low else Ge(setting.low)
-    read = _count if setting.high == MAX_INTEGER else whole_number
+    read = whole_count if setting.high == MAX_INTEGER else whole_number
     kinds = (BeforeValidator(read),) if setting.kind is int else ()
     return low, Le(setting.high), setting, *kinds
 

@@ -58,7 +58,7 @@ RANGES: list[tuple[str, list[Any], list[Any]]] = [
         [{}, [], {"0": 1}, {"261": -100}, {"5": 100.0}, {"5": None}],
         [{"262": 1}, {"-1": 1}, {"x": 1}, {"1": 101}, {"1": "1"}],
     ),
-    ("truncate_prompt_tokens", [1, 100, 100.0], [0, -1, 1.5, True]),
+    ("truncate_prompt_tokens", [1, 100, 100.0, 2**40], [0, -1, 1.5, True]),
     ("return_token_ids", [True, False], [1, "yes"]),
     ("user", ["me"], [1, True, {}]),
 ]
