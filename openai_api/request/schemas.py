@@ -81,9 +81,12 @@ def _as_token_ids(value: object, validate: ValidatorFunctionWrapHandler) -> obje
 
 def _as_prompts(value: object) -> list[str | list[int]]:
     """One prompt or a list of them, each a string or token ids, as a list of prompts."""
-    if isinstance(value, list) and not _is_token_ids(value):
-        value = [whole_numbers(whole_number(each)) for each in value]
-    prompts = [value] if isinstance(value, str) or _is_token_ids(value) else value
+    prompts: Any = value
+    if isinstance(value, str) or _is_token_ids(value):
+        prompts = [value]
+    elif isinstance(value, list):
+        plain = [whole_numbers(whole_number(each)) for each in value]
+        prompts = [plain] if _is_token_ids(plain) else plain
     if not isinstance(prompts, list) or not all(isinstance(each, str) or _is_token_ids(each) for each in prompts):
         raise PydanticCustomError("prompt_type", "a string, a list of token ids, or a list of either")
     if not 1 <= len(prompts) <= MAX_PROMPTS:
