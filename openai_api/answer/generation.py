@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from engine.caller import Caller
-from engine.errors import EngineNotReadyError
+from engine.errors import EngineNotReadyError, QueueFullError, RequestError
 from engine.outputs import FinishReason, RequestOutput
 from engine.sampling_params import SamplingParams
 from openai_api.answer.chunks import Chunk, joined, with_top
@@ -100,19 +100,23 @@ class Generation:
             EngineError: what the engine raises, or a stop from its side.
         """
         timer = RequestTimer(self._metrics)
-        outcome = "abort"
+        outcome, is_refused = "abort", False
         try:
             async with aclosing(self._outputs()) as outputs:
                 async for output in outputs:
                     timer.output(sum(len(delta.token_ids) for delta in output.deltas), admitted_s=output.admitted_s)
                     if output.deltas:
                         yield self._take(output)
+        except (RequestError, QueueFullError):
+            is_refused = True  # before anything of it ran: the rejections count it
+            raise
         except Exception:
             outcome = "error"
             raise
         finally:
-            unfinished = [outcome] * (self.job.num_choices - len(self._finish_reasons))
-            timer.finish(self._totals(self._finish_reasons + unfinished))
+            if not is_refused:
+                unfinished = [outcome] * (self.job.num_choices - len(self._finish_reasons))
+                timer.finish(self._totals(self._finish_reasons + unfinished))
 
     def _totals(self, reasons: Sequence[str]) -> Totals:
         params = self.job.params

@@ -18,7 +18,7 @@ from openai_api.errors import invalid_value
 from openai_api.request.field_support import CHAT_FIELDS
 from openai_api.request.prompts import check_room, render_chat, truncated
 from openai_api.request.sampling_params import prompt_logprobs, sampling_params
-from openai_api.request.schemas import ChatCompletionRequest
+from openai_api.request.schemas import NO_LIMIT, ChatCompletionRequest
 
 
 async def create_chat_completion(request: Request) -> Response:
@@ -68,7 +68,8 @@ def _num_logprobs(body: ChatCompletionRequest) -> int | None:
 
 
 def _max_tokens(body: ChatCompletionRequest) -> int | None:
-    new, old = body.max_completion_tokens, body.max_tokens
+    """``NO_LIMIT`` is what chat does without a limit, so it differs from none."""
+    new, old = (None if limit == NO_LIMIT else limit for limit in (body.max_completion_tokens, body.max_tokens))
     if new is not None and old is not None and new != old:
         raise invalid_value("max_tokens", "'max_tokens' differs from 'max_completion_tokens'; give one of them.")
     return old if new is None else new

@@ -17,7 +17,8 @@ from openai_api.answer.models import CapabilitiesAnswer, ModelCard, ModelList, S
 from openai_api.answer.server_models import VersionAnswer
 from openai_api.app_state import app_state_of
 from openai_api.request.field_support import FIELDS_BY_ENDPOINT, RequestField, Support
-from openai_api.request.neutral_fields import IN_ANY_REQUEST, in_words
+from openai_api.request.neutral_fields import IN_ANY_REQUEST
+from openai_api.request.neutral_values import in_words
 
 
 async def health(request: Request) -> Response:

@@ -205,7 +205,7 @@ COMPLETION_FIELDS = (
     ),
     _exact("logprobs", f"{LOGPROBS.allowed}, default none: {LOGPROBS.does}"),
     _exact("echo", "boolean: the prompt in front of the text, with `logprobs` its own log probabilities too"),
-    _refused("best_of", "one answer per choice"),
+    _refused("best_of", "one answer per choice; as much as `n` asks for nothing"),
     _refused("response_format", "no constrained output"),
     _refused("suffix", "the model cannot fill in the middle"),
 )

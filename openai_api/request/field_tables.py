@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from openai_api.request.field_support import FIELDS_BY_ENDPOINT, RequestField
-from openai_api.request.neutral_fields import IN_ANY_REQUEST, Values, in_words
+from openai_api.request.neutral_fields import IN_ANY_REQUEST
+from openai_api.request.neutral_values import Values, in_words
 
 
 def table_of(fields: Sequence[RequestField]) -> str:

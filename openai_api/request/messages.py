@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from openai_api.request.field_support import MAX_MESSAGES, MAX_TOOL_CALLS
-from openai_api.request.neutral_fields import ANYTHING, ONLY_NULL, Values
+from openai_api.request.neutral_values import NO_LIST, OFF, ONLY_NULL, Values, any_value
 from openai_api.request.strict_model import StrictModel
 
 # An answer's trimmings, or those of another model's: they were never part of the conversation.
@@ -20,10 +20,21 @@ _OF_MESSAGES = (
     "annotations cache_control citations content_filter_results context created_at end_turn executed_tools "
     "finish_reason id index logprobs metadata parsed provider_specific_fields reasoning reasoning_content "
     "reasoning_details search_results status stop_reason thinking thinking_blocks timestamp token_ids tool_name usage "
-    "weight"
+    "weight "
+    # LangChain, LlamaIndex, AutoGen, pydantic-ai, AI SDK, openai-agents
+    "additional_kwargs response_metadata usage_metadata example artifact model model_name source models_usage "
+    "provider_data provider_details provider_name provider_response_id providerMetadata providerOptions "
+    "experimental_providerMetadata createdAt is_error kind object created response_id "
+    # Open WebUI, LibreChat, Ollama's own clients
+    "childrenIds parentId parent_id parentMessageId messageId conversationId conversation_id sender isCreatedByUser "
+    "tokenCount token_count done done_reason info sources error unfinished feedback state "
+    "reasoning_items reasoning_text encrypted_content signature tool_plan"
 )
+# What these hold would be part of the conversation.
+_EMPTY_IN_MESSAGES = "images tools files attachments experimental_attachments parts toolInvocations invalid_tool_calls"
 _OF_PARTS = (
-    "annotations cache_control citations extras id index logprobs prompt_cache_breakpoint provider_specific_fields"
+    "additional_kwargs annotations cache_control citations encrypted_content extras id index logprobs "
+    "prompt_cache_breakpoint provider_specific_fields providerMetadata providerOptions signature state"
 )
 _OF_TOOL_CALLS = "cache_control index parsed_arguments provider_specific_fields thought_signature"
 
@@ -34,20 +45,18 @@ _OTHER_ROLES: Mapping[str, str] = {"ipython": "tool", "model": "assistant"}  # L
 _MAY_BE_EMPTY = frozenset({"assistant", "tool", "function"})
 
 
-def _any_value(names: str) -> dict[str, Values]:
-    return dict.fromkeys(names.split(), ANYTHING)
-
-
 _NEUTRAL_IN_MESSAGE: Mapping[str, Values] = {
-    **_any_value(_OF_MESSAGES),
+    **any_value(_OF_MESSAGES),
+    **dict.fromkeys(_EMPTY_IN_MESSAGES.split(), NO_LIST),
     "audio": ONLY_NULL,
-    "images": ([],),
-    "tools": ([],),
-    "type": ("message",),
+    "partial": OFF,
+    "type": ("message", "text"),  # OpenAI's responses; lm-eval's api_models.py
 }
 
 
 def _as_text_part(part: object) -> object:
+    if isinstance(part, str):  # as vLLM takes it
+        return {"type": "text", "text": part}
     if not isinstance(part, dict):
         return part
     kind = part.get("type")
@@ -72,7 +81,7 @@ def _as_text_parts(value: object) -> object:
 class TextPart(StrictModel):
     """A part of a message; other types than texts are a 400 ``unsupported_parameter``."""
 
-    neutral = _any_value(_OF_PARTS)
+    neutral = any_value(_OF_PARTS)
 
     type: Literal["text"]
     text: str
@@ -98,7 +107,7 @@ def _as_json_text(value: object) -> object:
 class FunctionCall(StrictModel):
     """What was called; ``arguments`` is JSON, as the model wrote it."""
 
-    neutral = _any_value(_OF_TOOL_CALLS)
+    neutral = any_value(_OF_TOOL_CALLS)
 
     name: str
     arguments: Annotated[str, BeforeValidator(_as_json_text, json_schema_input_type=str | dict[str, object])] = "{}"
@@ -107,7 +116,7 @@ class FunctionCall(StrictModel):
 class ToolCallEntry(StrictModel):
     """One call of a tool in an assistant's message."""
 
-    neutral = _any_value(_OF_TOOL_CALLS)
+    neutral = any_value(_OF_TOOL_CALLS)
 
     id: str | None = None
     type: Literal["function"] | None = None

@@ -4,33 +4,34 @@ OpenAI, vLLM, SGLang, llama.cpp's server and Ollama define these names, and clie
 their defaults. Another value of a name that this server does not have is 400
 ``unsupported_parameter``. ``null`` asks for nothing under any name, so it is in no row. Owns names
 and values, knows no model. Sources: vllm/entrypoints/openai, SGLang's openai/protocol.py, the
-README of llama.cpp's tools/server, Ollama's api/types.go and openai/openai.go. Constants.
+README of llama.cpp's tools/server, Ollama's api/types.go and openai/openai.go; what other local
+servers define is in ``neutral_fields_of_others``. Constants.
 """
 
-import json
 from collections.abc import Mapping
 
-Values = tuple[object, ...]
-
-ANYTHING: Values = (object(),)
-"""No value of such a name could change an answer of this server."""
-ONLY_NULL: Values = ()
-
-_OFF: Values = (False,)
-_ON: Values = (True,)
-_NO_TEXT: Values = ("",)
-_NO_LIST: Values = ([],)
-_NO_OBJECT: Values = ({},)
+from openai_api.request.neutral_fields_of_others import OF_OTHERS
+from openai_api.request.neutral_values import (
+    ANYTHING,
+    NO_LIST,
+    NO_OBJECT,
+    NO_TEXT,
+    OFF,
+    ON,
+    ONLY_NULL,
+    Values,
+    any_value,
+)
 
 _SAMPLING: Mapping[str, Values] = {
     "seed": (-1,),  # draw one, as in vLLM and llama.cpp
-    "stop": _NO_TEXT,
-    "logit_bias": _NO_LIST,  # llama.cpp's form of it
+    "stop": NO_TEXT,
+    "logit_bias": NO_LIST,  # llama.cpp's form of it
     "best_of": (1,),
     "n_cmpl": (1,),
-    "use_beam_search": _OFF,
+    "use_beam_search": OFF,
     "length_penalty": (1,),
-    "early_stopping": _OFF,
+    "early_stopping": OFF,
     "typical_p": (1,),
     "typ_p": (1,),
     "tfs_z": (1,),
@@ -42,13 +43,13 @@ _SAMPLING: Mapping[str, Values] = {
     "mirostat": (0,),
     "adaptive_target": (-1,),
     "repeat_last_n": (64, -1),  # the default of both; all of the text, as here
-    "penalize_nl": _ON,
-    "penalize_newline": _ON,
-    "samplers": _NO_LIST,
+    "penalize_nl": ON,
+    "penalize_newline": ON,
+    "samplers": NO_LIST,
     "bad_words": ("", []),
-    "logits_processors": _NO_LIST,
+    "logits_processors": NO_LIST,
     "custom_logit_processor": ("", []),
-    "custom_params": _NO_OBJECT,
+    "custom_params": NO_OBJECT,
     "repetition_detection": ONLY_NULL,
 }
 
@@ -58,31 +59,31 @@ _LENGTH_AND_ENDS: Mapping[str, Values] = {
     "t_max_predict_ms": (0, -1),
     "n_indent": (0,),
     "stop_regex": ("", []),
-    "no_stop_trim": _OFF,
-    "include_stop_str_in_output": _OFF,
-    "skip_special_tokens": _ON,
+    "no_stop_trim": OFF,
+    "include_stop_str_in_output": OFF,
+    "skip_special_tokens": ON,
     "spaces_between_special_tokens": (True, False),  # there are none in the text
-    "detokenize": _ON,
+    "detokenize": ON,
     "truncation_side": ("left",),
-    "truncate": _OFF,
-    "shift": _OFF,
+    "truncate": OFF,
+    "shift": OFF,
 }
 
 _CONSTRAINED_OUTPUT: Mapping[str, Values] = {
     "response_format": ({"type": "text"},),
-    "format": _NO_TEXT,
-    "grammar": _NO_TEXT,
-    "grammar_lazy": _OFF,
-    "grammar_triggers": _NO_LIST,
-    "json_schema": _NO_TEXT,  # {} is any JSON
-    "regex": _NO_TEXT,
-    "ebnf": _NO_TEXT,
-    "guided_json": _NO_TEXT,
-    "guided_regex": _NO_TEXT,
-    "guided_grammar": _NO_TEXT,
-    "guided_choice": _NO_LIST,
-    "structured_outputs": _NO_OBJECT,
-    "structural_tag": _NO_TEXT,
+    "format": NO_TEXT,
+    "grammar": NO_TEXT,
+    "grammar_lazy": OFF,
+    "grammar_triggers": NO_LIST,
+    "json_schema": NO_TEXT,  # {} is any JSON
+    "regex": NO_TEXT,
+    "ebnf": NO_TEXT,
+    "guided_json": NO_TEXT,
+    "guided_regex": NO_TEXT,
+    "guided_grammar": NO_TEXT,
+    "guided_choice": NO_LIST,
+    "structured_outputs": NO_OBJECT,
+    "structural_tag": NO_TEXT,
 }
 
 # A model that does not reason apart already does as little of it as can be asked for.
@@ -98,86 +99,86 @@ _REASONING: Mapping[str, Values] = {
         {"exclude": True},
     ),
     "verbosity": ("medium",),
-    "think": _OFF,
-    "thinking": (False, {}, {"type": "disabled"}),
-    "enable_thinking": _OFF,
-    "thinking_forced_open": _OFF,
+    "think": OFF,
+    "thinking": (False, {}, {"type": "disabled"}, {"budget_tokens": 0}),
+    "enable_thinking": OFF,
+    "thinking_forced_open": OFF,
 }
 
 _TOOLS: Mapping[str, Values] = {
-    "tools": _NO_LIST,
-    "tool_choice": ("", "none", "auto"),
-    "functions": _NO_LIST,
+    "tools": NO_LIST,
+    "tool_choice": ("", "none", "auto", {"type": "none"}, {"type": "auto"}),
+    "functions": NO_LIST,
     "function_call": ("", "none", "auto"),
     "web_search_options": ONLY_NULL,
 }
 
 _PROMPT_AND_MEDIA: Mapping[str, Values] = {
-    "suffix": _NO_TEXT,
-    "echo": _OFF,
-    "system": _NO_TEXT,
-    "template": _NO_TEXT,
-    "context": _NO_LIST,
-    "raw": _OFF,
-    "chat_template": _NO_TEXT,
+    "suffix": NO_TEXT,
+    "echo": OFF,
+    "system": NO_TEXT,
+    "template": NO_TEXT,
+    "context": NO_LIST,
+    "raw": OFF,
+    "chat_template": NO_TEXT,
     "chat_template_kwargs": ({}, {"enable_thinking": False}, {"thinking": False}),
-    "documents": _NO_LIST,
-    "task": _NO_TEXT,
-    "input_ids": _NO_LIST,
+    "documents": NO_LIST,
+    "task": NO_TEXT,
+    "input_ids": NO_LIST,
     "prompt_embeds": ("", []),
     "modalities": ([], ["text"]),
     "audio": ONLY_NULL,
     "moderation": ONLY_NULL,
-    "images": _NO_LIST,
-    "image_data": _NO_LIST,
-    "multimodal_data": _NO_LIST,
-    "mm_processor_kwargs": _NO_OBJECT,
-    "media_io_kwargs": _NO_OBJECT,
-    "images_config": _NO_OBJECT,
-    "use_audio_in_video": _OFF,
+    "images": NO_LIST,
+    "image_data": NO_LIST,
+    "multimodal_data": NO_LIST,
+    "mm_processor_kwargs": NO_OBJECT,
+    "media_io_kwargs": NO_OBJECT,
+    "images_config": NO_OBJECT,
+    "use_audio_in_video": OFF,
 }
 
 _ANSWER: Mapping[str, Values] = {
     "n_probs": (0,),
     "top_logprobs": (0,),
-    "post_sampling_probs": _OFF,
-    "return_tokens": _OFF,
-    "return_tokens_as_token_ids": _OFF,
-    "return_prompt_token_ids": _OFF,
-    "return_prompt_text": _OFF,
-    "return_token_offsets": _OFF,
-    "return_assistant_tokens_mask": _OFF,
-    "return_hidden_states": _OFF,
-    "return_routed_experts": _OFF,
-    "return_cached_tokens_details": _OFF,
-    "return_meta_info": _OFF,
-    "return_progress": _OFF,
-    "timings_per_token": _OFF,
-    "response_fields": _NO_LIST,
-    "request_id": _NO_TEXT,
+    "post_sampling_probs": OFF,
+    "return_tokens": OFF,
+    "return_tokens_as_token_ids": OFF,
+    "return_prompt_token_ids": OFF,
+    "return_prompt_text": OFF,
+    "return_token_offsets": OFF,
+    "return_assistant_tokens_mask": OFF,
+    "return_hidden_states": OFF,
+    "return_routed_experts": OFF,
+    "return_cached_tokens_details": OFF,
+    "return_meta_info": OFF,
+    "return_progress": OFF,
+    "timings_per_token": OFF,
+    "response_fields": NO_LIST,
+    "request_id": NO_TEXT,
     "rid": ("", []),
-    "_debug_render_only": _OFF,
+    "_debug_render_only": OFF,
 }
 
 _SERVING: Mapping[str, Values] = {
-    "model": _NO_TEXT,
+    "model": NO_TEXT,
     "cache_salt": ("", []),
     "extra_key": ("", []),
     "priority": (0,),
-    "lora": _NO_LIST,
+    "lora": NO_LIST,
     "lora_path": ("", []),
-    "session_id": _NO_TEXT,
-    "session_params": _NO_OBJECT,
+    "session_id": NO_TEXT,
+    "session_params": NO_OBJECT,
     "ngram_corpus_id": ("", []),
-    "kv_transfer_params": _NO_OBJECT,
-    "ec_transfer_params": _NO_OBJECT,
-    "vllm_xargs": _NO_OBJECT,
-    "bootstrap_host": _NO_TEXT,
+    "kv_transfer_params": NO_OBJECT,
+    "ec_transfer_params": NO_OBJECT,
+    "vllm_xargs": NO_OBJECT,
+    "bootstrap_host": NO_TEXT,
     "bootstrap_port": ONLY_NULL,
     "bootstrap_room": ONLY_NULL,
-    "options": _NO_OBJECT,
-    "vocab_only": _OFF,
-    "logits_all": _OFF,
+    "options": NO_OBJECT,
+    "vocab_only": OFF,
+    "logits_all": OFF,
 }
 
 # By the reason why no value of these names could change an answer.
@@ -219,24 +220,22 @@ IN_ANY_REQUEST: Mapping[str, Values] = {
     **_PROMPT_AND_MEDIA,
     **_ANSWER,
     **_SERVING,
-    **{name: ANYTHING for names in _WITHOUT_EFFECT.values() for name in names.split()},
+    **{name: values for names in _WITHOUT_EFFECT.values() for name, values in any_value(names).items()},
+    **OF_OTHERS,
 }
 IN_CHAT: Mapping[str, Values] = {
     **IN_ANY_REQUEST,
     "logprobs": (0,),
-    "add_special_tokens": _OFF,
-    "parse_special": _OFF,
+    "add_special_tokens": OFF,
+    "parse_special": OFF,
 }
-IN_COMPLETION: Mapping[str, Values] = {**IN_ANY_REQUEST, "logprobs": _OFF, "add_special_tokens": _ON}
+IN_COMPLETION: Mapping[str, Values] = {
+    **IN_ANY_REQUEST,
+    # Chat has these; clients that know one class of requests send them here too.
+    **any_value("metadata store service_tier safety_identifier prompt_cache_key parallel_tool_calls"),
+    "logprobs": OFF,
+    "add_special_tokens": ON,
+    "add_generation_prompt": (True, False),  # there are no turns to open
+    "continue_final_message": OFF,
+}
 IN_STREAM_OPTIONS: Mapping[str, Values] = {"include_obfuscation": ANYTHING}
-
-
-def asks_for_nothing(value: object, values: Values) -> bool:
-    """Whether ``value`` is one of ``values``; 1.0 is 1, but ``true`` is not."""
-    is_bool = isinstance(value, bool)
-    return values is ANYTHING or any(isinstance(each, bool) is is_bool and value == each for each in values)
-
-
-def in_words(values: Values) -> str:
-    """``null, 0, -1`` as a client writes them."""
-    return "anything" if values is ANYTHING else ", ".join(map(json.dumps, (None, *values)))

@@ -12,7 +12,11 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainValidator,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapValidator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -35,7 +39,8 @@ from openai_api.request.field_support import (
 )
 from openai_api.request.messages import Content, Messages, joined
 from openai_api.request.neutral_fields import IN_ANY_REQUEST, IN_CHAT, IN_COMPLETION, IN_STREAM_OPTIONS
-from openai_api.request.setting_fields import SettingFields, in_range, whole_number
+from openai_api.request.neutral_values import asks_for_nothing
+from openai_api.request.setting_fields import SettingFields, in_range, whole_count, whole_number, whole_numbers
 from openai_api.request.strict_model import StrictModel
 
 NO_LIMIT = MAX_INTEGER
@@ -54,19 +59,34 @@ def _limit(value: object) -> object:
 
 
 def _few_biases(value: object) -> object:
-    """Each wrong one of many would become an error record."""
-    if isinstance(value, dict) and len(value) > MAX_LOGIT_BIAS:
+    """Each wrong one of many would become an error record. ``null`` biases nothing."""
+    if not isinstance(value, dict):
+        return value
+    if len(value) > MAX_LOGIT_BIAS:
         raise PydanticCustomError("too_long", "at most {max_length} entries", {"max_length": MAX_LOGIT_BIAS})
-    return value
+    return {name: bias for name, bias in value.items() if bias is not None}
 
 
 def _is_token_ids(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(type(token_id) is int for token_id in value)
 
 
+def _as_token_ids(value: object, validate: ValidatorFunctionWrapHandler) -> object:
+    """Looked through for 5.0 only when that is no list of integers: there may be a million."""
+    try:
+        return validate(value)
+    except ValidationError:
+        return validate(whole_numbers(value))
+
+
 def _as_prompts(value: object) -> list[str | list[int]]:
     """One prompt or a list of them, each a string or token ids, as a list of prompts."""
-    prompts = [value] if isinstance(value, str) or _is_token_ids(value) else value
+    prompts: Any = value
+    if isinstance(value, str) or _is_token_ids(value):
+        prompts = [value]
+    elif isinstance(value, list):
+        plain = [whole_numbers(whole_number(each)) for each in value]
+        prompts = [plain] if _is_token_ids(plain) else plain
     if not isinstance(prompts, list) or not all(isinstance(each, str) or _is_token_ids(each) for each in prompts):
         raise PydanticCustomError("prompt_type", "a string, a list of token ids, or a list of either")
     if not 1 <= len(prompts) <= MAX_PROMPTS:
@@ -90,7 +110,11 @@ StopStrings = Annotated[
     Field(max_length=MAX_REQUEST_STOP_STRINGS),
     BeforeValidator(_as_stops, json_schema_input_type=StopString | list[StopString]),
 ]
-TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(fail_fast=True)]
+TokenIds = Annotated[
+    list[Annotated[int, WithJsonSchema({"type": "integer", "minimum": 0})]],  # ``check_token_ids`` names a wrong one
+    Field(fail_fast=True),
+    WrapValidator(_as_token_ids),
+]
 Prompts = Annotated[list[str | list[int]], PlainValidator(_as_prompts), WithJsonSchema(_PROMPT_SCHEMA)]
 
 
@@ -146,7 +170,7 @@ class SamplingFields(GenerationRequest):
     stop: StopStrings | None = None
     stop_token_ids: Annotated[TokenIds, Field(max_length=MAX_STOP_TOKEN_IDS)] | None = None
     ignore_eos: bool | None = None
-    truncate_prompt_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER), BeforeValidator(whole_number)] | None = None
+    truncate_prompt_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER), BeforeValidator(whole_count)] | None = None
     return_token_ids: bool | None = None
     user: str | None = None
     prompt_logprobs: Annotated[int | None, *in_range(PROMPT_LOGPROBS)] = None
@@ -188,6 +212,14 @@ class CompletionRequest(SamplingFields):
     max_tokens: Annotated[int | None, *in_range(MAX_TOKENS), BeforeValidator(_limit)] = None
     logprobs: Annotated[int | None, *in_range(LOGPROBS)] = None
     echo: bool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_best_of_n(cls, data: object) -> object:
+        """The best ``n`` of ``n`` choices are all of them, as LangChain asks for."""
+        if isinstance(data, dict) and "best_of" in data and asks_for_nothing(data["best_of"], (data.get("n"),)):
+            return {name: value for name, value in data.items() if name != "best_of"}
+        return data
 
 
 class TokenizeRequest(StrictModel):

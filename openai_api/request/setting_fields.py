@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 from annotated_types import Ge, Gt, Le
 from pydantic import BeforeValidator, Field, create_model
 
-from engine.sampling_params import Setting
+from engine.sampling_params import MAX_INTEGER, Setting
 from openai_api.request.field_support import BODY_SETTINGS, OTHER_NAMES
 from openai_api.request.strict_model import StrictModel
 
@@ -21,12 +21,26 @@ def whole_number(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def whole_numbers(value: object) -> object:
+    """The same for each of a list."""
+    if isinstance(value, list) and float in set(map(type, value)):
+        return [whole_number(each) for each in value]
+    return value
+
+
+def whole_count(value: object) -> object:
+    """A whole number; beyond ``MAX_INTEGER`` all counts mean the same, as 2**53 - 1 of JavaScript."""
+    count = whole_number(value)
+    return min(count, MAX_INTEGER) if isinstance(count, int) and not isinstance(count, bool) else count
+
+
 def in_range(setting: Setting) -> tuple[object, ...]:
     """What pydantic checks of a setting's value; the setting itself words the error (see
     ``validation``).
     """
     low = Gt(setting.low) if setting.open_low else Ge(setting.low)
-    kinds = (BeforeValidator(whole_number),) if setting.kind is int else ()
+    read = whole_count if setting.high == MAX_INTEGER else whole_number
+    kinds = (BeforeValidator(read),) if setting.kind is int else ()
     return low, Le(setting.high), setting, *kinds
 
 

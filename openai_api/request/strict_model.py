@@ -10,7 +10,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
-from openai_api.request.neutral_fields import Values, asks_for_nothing
+from openai_api.request.neutral_values import Values, asks_for_nothing
 
 MAX_FIELDS = 256
 

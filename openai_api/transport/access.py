@@ -23,6 +23,7 @@ from openai_api.web_addresses import parse_origin
 
 PUBLIC_PATHS = frozenset({"/", *PROBE_PATHS})
 
+_OTHER_HEADERS = ("x-api-key", "api-key")  # of Anthropic's clients and of Azure's
 _BEARER = re.compile(r"bearer[ \t]+(.*)", re.IGNORECASE | re.ASCII)
 
 
@@ -77,7 +78,7 @@ class AccessControl:
         """Whose key it is. Where none is needed, the client's address."""
         if not self.api_keys or scope["path"] in PUBLIC_PATHS:
             return caller_at_address(scope)
-        for presented in (_bearer(headers), _x_api_key(headers)):
+        for presented in (_bearer(headers), *(_bare_key(headers, name) for name in _OTHER_HEADERS)):
             # Every key is compared, each in constant time: the time tells nothing about any of them.
             matches = [hmac.compare_digest(presented, each) for each in self.api_keys]
             if any(matches):
@@ -92,9 +93,9 @@ def _bearer(headers: Headers) -> bytes:
     return match[1].encode("latin-1") if match else b""
 
 
-def _x_api_key(headers: Headers) -> bytes:
-    """Where a proxy has the Authorization header for itself, and as Anthropic's clients send it."""
-    keys = headers.getlist("x-api-key")
+def _bare_key(headers: Headers, name: str) -> bytes:
+    """A key without a scheme: where a proxy has the Authorization header for itself, too."""
+    keys = headers.getlist(name)
     return keys[0].strip(" \t").encode("latin-1") if len(keys) == 1 else b""
 
 

@@ -95,6 +95,8 @@ def test_keys_are_asked_for_everywhere_but_on_public_paths(engine: FakeEngine) -
         {"x-api-key": f"Bearer {SENT}"},
         {"x-api-key": SENT, "X-Api-Key": SENT},
         {"x-api-key": "wrong", "authorization": f"Basic {SENT}"},
+        {"api-key": "wrong"},
+        {"api-key": SENT, "Api-Key": SENT},
     ]
     for method, path in every_call(asgi):
         for headers in wrong if method in {"GET", "POST"} else wrong[:1]:
@@ -120,9 +122,10 @@ def test_any_of_the_keys_opens(engine: FakeEngine) -> None:
         for scheme in ("Bearer ", "bearer ", "BEARER ", "Bearer   ", "Bearer\t", " Bearer \t "):
             sent = as_sent.replace("Bearer ", scheme) + " \t"
             assert asgi.request("GET", "/v1/models", headers={"authorization": sent}).status == 200
-        plain = {"x-api-key": f" {key.encode().decode('latin-1')}\t"}
-        for beside in ({}, {"authorization": "Basic of-a-proxy"}, {"authorization": "Bearer wrong"}):
-            assert asgi.request("GET", "/v1/models", headers={**plain, **beside}).status == 200
+        for name in ("x-api-key", "api-key"):
+            plain = {name: f" {key.encode().decode('latin-1')}\t"}
+            for beside in ({}, {"authorization": "Basic of-a-proxy"}, {"authorization": "Bearer wrong"}):
+                assert asgi.request("GET", "/v1/models", headers={**plain, **beside}).status == 200
 
 
 def test_unknown_paths_and_methods(asgi: Asgi) -> None:

@@ -333,7 +333,8 @@ def test_detokenize_is_the_inverse(asgi: Asgi) -> None:
     tokens = asgi.post("/tokenize", body).json["tokens"]
     assert asgi.post("/detokenize", {"tokens": tokens}).json == {"prompt": text}
     assert asgi.post("/detokenize", {"tokens": []}).json == {"prompt": ""}
-    for wrong in ([262], [-1], ["1"], [True], 5, None, [1.0]):
+    assert asgi.post("/detokenize", {"tokens": [float(token) for token in tokens]}).json == {"prompt": text}
+    for wrong in ([262], [-1], ["1"], [True], 5, None, [1.5]):
         answer = asgi.post("/detokenize", {"tokens": wrong})
         assert (answer.status, answer.error["code"]) == (400, "invalid_value")
     assert asgi.post("/detokenize", {}).error["code"] == "missing_required_parameter"

@@ -28,6 +28,11 @@ TRIMMINGS: list[dict[str, Any]] = [
     {"thinking_blocks": [{"type": "thinking", "thinking": "t", "signature": "s"}], "provider_specific_fields": {"a": 1}},
     {"cache_control": {"type": "ephemeral"}, "images": [], "tool_calls": [], "parsed": {"a": [1]}},
     {"weight": 1, "timestamp": 1_700_000_000, "created_at": "2026-01-01", "type": "message", "usage": {"x": 1}},
+    {"additional_kwargs": {"refusal": None}, "response_metadata": {"model": "m"}, "usage_metadata": {"input_tokens": 1}},
+    {"type": "text", "example": False, "source": "gemma", "models_usage": {"prompt_tokens": 1}},
+    {"provider_data": {"model": "m"}, "providerMetadata": {"a": {}}, "providerOptions": {}, "createdAt": "2026-01-01"},
+    {"parentId": "p", "childrenIds": [], "model": "m", "done": True, "sources": [], "files": [], "partial": False},
+    {"messageId": "m", "sender": "Gemma", "isCreatedByUser": False, "tokenCount": 3, "attachments": [], "parts": []},
     {"name": None, "tool_call_id": None, "prefix": True, "images": None, "whatever": None},
 ]  # fmt: skip
 
@@ -36,6 +41,13 @@ TRIMMINGS: list[dict[str, Any]] = [
 def test_an_answers_trimmings_change_nothing(asgi: Asgi, engine: FakeEngine, trimmings: dict[str, Any]) -> None:
     plain = [Message("user", "a"), Message("assistant", "b"), Message("user", "c")]
     assert rendered(asgi, engine, FIRST, {"role": "assistant", "content": "b", **trimmings}, LAST) == plain
+
+
+@pytest.mark.parametrize("name", ["files", "attachments", "parts", "toolInvocations", "invalid_tool_calls", "images"])
+def test_what_would_be_part_of_the_conversation_is_not_passed_over(asgi: Asgi, name: str) -> None:
+    message = {"role": "assistant", "content": "b", name: [{"text": "x"}]}
+    answer = asgi.post(CHAT, chat_body(messages=[FIRST, message, LAST]))
+    assert (answer.status, answer.error["param"]) == (400, f"messages[1].{name}")
 
 
 @pytest.mark.parametrize(
@@ -82,6 +94,7 @@ def test_what_reaches_the_prompt(asgi: Asgi, engine: FakeEngine, message: dict[s
         [{"type": "text", "text": "a"}, {"type": "text", "text": "b", "cache_control": {"type": "ephemeral"}}],
         [{"type": "input_text", "text": "a"}, {"type": "output_text", "text": "b", "annotations": [], "logprobs": []}],
         [{"type": "refusal", "refusal": "ab", "text": None}],
+        ["a", {"type": "text", "text": "b", "image_url": None, "state": "done", "providerMetadata": {}}],
         [{"type": "thinking", "thinking": "t", "signature": "s"}, {"type": "text", "text": "ab", "index": 1}],
         [
             {"type": "redacted_thinking", "data": "x"},

@@ -156,6 +156,18 @@ def test_a_client_that_leaves_counts_as_an_abort(live: LiveServer, engine: FakeE
         assert after[name] == before.get(name, 0) + 1
 
 
+def test_a_request_that_the_engine_refuses_is_counted_as_that_alone(asgi: Asgi) -> None:
+    before = scrape(asgi)
+    for prompt in ("x" * 5000, ["a", [5] * 5000]):
+        answer = asgi.post("/v1/completions", completion_body(prompt=prompt))
+        assert answer.error["code"] == "context_length_exceeded"
+    after = scrape(asgi)
+    assert after["request_rejections_total{context_length_exceeded}"] == 2
+    for name in ("prompt_tokens_total", "e2e_request_latency_seconds_count", "request_params_n_count"):
+        assert after[name] == before[name] == 0
+    assert not any(name.startswith("request_success_total") for name in after)
+
+
 def test_apps_do_not_share_their_metrics(asgi: Asgi) -> None:
     asgi.post(CHAT, chat_body())
     other = Asgi(FakeEngine(), ServerSettings())

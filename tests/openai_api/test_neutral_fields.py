@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from engine.sampling_params import SamplingParams
-from openai_api.request.neutral_fields import ANYTHING, IN_CHAT, IN_COMPLETION, Values, asks_for_nothing, in_words
+from openai_api.request.neutral_fields import IN_CHAT, IN_COMPLETION
+from openai_api.request.neutral_values import ANYTHING, Values, asks_for_nothing, in_words
 from tests.openai_api.fake_engine import MODEL_ID, FakeEngine
 from tests.openai_api.harness import Asgi, chat_body, completion_body
 
@@ -50,6 +51,21 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "keep_alive": "5m", "options": {}, "format": "", "think": False, "images": [], "num_ctx": 4096, "num_keep": 4,
         "num_gpu": 99, "num_thread": 8, "use_mmap": True, "num_predict": -1, "tfs_z": 1.0, "repeat_last_n": 64,
         "repeat_penalty": 1.1, "penalize_newline": True, "mirostat": 0, "reasoning": {"effort": "none"},
+    },
+    "text-generation-webui": {
+        "mode": "instruct", "character": None, "instruction_template": None, "continue_": False, "min_p": 0, "tfs": 1,
+        "dynamic_temperature": False, "dynatemp_low": 1, "dynatemp_high": 1, "dynatemp_exponent": 1, "top_a": 0,
+        "smoothing_factor": 0, "smoothing_curve": 1, "epsilon_cutoff": 0, "eta_cutoff": 0, "typical_p": 1,
+        "repetition_penalty": 1, "encoder_repetition_penalty": 1, "no_repeat_ngram_size": 0, "penalty_alpha": 0,
+        "guidance_scale": 1, "negative_prompt": "", "mirostat_mode": 0, "mirostat_tau": 5, "mirostat_eta": 0.1,
+        "truncation_length": 0, "max_tokens_second": 0, "prompt_lookup_num_tokens": 0, "custom_token_bans": "",
+        "sampler_priority": [], "auto_max_new_tokens": False, "ban_eos_token": False, "add_bos_token": True,
+        "skip_special_tokens": True, "grammar_string": "", "temperature_last": False, "seed": -1, "top_k": 0,
+    },
+    "TGI, LM Studio and OpenRouter": {
+        "adapter_id": None, "watermark": False, "decoder_input_details": False, "details": False, "top_n_tokens": 0,
+        "return_full_text": False, "ttl": 300, "draft_model": "", "max_tokens": -1, "transforms": [], "plugins": [],
+        "provider": {}, "usage": {"include": False},
     },
     "OpenAI": {
         "tools": [], "tool_choice": "auto", "functions": [], "function_call": "auto", "response_format": {"type": "text"},
@@ -119,6 +135,46 @@ def test_an_unknown_name_is_refused_unless_it_is_null(asgi: Asgi) -> None:
         assert asgi.post(path, {**given, "frobnicate": 1}).error["code"] == "unknown_parameter"
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "is_neutral"),
+    [
+        ("response_format", {"type": "text", "json_schema": None}, True),
+        ("response_format", {"type": None}, True),
+        ("response_format", {"type": "text", "json_schema": {}}, False),
+        ("response_format", {"type": "json_object", "schema": None}, False),
+        ("reasoning", {"effort": None, "summary": None}, True),
+        ("reasoning", {"effort": "none", "exclude": True}, True),
+        ("reasoning", {"effort": "none", "exclude": 1}, False),
+        ("reasoning", {"effort": "high", "exclude": True}, False),
+        ("thinking", {"type": "disabled", "budget_tokens": 0}, True),
+        ("chat_template_kwargs", {"enable_thinking": False, "thinking": False}, True),
+        ("chat_template_kwargs", {"enable_thinking": 0}, False),
+        ("structured_outputs", {"json": None, "regex": None}, True),
+        ("structured_outputs", {"json": {}}, False),
+        ("options", {"temperature": None}, True),
+        ("tool_choice", {"type": "auto"}, True),
+        ("tool_choice", {"type": "function", "function": {"name": "f"}}, False),
+        ("guided_json", {}, False),
+    ],
+)
+def test_an_object_asks_for_what_its_members_ask_for(asgi: Asgi, name: str, value: object, is_neutral: bool) -> None:
+    for path, body in BODIES.items():
+        assert asgi.post(path, {**body, name: value}).status == (200 if is_neutral else 400)
+
+
+def test_the_best_n_of_n_choices_are_all_of_them(asgi: Asgi) -> None:
+    assert len(asgi.post(TEXT, completion_body(n=2, best_of=2.0)).json["choices"]) == 2
+    for fields in ({"n": 2, "best_of": 3}, {"best_of": 2}, {"n": 2, "best_of": True}):
+        assert asgi.post(TEXT, completion_body(**fields)).error["code"] == "unsupported_parameter"
+
+
+def test_what_only_chat_has_is_without_effect_on_completions(asgi: Asgi) -> None:
+    fields = {"metadata": {"a": "b"}, "store": True, "service_tier": "auto", "parallel_tool_calls": False}
+    turns = {"add_generation_prompt": True, "continue_final_message": False, "prompt_cache_key": "k"}
+    assert asgi.post(TEXT, completion_body(**fields, **turns)).status == 200
+    assert asgi.post(TEXT, completion_body(continue_final_message=True)).status == 400
+
+
 def test_numbers_are_alike_but_no_booleans() -> None:
     assert asks_for_nothing(1.0, (1,))
     assert asks_for_nothing(0, (0.0,))
@@ -148,6 +204,10 @@ def test_local_conventions_reach_the_engine(asgi: Asgi, engine: FakeEngine, path
 
     assert params(max_tokens=-1).max_tokens is params(max_tokens=-1.0).max_tokens is None
     assert params(max_tokens=100.0).max_tokens == 100
+    assert params(max_tokens=2**53 - 1).max_tokens is None
+    assert params(top_k=2**53 - 1).top_k == 2**31 - 1
+    assert params(stop_token_ids=[7.0, 8]).stop_token_ids[:2] == (7, 8)
+    assert params(logit_bias={"5": None, "6": 1}).logit_bias == {6: 1.0}
     assert params(top_k=-1).top_k == 0, "and not the checkpoint's, which is what left out would be"
     assert 0 < params(top_p=0).top_p < 1e-30
     assert params(repeat_penalty=1.5).repetition_penalty == 1.5
@@ -156,6 +216,12 @@ def test_local_conventions_reach_the_engine(asgi: Asgi, engine: FakeEngine, path
     assert params(stop=[f"s{i}" for i in range(16)]).stop[15] == "s15"
     assert params(seed=-1).seed is None
     assert params(seed=-2).seed == -2
+
+
+def test_no_limit_under_one_name_leaves_the_other(asgi: Asgi, engine: FakeEngine) -> None:
+    for limits in ({"max_tokens": -1, "max_completion_tokens": 5}, {"max_tokens": 5, "max_completion_tokens": -1}):
+        assert params_of(asgi, engine, CHAT, **limits).max_tokens == 5
+    assert params_of(asgi, engine, CHAT, max_tokens=-1, max_completion_tokens=-1).max_tokens is None
 
 
 def test_more_tokens_than_the_context_has_room_for_are_an_upper_bound(asgi: Asgi, engine: FakeEngine) -> None:
@@ -170,6 +236,7 @@ def test_what_is_no_token_id_is_named(asgi: Asgi) -> None:
         ("logit_bias", {"5": 1, "262": 1}, "token ids are from 0 to 261, not 262."),
         ("logit_bias", {"Paris": 1}, "'logit_bias.Paris': its name must be a token id."),
         ("stop_token_ids", [5, 400, 500], "'stop_token_ids': token ids are from 0 to 261, not 400."),
+        ("stop_token_ids", [5, -1], "'stop_token_ids': token ids are from 0 to 261, not -1."),
         ("prompt", [5, -3], "'prompt': token ids are from 0 to 261, not -3."),
         ("prompt", [[5], [10**400]], "not 10000000000000000000."),
     ):

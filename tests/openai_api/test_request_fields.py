@@ -8,7 +8,8 @@ import pytest
 from engine.sampling_params import SamplingParams
 from gemma3.text.chat import Message
 from openai_api.request.field_support import FIELDS_BY_ENDPOINT, Support
-from openai_api.request.neutral_fields import IN_CHAT, IN_COMPLETION, in_words
+from openai_api.request.neutral_fields import IN_CHAT, IN_COMPLETION
+from openai_api.request.neutral_values import in_words
 from tests.openai_api.fake_engine import MODEL_ID, FakeEngine
 from tests.openai_api.harness import MESSAGES, Answer, Asgi, chat_body, completion_body
 
@@ -32,7 +33,7 @@ def refusal(answer: Answer) -> tuple[str, str | None]:
 RANGES: list[tuple[str, list[Any], list[Any]]] = [
     ("temperature", [0, 0.0, 1, 1.5, 2, 2.0], [-0.01, 2.01, True, "1", [], {}]),
     ("top_p", [0, 0.0, 0.001, 1, 1.0], [1.001, -1, -0.001, False, "1"]),
-    ("top_k", [-1, 0, 1, 1.0, 40.0, 2**31 - 1], [-2, 2**31, 2.0**31, 1.5, 1e300, True, "5"]),
+    ("top_k", [-1, 0, 1, 1.0, 40.0, 2**31 - 1, 2**53 - 1, 1e300], [-2, 1.5, True, "5"]),
     ("min_p", [0, 0.5, 1], [-0.1, 1.1, True]),
     ("frequency_penalty", [-2, 0, 2], [-2.01, 2.01, "0"]),
     ("presence_penalty", [-2, 0, 2], [-2.01, 2.01, True]),
@@ -47,18 +48,22 @@ RANGES: list[tuple[str, list[Any], list[Any]]] = [
         ["x", ["x"], ["a"] * 16, "y" * 256, [], "", [""], ["", "a"]],
         [["a"] * 17, "y" * 257, 5, [5], {}, [["a"]], True],
     ),
-    ("stop_token_ids", [[], [0], [261], [1] * 256], [[-1], [262], [1] * 257, ["1"], [True], 5, "5"]),
+    (
+        "stop_token_ids",
+        [[], [0], [261], [1] * 256, [106.0, 5]],
+        [[1.5], [None], [-1], [262], [1] * 257, ["1"], [True], 5, "5"],
+    ),
     (
         "logit_bias",
-        [{}, [], {"0": 1}, {"261": -100}, {"5": 100.0}],
+        [{}, [], {"0": 1}, {"261": -100}, {"5": 100.0}, {"5": None}],
         [{"262": 1}, {"-1": 1}, {"x": 1}, {"1": 101}, {"1": "1"}],
     ),
-    ("truncate_prompt_tokens", [1, 100, 100.0], [0, -1, 1.5, True]),
+    ("truncate_prompt_tokens", [1, 100, 100.0, 2**40], [0, -1, 1.5, True]),
     ("return_token_ids", [True, False], [1, "yes"]),
     ("user", ["me"], [1, True, {}]),
 ]
 CHAT_RANGES: list[tuple[str, list[Any], list[Any]]] = [
-    ("max_tokens", [1, 10, 10.0, -1, -1.0, 10**9], [0, -2, 1.5, True, "5"]),
+    ("max_tokens", [1, 10, 10.0, -1, -1.0, 10**9, 2**53 - 1], [0, -2, 1.5, True, "5"]),
     ("max_completion_tokens", [1, 10, 10.0, -1, 10**9], [0, -2, 1.5, True, "5"]),
     ("logprobs", [True, False, 0], [1, "true"]),
     ("metadata", [{}, {"a": "b"}], [[], "x"]),
@@ -87,7 +92,7 @@ CHAT_RANGES: list[tuple[str, list[Any], list[Any]]] = [
     ),
 ]
 TEXT_RANGES: list[tuple[str, list[Any], list[Any]]] = [
-    ("max_tokens", [0, 1, 10, 10.0, -1, 10**9], [-2, 1.5, True, "5"]),
+    ("max_tokens", [0, 1, 10, 10.0, -1, 10**9, 2**53 - 1], [-2, 1.5, True, "5"]),
     ("logprobs", [0, 5, 20, 5.0, False], [-1, 21, 0.5, True, "1"]),
     ("echo", [True, False], [1]),
 ]
@@ -299,7 +304,9 @@ def test_chat_refusals(asgi: Asgi, change: dict[str, Any], expected: tuple[str, 
         ([262], False),
         ([[5], [262]], False),
         ([True], False),
-        ([1.0], False),
+        ([1.0], True),
+        ([[2.0, 5], "x"], True),
+        ([1.5], False),
         ([["x"]], False),
         ([[[5]]], False),
         (5, False),
