@@ -8,6 +8,12 @@
 Text goes to standard output, everything else to standard error. Every failure is one line and exit status 2.
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # While the rest is imported, Ctrl-C ends the process at once; then it is an exception again.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import logging
 import sys
@@ -76,8 +82,11 @@ def _add_sampling_flags(group: argparse._ArgumentGroup) -> None:
         help="Write at most N tokens (default: %(default)s).",
     )
     add("temperature", "Draw at this temperature; 0 takes the likeliest token (default: the checkpoint's, else 0).")
-    add("top_k", "Draw from the N likeliest tokens only; 0 keeps all (default: the checkpoint's, else 0).")
-    add("top_p", "Draw from the likeliest tokens that make up this mass (default: the checkpoint's, else 1).")
+    add("top_k", "Draw from the N likeliest tokens only; 0 and -1 keep all (default: the checkpoint's, else 0).")
+    add(
+        "top_p",
+        "Draw from the likeliest tokens that make up this mass; 0 takes one (default: the checkpoint's, else 1).",
+    )
     add(
         "repetition_penalty",
         "Make tokens that were there less likely by this factor; 1 does not (default: 1, or 1.15 where neither the "
@@ -164,8 +173,10 @@ def write_text(argv: Sequence[str], began_s: float) -> int:
     """Continue a text or chat. The exit status."""
     args = parse_args(argv)
     logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
-    for name in ("httpx", "httpx2", "huggingface_hub"):
+    for name in ("httpx", "httpx2"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Its warnings say what the error after them says again.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     if args.prompt == "chat":
         return chat(load(args, began_s))
     prompt = prompt_of(args.prompt)

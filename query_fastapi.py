@@ -5,6 +5,12 @@ server's code. Exit status: 0 answered, 1 the server refused or failed, 2 wrong 
 3 no server there, 130 Ctrl-C, 141 nobody reads the answer any more.
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # While the rest is imported, Ctrl-C ends the process at once; then it is an exception again.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import io
 import json
@@ -41,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The exit status; what went wrong is one line on stderr."""
     prepare_streams()
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return ask_at(parse_flags(argv))
     except UseError as error:
         return fail(str(error), status=2)
@@ -53,11 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The flags, the prompt read and the address checked; a wrong flag ends the program with exit status 2.
-
-    Raises:
-        UseError: a value that no server could be sent, or that is no address.
-    """
+    """The flags, the prompt read and the address checked. Raises: UseError, or SystemExit for a wrong flag."""
     try:
         flags = flag_parser().parse_args(argv)
     finally:
@@ -122,9 +126,13 @@ def ask_at(flags: argparse.Namespace) -> int:
     # No limit on reading: a long answer on a slow machine takes its time.
     timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
     # HTTP_PROXY and its like do not lead to this machine.
-    is_here = url.host in ("localhost", "::1") or url.host.startswith("127.")
+    is_here = url.host in ("localhost", "::", "::1") or url.host.startswith(("127.", "::ffff:127.", "0.0.0.0"))  # noqa: S104  of a client
     try:
-        with httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=not is_here) as client:
+        client = httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=not is_here)
+    except ValueError as error:
+        raise UseError(f"a variable such as HTTP_PROXY cannot be used: {error}") from None
+    try:
+        with client:
             ask(client, flags)
     except ServerError as error:
         return fail(str(error), status=1)
@@ -176,8 +184,6 @@ def print_stream(client: httpx.Client, body: dict[str, Any], *, as_json: bool) -
     """Print each piece of text, or the JSON of each event, as it comes; the ``usage`` of the last event."""
     usage = None
     with client.stream("POST", "/v1/chat/completions", json=body) as response:
-        if response.is_error:
-            response.read()
         check(response)
         for chunk in chunks(response):
             usage = chunk.get("usage") or usage
@@ -188,11 +194,7 @@ def print_stream(client: httpx.Client, body: dict[str, Any], *, as_json: bool) -
 
 
 def chunks(response: httpx.Response) -> Iterator[dict[str, Any]]:
-    """The JSON of each server-sent event. Lines that begin with a colon only keep the connection alive.
-
-    Raises:
-        ServerError: an event with an error, or an end without ``[DONE]``.
-    """
+    """The JSON of each server-sent event. Raises: ServerError for one with an error, or an end without ``[DONE]``."""
     for line in response.iter_lines():
         data = line.removeprefix("data: ")
         if data == line or not data:
@@ -209,6 +211,7 @@ def chunks(response: httpx.Response) -> Iterator[dict[str, Any]]:
 def check(response: httpx.Response) -> None:
     """Raises: ServerError with the server's own words for a status that is no success."""
     if not response.is_success:
+        response.read()
         raise ServerError(f"the server answered {response.status_code}: {response.json()['error']['message']}")
 
 

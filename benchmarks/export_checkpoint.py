@@ -3,7 +3,6 @@
 python benchmarks/export_checkpoint.py FOLDER --tokenizer FOLDER_WITH_TOKENIZER_JSON
 """
 
-import argparse
 import json
 import shutil
 import sys
@@ -13,6 +12,7 @@ import torch
 from common import ROOT
 from safetensors.torch import save_file
 
+from engine.terminal.flag_parser import FlagParser
 from engine.terminal.guard import run_guarded
 from gemma3.checkpoints.checkpoint import open_checkpoint
 from gemma3.checkpoints.locate import locate_weights
@@ -30,6 +30,7 @@ SIZES = (
 )
 SAME = (*SIZES, "head_dim", "rms_norm_eps", "sliding_window", "rope_theta")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+PROGRAM = "export_checkpoint.py"
 
 
 def hf_config(config: Gemma3TextConfig, dtype: str) -> dict[str, object]:
@@ -72,22 +73,23 @@ def export(model: str | None, folder: Path, *, tokenizer: Path, dtype: str) -> N
 
 
 def main() -> int:
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("folder", type=Path)
+    flags = FlagParser(prog=PROGRAM, description="Write weights as a Hugging Face folder that transformers opens.")
+    flags.add_argument("folder", type=Path, help="Make this folder (no default).")
     flags.add_argument("--model", help="Export these weights, named as for main.py (default: those it finds).")
     flags.add_argument(
         "--tokenizer",
         type=Path,
         required=True,
-        help="Copy tokenizer.json from this folder, and tokenizer_config.json if it is there.",
+        metavar="FOLDER",
+        help="Copy tokenizer.json from this folder, and tokenizer_config.json if it is there (no default).",
     )
     flags.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="Write this type (default: %(default)s)."
     )
-    args = flags.parse_args()
+    args = flags.parse(None)
     export(args.model, args.folder, tokenizer=args.tokenizer, dtype=args.dtype)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(run_guarded("export_checkpoint.py", main))
+    sys.exit(run_guarded(PROGRAM, main))

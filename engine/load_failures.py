@@ -8,7 +8,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gemma3.errors import CheckpointError, NoMemoryError
+from gemma3.errors import CheckpointError, Gemma3Error, NoMemoryError
 
 _NO_MEMORY = (
     "Loading needs more memory than this process may have: raise the limit (ulimit -v, the container's), or lower "
@@ -30,6 +30,10 @@ def in_words() -> Iterator[None]:
         raise NoMemoryError(_NO_MEMORY) from error
     except RuntimeError as error:
         if "can't start new thread" not in str(error):
+            raise
+        raise NoMemoryError(_NO_MEMORY) from error
+    except Gemma3Error as error:  # a file that could not be read for want of memory
+        if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.ENOMEM:
             raise
         raise NoMemoryError(_NO_MEMORY) from error
     except OSError as error:

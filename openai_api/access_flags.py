@@ -104,7 +104,10 @@ def _api_keys(flags: argparse.Namespace, environment: Mapping[str, str]) -> tupl
     if in_environment := environment.get(API_KEY_VARIABLE, "").strip():
         keys.append(in_environment)
     if not all(_API_KEY.fullmatch(key) for key in keys):
-        raise OptionError("an API key is 1 to 512 printable ASCII characters without spaces")
+        raise OptionError(
+            f"a key of --api-key, --api-key-file or {API_KEY_VARIABLE} is not 1 to 512 printable ASCII characters "
+            "without spaces"
+        )
     return tuple(keys)
 
 
@@ -113,8 +116,9 @@ def _keys_in_file(path: str | None) -> list[str]:
         return []
     try:
         keys = Path(path).read_text(encoding="ascii").split()
-    except (OSError, UnicodeDecodeError):
-        raise OptionError(f"--api-key-file {path} cannot be read") from None
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no ASCII text"
+        raise OptionError(f"--api-key-file {path!r} cannot be read: {why}") from None
     if not keys:
-        raise OptionError(f"--api-key-file {path} has no key in it")
+        raise OptionError(f"--api-key-file {path!r} has no key in it")
     return keys

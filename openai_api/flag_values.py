@@ -10,8 +10,8 @@ import re
 from openai_api.machine_memory import memory_limit
 from openai_api.web_addresses import normal_host, parse_allowed_origin
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
-_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([kmg]i?)?b?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_SIZE = re.compile(r"(\d{1,40}(?:\.\d{1,15})?)\s*([kmgt]i?)?b?", re.IGNORECASE)
 _MAX_DIGITS = 10
 
 
@@ -39,7 +39,7 @@ def parse_memory(text: str) -> int:
     num_bytes = parse_size(text)
     limit = memory_limit()
     if limit is not None and num_bytes > limit.num_bytes:
-        raise argparse.ArgumentTypeError(f"{text!r} is more than {limit.source}, {limit.num_bytes / 2**30:.1f}GiB")
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is more than {limit.source}, {limit.num_bytes / 2**30:.1f}GiB")
     return num_bytes
 
 

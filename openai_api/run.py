@@ -6,12 +6,17 @@ drains: new requests get 503, running ones finish or are ended at the deadline. 
 the process at once. Main thread, and from ``ServerProcess.run`` on its event loop.
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # While the rest is imported, Ctrl-C ends the process at once; then it is an exception again.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import asyncio
 import gc
 import logging
 import os
-import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence

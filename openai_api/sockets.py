@@ -125,7 +125,7 @@ def _addresses(host: str) -> Sequence[_Address]:
             for info in socket.getaddrinfo(name, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         ]
     except (OSError, UnicodeError):
-        raise OptionError(f"--host {host} is no address of this machine") from None
+        raise OptionError(f"--host {host!r} is no address of this machine") from None
     return list(dict.fromkeys(_Address(info[0], info[4]) for info in infos))  # type: ignore[arg-type]
 
 

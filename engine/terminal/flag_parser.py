@@ -44,6 +44,8 @@ class FlagParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Write one line to stderr and end with exit status 2."""
+        if message.startswith("unrecognized arguments"):
+            message += " (--help lists the flags; a text of several words stands in quotes)"
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
     def _print_message(self, message: str, file: "SupportsWrite[str] | None" = None) -> None:

@@ -7,6 +7,7 @@ Owns both; knows no program and no model. ``main.py`` and the server run in it, 
 import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +26,8 @@ def run_guarded(program: str, run: Callable[[], int]) -> int:
     """
     prepare_streams()
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as programs have it while they import
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         status = _status_of(run)
         write_output("")
     except KeyboardInterrupt:
@@ -115,10 +118,10 @@ def _drop_output() -> None:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    words = str(error) if isinstance(error, RuntimeError | ImportError) else ""
-    return isinstance(error, MemoryError) or any(each in words for each in _NO_MEMORY_WORDS)
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    words = str(error) if isinstance(error, RuntimeError | ImportError | OSError) else ""
+    return any(each in words for each in _NO_MEMORY_WORDS)
 
 
 def _one_line(text: str) -> str:

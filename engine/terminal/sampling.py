@@ -26,7 +26,8 @@ class ChosenSampling:
     source: str
 
     def __str__(self) -> str:
-        values = [f"{name.replace('_', '-')} {getattr(self.params, name):g}" for name in FLAGS]
+        # Rounded, as a top-p of 0 is kept as the smallest number above it.
+        values = [f"{name.replace('_', '-')} {round(getattr(self.params, name), 6):g}" for name in FLAGS]
         return f"{', '.join(values)} ({self.source})"
 
 

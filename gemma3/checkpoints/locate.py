@@ -51,10 +51,6 @@ def locate_weights(model: str | None, *, beside: Path | None = None) -> Located:
 
 
 def _given(model: str) -> Located:
-    if not model.strip():
-        raise WeightsNotFoundError(
-            "model='' is empty; a path, OWNER/NAME, OWNER/NAME:TAG, '270m' or '270m-it' is needed."
-        )
     path = _existing(model)
     if path is not None:
         return Located(path, whole_name(path) if path.is_file() else path.name, "given by path")
@@ -73,7 +69,7 @@ def _existing(model: str) -> Path | None:
         path = Path(model).expanduser()
         # "." and ".." do not tell the folder's name, which messages and the form of a chat need.
         path = path.resolve() if path.name in ("", "..") else path
-        return path if path.exists() else None
+        return path if model and path.exists() else None
     except (OSError, RuntimeError):  # longer than a name may be, or ~ of nobody
         return None
 

@@ -77,10 +77,10 @@ def _remove_if_abandoned(path: Path) -> None:
 
 def _lock(handle: int, *, wait: bool) -> bool:
     """Whether this open file has the lock now; it goes with the file, also when the process is killed."""
-    if sys.platform == "win32":
+    try:
+        import fcntl  # importing it is not worth its while at a start that writes nothing
+    except ImportError:  # Windows
         return True
-    import fcntl  # importing it is not worth its while at a start that writes nothing
-
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:

@@ -52,11 +52,11 @@ def _home() -> Path | None:
     home = Path(os.environ.get("HOME", ""))
     if home.is_absolute():
         return home
-    import pwd
-
     try:
+        import pwd
+
         home = Path(pwd.getpwuid(os.getuid()).pw_dir)
-    except KeyError:
+    except (KeyError, ImportError):
         return None
     return home if home.is_absolute() else None
 

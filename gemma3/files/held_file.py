@@ -89,9 +89,9 @@ class HeldFile:
 def _lease(handle: int) -> bool:
     if sys.platform != "linux":
         return False
-    import fcntl
+    with suppress(OSError, ImportError):  # refused: another's file, an open writer, a file system without leases
+        import fcntl
 
-    with suppress(OSError):  # refused: another's file, an open writer, a file system without leases
         fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(handle, fcntl.F_SETOWN, 0)  # no signal when a writer comes: it would end the process
         return True

@@ -28,6 +28,13 @@ def test_memory(error: Exception) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_a_file_that_cannot_be_read_for_want_of_memory() -> None:
+    error = CheckpointError("model.gguf cannot be read")
+    error.__cause__ = OSError(errno.ENOMEM, "Cannot allocate memory")
+    with pytest.raises(NoMemoryError, match="ulimit -v"):
+        load(error)
+
+
 def test_a_file_that_cannot_be_read() -> None:
     with pytest.raises(CheckpointError, match=r"^/weights/config.json cannot be read: Permission denied\.$"):
         load(PermissionError(errno.EACCES, "Permission denied", "/weights/config.json"))

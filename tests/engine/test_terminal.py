@@ -1,6 +1,8 @@
 """What the programs share at a terminal: the guard around them, the choice of sampling, and one written answer."""
 
 import errno
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -36,6 +38,7 @@ def raising(error: BaseException) -> Callable[[], int]:
         (MemoryError(), 2, "not enough memory"),
         (RuntimeError("can't start new thread"), 2, "not enough memory"),
         (ImportError("x.so: failed to map segment from shared object"), 2, "not enough memory"),
+        (OSError("x.so: failed to map segment from shared object"), 2, "not enough memory"),
         (KeyError("bug"), 2, "KeyError at test_terminal.py:"),
         (KeyboardInterrupt(), 130, None),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141, None),
@@ -52,6 +55,15 @@ def test_whatever_ends_a_program_is_a_status_and_a_line(
     if said is not None:
         assert lines[0].startswith("prog: error: ")
         assert said in lines[0]
+
+
+def test_ctrl_c_is_an_exception_from_the_guard_on() -> None:
+    """Before it programs let the system end them, so that no import has a traceback."""
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        assert guard.run_guarded("prog", lambda: os.kill(os.getpid(), signal.SIGINT) or 0) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_what_a_person_can_put_right() -> None:

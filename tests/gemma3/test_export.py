@@ -29,6 +29,15 @@ def test_transformers_opens_the_folder(as_gguf: bool, tmp_path: Path, monkeypatc
     assert tokenizer("ab\u00e9", add_special_tokens=False).input_ids == ours.encode("ab\u00e9")
 
 
+def test_wrong_flags_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.setattr("sys.argv", ["export_checkpoint.py", "folder"])
+    with pytest.raises(SystemExit, match="2"):
+        importlib.import_module("export_checkpoint").main()
+    words = "export_checkpoint.py: error: the following arguments are required: --tokenizer\n"
+    assert capsys.readouterr().err == words
+
+
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     export = importlib.import_module("export_checkpoint").export

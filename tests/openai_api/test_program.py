@@ -261,6 +261,7 @@ def test_keys_and_logs(tmp_path: Path) -> None:
         (["--kv-cache-memory", "lots"], "not a size"),
         (["--kv-cache-memory", "9" * 400], "not a size"),
         (["--kv-cache-memory", "99999999GiB"], "'99999999GiB' is more than"),
+        (["--kv-cache-memory", "9" * 24], "is more than"),
         (["--served-model-name", "a\udcff"], "bytes that are no UTF-8 text"),
         (["--dtype", "float16"], "invalid choice"),
         (["--device", "tpu"], "not auto, cpu, cuda or cuda:N"),
@@ -269,9 +270,11 @@ def test_keys_and_logs(tmp_path: Path) -> None:
         (["--host", "0.0.0.0"], "--api-key"),
         (["--host", "::"], "--api-key"),
         (["--host", "no.such.host.invalid"], "no address"),
-        (["--api-key", "with space"], "printable"),
+        (["--host", ""], "--host '' is no address"),
+        (["--api-key", "with space"], "a key of --api-key, --api-key-file or GEMMA3_API_KEY is not"),
         (["--api-key", ""], "printable"),
-        (["--api-key-file", "/no/such/file"], "cannot be read"),
+        (["--api-key-file", "/no/such/file"], "'/no/such/file' cannot be read: No such file"),
+        (["--api-key-file", ""], "'' cannot be read"),
         (["--uds", "/no/such/folder/socket"], "cannot listen"),
         (["--uds", ""], "argument --uds: '' is no path"),
         (["--uds", "x" * 120], f"--uds has 120 bytes; a socket's path may have {MAX_SOCKET_PATH_BYTES} at most"),
@@ -357,7 +360,8 @@ def test_every_help_text_is_a_sentence_with_the_default(capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
-    ("text", "num_bytes"), [("1", 1), ("512MiB", 2**29), ("1.5 gib", 3 * 2**29), ("2k", 2000), ("1GB", 10**9)]
+    ("text", "num_bytes"),
+    [("1", 1), ("512MiB", 2**29), ("1.5 gib", 3 * 2**29), ("2k", 2000), ("1GB", 10**9), ("2 TiB", 2**41)],
 )
 def test_sizes(text: str, num_bytes: int) -> None:
     assert parse_size(text) == num_bytes

@@ -21,22 +21,10 @@ from openai_api.run import HttpServer, main, server_config
 from openai_api.settings import ServerSettings
 from openai_api.sockets import listen_on_port
 from tests.gemma3.program import run_main
+from tests.gemma3.without_unix import hide_unix
 from tests.openai_api.fake_engine import FakeEngine
 from tests.openai_api.harness import chat_body, wait_until
 from tests.openai_api.test_program import CHAT, ROOT, Program, program, ready_line
-
-# Windows has none of these modules, and its event loops no handlers of signals.
-WITHOUT_UNIX = """
-import asyncio.unix_events, functools, os, signal, socket, sys
-socket.socketpair = functools.partial(socket.socketpair, socket.AF_UNIX)
-for name in ("fcntl", "grp", "pwd", "readline", "resource", "termios", "tty"):
-    sys.modules[name] = None
-for module, name in ((os, "sched_getaffinity"), (os, "sysconf"), (signal, "SIGHUP"), (socket, "AF_UNIX")):
-    delattr(module, name)
-def refuse(*_):
-    raise NotImplementedError
-asyncio.unix_events._UnixSelectorEventLoop.add_signal_handler = refuse
-"""
 
 
 def answers(server: Program) -> bool:
@@ -158,9 +146,17 @@ def test_main_py_serve_goes_by_that_name() -> None:
     assert (run.status, run.out.split()[0]) == (0, "gemma3-270m-server")
 
 
+@pytest.mark.parametrize("words", [["main.py"], ["query_fastapi.py"], ["-m", "openai_api.run"]], ids=str)
+def test_ctrl_c_while_modules_are_imported_is_quiet(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "argparse.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{':'.join(path for path in sys.path if path)}"}
+    run = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, timeout=30)
+    assert (run.returncode, run.stderr) == (-signal.SIGINT, b"")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_system_without_unixs_own(tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
-    hide(monkeypatch, tmp_path)
+    hide_unix(monkeypatch, tmp_path)
     with program("--kv-cache-memory", "64MiB") as server:
         ready_line(server)
         assert answers(server)
@@ -171,16 +167,10 @@ def test_a_system_without_unixs_own(tmp_path: Path, number: signal.Signals, monk
 
 
 def test_unix_sockets_are_refused_where_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hide(monkeypatch, tmp_path)
+    hide_unix(monkeypatch, tmp_path)
     run = run_main("serve", "--uds", str(tmp_path / "socket"))
     assert (run.status, len(run.err.splitlines())) == (2, 1)
     assert "this system has no Unix sockets" in run.err
-
-
-def hide(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """From the programs that are started from now on."""
-    (folder / "sitecustomize.py").write_text(WITHOUT_UNIX)
-    monkeypatch.setenv("PYTHONPATH", ":".join([str(folder), *(path for path in sys.path if path)]))
 
 
 def test_the_lowest_limit_of_memory_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -115,9 +115,16 @@ def test_no_proxy_leads_to_this_machine(
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     assert query_fastapi.main(["--url", live.url]) == 0
-    assert query_fastapi.main(["--url", live.url.replace("127.0.0.1", "localhost")]) == 0
+    for host in ("localhost", "[::ffff:127.0.0.1]"):
+        assert query_fastapi.main(["--url", live.url.replace("127.0.0.1", host)]) == 0
+    assert query_fastapi.main(["--url", live.url.replace("127.0.0.1", "0.0.0.0")]) == 1
+    assert "does not answer to that Host header" in capsys.readouterr().err
     assert query_fastapi.main(["--url", "http://gemma.example"]) == 3  # the proxy, at which nobody answers
     capsys.readouterr()
+    monkeypatch.setenv("HTTP_PROXY", "junk://")
+    monkeypatch.setenv("http_proxy", "junk://")
+    assert query_fastapi.main(["--url", "http://gemma.example"]) == 2
+    assert "HTTP_PROXY cannot be used: Unknown scheme" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stream", [[], ["--stream"]])
