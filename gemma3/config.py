@@ -43,6 +43,14 @@ _REQUIRED = {
     "tie_word_embeddings": (None, True),
     "use_bidirectional_attention": (None, False),
 }
+# As tools write that the angles of RoPE are not scaled.
+_NO_SCALING: tuple[object, ...] = (
+    None,
+    {},
+    {"rope_type": "default"},
+    {"type": "default"},
+    {"rope_type": "default", "type": "default"},
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +158,7 @@ def _check_architecture(raw: Mapping[str, Any]) -> None:
         if raw.get(name) not in allowed:
             raise ConfigError(f"{name}={raw[name]!r:.60} is not implemented; allowed is {allowed[-1]!r}.")
     scaling = raw.get("rope_scaling")
-    if scaling is not None:
+    if scaling not in _NO_SCALING:
         raise ConfigError(f"rope_scaling={scaling!r:.60} is not implemented; allowed is None.")
 
 

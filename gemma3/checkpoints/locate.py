@@ -53,7 +53,7 @@ def locate_weights(model: str | None, *, beside: Path | None = None) -> Located:
 def _given(model: str) -> Located:
     path = _existing(model)
     if path is not None:
-        return Located(path, whole_name(path) if path.is_file() else path.resolve().name, "given by path")
+        return Located(path, whole_name(path) if path.is_file() else path.name, "given by path")
     reference = hub_gguf.parse_reference(model)
     if reference is None:
         raise WeightsNotFoundError(
@@ -67,6 +67,8 @@ def _given(model: str) -> Located:
 def _existing(model: str) -> Path | None:
     try:
         path = Path(model).expanduser()
+        # "." and ".." do not tell the folder's name, which messages and the form of a chat need.
+        path = path.resolve() if path.name in ("", "..") else path
         return path if model and path.exists() else None
     except (OSError, RuntimeError):  # longer than a name may be, or ~ of nobody
         return None

@@ -38,7 +38,11 @@ def model_files(folder: Path) -> list[Path]:
 
 def _shards(folder: Path) -> list[Path]:
     weight_map = read_json_object(folder / INDEX).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+    if (
+        not isinstance(weight_map, dict)
+        or not weight_map
+        or not all(isinstance(name, str) for name in weight_map.values())
+    ):
         raise CheckpointError(f"{INDEX} has no 'weight_map' from tensor names to file names.")
     names = sorted(set(weight_map.values()))
     for name in names:

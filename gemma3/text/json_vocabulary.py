@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from gemma3.errors import TokenizerError
+from gemma3.files.file_kinds import impostor
 from gemma3.text.vocabulary import Vocabulary
 
 # A merge is a pair of strings, so this can only be the key.
@@ -113,6 +114,9 @@ class TokenizerFile:
         )
 
     def _parse(self, data: bytes) -> dict[str, Any]:
+        other = impostor(data[:32])
+        if other is not None:
+            raise self.refusal(f"is {other}")
         try:
             content = json.loads(data)
         except (ValueError, RecursionError) as error:

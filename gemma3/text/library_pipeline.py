@@ -191,8 +191,23 @@ def _unwritable(token_id: int) -> str:
 def _load(text: str, file: TokenizerFile) -> "Tokenizer":
     from tokenizers import Tokenizer
 
+    _check_prefix(file)
     with _one_line(f"{file.source} is refused by the tokenizers library"):
         return Tokenizer.from_str(text)
+
+
+def _check_prefix(file: TokenizerFile) -> None:
+    """The library takes as many bytes off the second piece of a merge as the prefix has, whatever
+    they are: in the middle of a character it aborts the process.
+    """
+    prefix = file.model.get("continuing_subword_prefix")
+    if not prefix or not isinstance(prefix, str) or "merges" not in file.model:
+        return
+    without = next((right for _, right in file.merges() if not right.startswith(prefix)), None)
+    if without is not None:
+        raise file.refusal(
+            f"merges {without!a:.60}, which does not begin with the continuing_subword_prefix {prefix!a:.60}"
+        )
 
 
 @contextmanager

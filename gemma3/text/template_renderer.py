@@ -29,7 +29,8 @@ _USER, _OTHER_USER = Message("user", "Zebra asks"), Message("user", "Quokka aske
 _ASSISTANT, _OTHER_ASSISTANT = Message("assistant", "Zebra says"), Message("assistant", "Quokka said")
 _SYSTEM = Message("system", "Zebra")
 _TOOL = Message("tool", "Zebra", name="zebra", tool_call_id="zebra")
-_MAX_STOP_CHARS = 48
+# A mark that is shorter, as the quote behind a JSON text, would end answers anywhere.
+_MIN_STOP_CHARS, _MAX_STOP_CHARS = 3, 48
 # Its words may hold a message.
 _MAX_ERROR_CHARS = 300
 
@@ -202,8 +203,8 @@ class TemplateRenderer:
 
 
 def _first_line(text: str) -> str:
-    """The first line that is not blank, with the line breaks before it; nothing if it is too long
-    to be a mark.
+    """The first line that is not blank, with the line breaks before it; nothing if it is too short
+    or too long to be a mark.
     """
     line = text[: len(text) - len(text.lstrip())] + text.strip().partition("\n")[0]
-    return line.rstrip() if len(line) <= _MAX_STOP_CHARS else ""
+    return line.rstrip() if len(line) <= _MAX_STOP_CHARS and len(line.rstrip()) >= _MIN_STOP_CHARS else ""

@@ -105,6 +105,14 @@ def test_an_answer_ends_where_the_templates_turns_end(folder: Path) -> None:
     assert (prompt.stop, prompt.stop_token_ids) == (("\n\n### Instruction:",), (engine.tokenizer.eos_token_id,))
 
 
+def test_a_quote_is_no_mark_of_an_end(folder: Path) -> None:
+    engine = load_with(folder, "{{ bos_token }}{{ messages | tojson(indent=1) }}")
+    assert engine.render_chat(HI).stop == ()
+    assert load_with(folder, "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n{% endfor %}").render_chat(
+        HI
+    ).stop == ("\nu:",)
+
+
 def test_googles_own_text_needs_no_jinja(folder: Path, official_tokenizer_dir: Path) -> None:
     config = json.loads((official_tokenizer_dir / "tokenizer_config.json").read_bytes())
     (folder / "chat_template.jinja").write_text(config["chat_template"])

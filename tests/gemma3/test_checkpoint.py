@@ -144,6 +144,7 @@ BAD = {
     "config deep": (write("config.json", b"[" * 100_000), ConfigError, "not valid JSON"),
     "config list": (write("config.json", b"[]"), ConfigError, "not a JSON object"),
     "index empty": (write_index(b"{}"), CheckpointError, "no 'weight_map'"),
+    "index of nothing": (write_index(b'{"weight_map": {}}'), CheckpointError, "no 'weight_map'"),
     "index of numbers": (write_index(b'{"weight_map": {"a": 1}}'), CheckpointError, "no 'weight_map'"),
     "index null": (write_index(b"null"), ConfigError, "not a JSON object"),
     "index elsewhere": (

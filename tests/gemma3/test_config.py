@@ -107,6 +107,11 @@ def test_refused(key: str, value: object, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("scaling", [{}, {"rope_type": "default"}, {"type": "default"}])
+def test_a_scaling_that_scales_nothing(scaling: dict[str, str]) -> None:
+    assert Gemma3TextConfig.from_hf_dict(OLD | {"rope_scaling": scaling}) == Gemma3TextConfig()
+
+
 def test_the_text_part_of_a_multimodal_config() -> None:
     whole = {"model_type": "gemma3", "vision_config": {"hidden_size": 7}, "text_config": NEW | {"sliding_window": 9}}
     assert Gemma3TextConfig.from_hf_dict(whole) == Gemma3TextConfig(sliding_window=9)

@@ -9,6 +9,7 @@ import pytest
 from huggingface_hub import constants
 
 from gemma3.checkpoints import embedded_weights, hub
+from gemma3.checkpoints.checkpoint import open_checkpoint
 from gemma3.checkpoints.locate import locate_weights
 from gemma3.errors import CheckpointError, WeightsNotFoundError
 from tests.gemma3 import tiny
@@ -132,6 +133,8 @@ MISTYPED = [
     "x/",
     "/typo",
     "~nobody-here/x",
+    "",
+    " ",
     "y" * 5000,
     "a\0b",
 ]
@@ -146,6 +149,16 @@ def test_a_mistyped_path_asks_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyP
         locate_weights(model)
     assert str(caught.value).startswith("model=")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("model", [".", "../tiny-it", "./"])
+def test_the_current_folder_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    (tmp_path / "tiny-it").mkdir()
+    monkeypatch.chdir(tmp_path / "tiny-it")
+    located = locate_weights(model)
+    assert (located.name, located.path.name) == ("tiny-it", "tiny-it")
+    with pytest.raises(WeightsNotFoundError, match=r"^tiny-it/ holds no weights"):
+        open_checkpoint(located.path)
 
 
 @pytest.mark.parametrize("model", ["owner/name", "google/gemma-3-270m-it", "a/b", "A_1/b.c-d", "270m", "270m-it"])

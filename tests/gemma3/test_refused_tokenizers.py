@@ -129,6 +129,7 @@ def _template_of_nothing(content: Content) -> None:
         (template(10**6), "encodes a text to 1000000; ids are below"),
         (metaspace("sometimes"), "refused by the tokenizers library"),
         (set_in_model(type="Nonsense"), "refused by the tokenizers library"),
+        (set_in_model(continuing_subword_prefix="##"), "which does not begin with the continuing_subword_prefix '##'"),
         (add("", lstrip=True), "'' as added_tokens"),
     ],
 )
@@ -139,6 +140,12 @@ def test_what_cannot_be_run_is_refused_at_once(tmp_path: Path, change: Change, w
         Gemma3Tokenizer.from_local_path(write(tmp_path, content))
     assert words in str(caught.value)
     assert str(caught.value).isprintable()
+
+
+def test_a_pointer_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(TokenizerError, match="is a Git LFS pointer"):
+        Gemma3Tokenizer.from_local_path(tmp_path)
 
 
 def test_broken_files_are_refused_in_one_line(tmp_path: Path) -> None:
