@@ -10,13 +10,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gemma3.checkpoints import embedded_weights as embedded
-from gemma3.checkpoints import hub, hub_gguf
+from gemma3.checkpoints import hub
 from gemma3.checkpoints.checkpoint import open_checkpoint
 from gemma3.checkpoints.safetensors_checkpoint import SafetensorsCheckpoint
 from gemma3.errors import CheckpointError, Gemma3Error, WeightsNotFoundError
 from gemma3.files.gguf_parts import whole_name
+
+if TYPE_CHECKING:
+    from gemma3.checkpoints.hub_gguf import Found
 
 log = logging.getLogger("gemma3")
 
@@ -54,6 +58,8 @@ def _given(model: str) -> Located:
     path = _existing(model)
     if path is not None:
         return Located(path, whole_name(path) if path.is_file() else path.name, "given by path")
+    from gemma3.checkpoints import hub_gguf  # what lies here is found without it
+
     reference = hub_gguf.parse_reference(model)
     if reference is None:
         raise WeightsNotFoundError(
@@ -79,6 +85,8 @@ def _from_hub(repo_id: str, *, is_path: bool) -> Located:
 
     ``is_path``: the owner is a folder here, too, so what is not cached is a mistyped path rather than a repository.
     """
+    from gemma3.checkpoints import hub_gguf
+
     cached = hub.cached_snapshot(repo_id)
     if cached is None and is_path:
         owner, _, name = repo_id.partition("/")
@@ -95,7 +103,7 @@ def _from_hub(repo_id: str, *, is_path: bool) -> Located:
     return Located(_completed(repo_id, lack), repo_id, f"{repo_id} completed from the Hub")
 
 
-def _gguf(found: hub_gguf.Found, name: str) -> Located:
+def _gguf(found: "Found", name: str) -> Located:
     origin = "downloaded from the Hub" if found.is_new else "from the local Hub cache"
     return Located(found.path, name, f"{name} {origin}", is_first_use=found.is_new)
 

@@ -8,17 +8,18 @@ Nothing visible changes after construction: any thread may use it.
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from gemma3.errors import TokenizerError
 from gemma3.files.gguf import GGUFFile
 from gemma3.text.bpe import BYTE_PIECES
 from gemma3.text.gemma_pipeline import GemmaPipeline
 from gemma3.text.gguf_vocabulary import vocabulary_of_gguf
-from gemma3.text.json_vocabulary import TokenizerFile
-from gemma3.text.own_pipeline import merges_follow, what_differs
 from gemma3.text.pipeline import Pipeline
 from gemma3.text.vocabulary import CONTROL_IDS, REQUIRED, Vocabulary, check_control_ids
+
+if TYPE_CHECKING:
+    from gemma3.text.json_vocabulary import TokenizerFile
 
 log = logging.getLogger("gemma3")
 
@@ -71,6 +72,8 @@ class Gemma3Tokenizer:
         Raises:
             TokenizerError: the file is missing, damaged, or of another model.
         """
+        from gemma3.text.json_vocabulary import TokenizerFile  # a GGUF file is read without it
+
         path = Path(path)
         file = TokenizerFile.open(path / "tokenizer.json" if path.is_dir() else path)
         return cls(pipeline=_pipeline_of(file, num_rows))
@@ -162,7 +165,9 @@ def _with_rows(vocabulary: Vocabulary, num_rows: int | None) -> Vocabulary:
     return found
 
 
-def _pipeline_of(file: TokenizerFile, num_rows: int | None) -> Pipeline:
+def _pipeline_of(file: "TokenizerFile", num_rows: int | None) -> Pipeline:
+    from gemma3.text.own_pipeline import merges_follow, what_differs
+
     vocabulary = _with_rows(file.vocabulary(), num_rows)
     difference = what_differs(file)
     if difference is None:
