@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -27,6 +28,13 @@ def pytest_sessionstart() -> None:
     print(f"the compiled core is {_native.__file__}")
     if Path(_native.__file__).resolve().parent != Path(folder).resolve():
         pytest.exit(f"the compiled core must come from {folder}", returncode=1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sigint_as_at_a_terminal() -> None:
+    """A shell makes its background jobs ignore SIGINT, and a program that is started by one would too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
