@@ -62,6 +62,7 @@ def random_prompts(num: int, seed: int = 0) -> list[list[int]]:
     return [[2] + [rng.randrange(107, 363) for _ in range(rng.randint(1, 60))] for _ in range(num)]
 
 
+@pytest.mark.slow
 def test_a_thousand_requests_with_random_aborts(checkpoint: Path) -> None:
     """Concurrency 32, a third given up in any phase: the others answer as alone, and nothing stays behind."""
     prompts = random_prompts(40)

@@ -79,6 +79,7 @@ def test_a_corrupt_file_is_fetched_again(checkpoint: Path, tmp_path: Path) -> No
         assert fetch(hub, tmp_path).status == 0
 
 
+@pytest.mark.slow  # the library tries again and again
 def test_no_hub_at_all(tmp_path: Path) -> None:
     run = fetch(FakeHub({}, url="http://127.0.0.1:9"), tmp_path)
     assert run.status == 2

@@ -136,6 +136,7 @@ def test_greedy_text_of_the_real_model(real: Real) -> None:
     assert text.startswith(" the capital of the country of France. It is the largest city in France")
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_bfloat16_stays_close_to_float32(real: Real, embedded_gguf: Path) -> None:
     """Mean KL divergence over mixed text at most 0.001, same likeliest token for at least 98 %."""
