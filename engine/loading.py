@@ -23,6 +23,7 @@ from engine.load_failures import in_words
 from engine.precision import Precision, choose_precision
 from engine.prefill_pace import PrefillPace
 from engine.runners.model_runner import ModelRunner
+from engine.scheduler import Scheduler
 from gemma3 import __version__
 from gemma3.checkpoints.checkpoint import Checkpoint, content_hash, open_checkpoint
 from gemma3.checkpoints.end_tokens import end_token_ids
@@ -123,23 +124,26 @@ def load_engine(
     log.info("Tokenizer: %s", tokenizer.pipeline_note)
     chat = choose_chat_format(options.chat_template, checkpoint, tokenizer)
     log.info("Chat: %s (%s)", chat.name, chat.reason)
-    core = EngineCore(
-        scheduler,
-        loaded.runner,
-        token_to_bytes=tokenizer.token_to_bytes,
-        vocab_size=_vocab_size(checkpoint, tokenizer),
-        eos_token_ids=end_token_ids(
-            checkpoint.end_tokens,
-            tokenizer,
-            vocab_size=_vocab_size(checkpoint, tokenizer),
-            ends_turns=chat.form is ChatStyle.GEMMA_TURNS,
-        ),
-        enable_prefix_caching=options.prefix_caching,
-    )
+    core = _core(options, checkpoint, scheduler, loaded, ends_turns=chat.form is ChatStyle.GEMMA_TURNS)
     info = _info(options, checkpoint, located, precision, loaded, chat=chat)
     info = replace(info, cache_config=cache_config(options, counts, checkpoint.config, num_bytes_per_value=num_bytes))
     log.info("Loaded %s (%s) in %.1f s", info.model_id, loaded.arithmetic, time.perf_counter() - began_s)
     return LoadedEngine(core, info, tokenizer, chat, loaded.check_weights)
+
+
+def _core(
+    options: EngineOptions, checkpoint: Checkpoint, scheduler: Scheduler, loaded: _Loaded, *, ends_turns: bool
+) -> EngineCore:
+    tokenizer, vocab_size = loaded.tokenizer, _vocab_size(checkpoint, loaded.tokenizer)
+    end_ids = end_token_ids(checkpoint.end_tokens, tokenizer, vocab_size=vocab_size, ends_turns=ends_turns)
+    return EngineCore(
+        scheduler,
+        loaded.runner,
+        token_to_bytes=tokenizer.token_to_bytes,
+        vocab_size=vocab_size,
+        eos_token_ids=end_ids,
+        enable_prefix_caching=options.prefix_caching,
+    )
 
 
 def _vocab_size(checkpoint: Checkpoint, tokenizer: Gemma3Tokenizer) -> int:
