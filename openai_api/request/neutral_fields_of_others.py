@@ -2,8 +2,8 @@
 
 text-generation-webui, Text Generation Inference, LM Studio and OpenRouter define these names beside
 OpenAI's, and clients written for them (SillyTavern among others) send them at their defaults. Owns
-names and values, knows no model. The
-names are those that their clients send; the sources of these servers were not read. Constants.
+names and values, knows no model. The names are those that their clients send; the sources of these
+servers were not read. Constants.
 """
 
 from collections.abc import Mapping
