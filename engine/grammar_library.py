@@ -4,13 +4,20 @@ Owns the options, the limits and the words of what the library refuses; the rest
 It is imported at first use, so that a start does not pay for it. Any thread; construction gives the GIL free.
 """
 
+import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, TypeVar
 
 from engine.errors import StepError
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits
+
+T = TypeVar("T")
+
+COMPILE_STACK_BYTES = 256 * 1024 * 1024  # of address space: only what is used becomes memory
+_STACK_LOCK = threading.Lock()
 
 
 class VocabularyTrie:
@@ -31,18 +38,52 @@ class VocabularyTrie:
         self._tokenizer = LLTokenizer(source, eos_token=sorted(end_token_ids))  # type: ignore[arg-type]
 
     def compile(self, grammar: str) -> "LibraryMatcher":
-        """A matcher at its start.
+        """A matcher at its start, which has an answer to begin.
 
         Raises:
             RefusedError: the library refuses the grammar, or its limits do.
         """
+        return on_large_stack(lambda: self._compile(grammar))
+
+    def _compile(self, grammar: str) -> "LibraryMatcher":
         from llguidance import LLMatcher
 
         with _no_panic(RefusedError):
             matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=_limits())
-        if matcher.is_error():
-            raise RefusedError(matcher.get_error())
+            # The first step shows an empty language, and what is too complex to go on with.
+            first = matcher.deep_copy() if not matcher.is_error() else matcher
+            first.compute_ff_tokens()
+            first.compute_bitmask()
+        if first.is_error():
+            raise RefusedError(matcher.get_error() or _first_words(first))
         return LibraryMatcher(matcher)
+
+
+def _first_words(matcher: "LLMatcher") -> str:
+    if matcher.stop_reason() in ("LexerTooComplex", "ParserTooComplex"):
+        return "it is too complex"
+    return "no answer fits it"
+
+
+def on_large_stack(call: Callable[[], T]) -> T:
+    """``call()`` in a thread of its own: the library recurses, some kilobytes for each level of rules or references,
+    and 64 KiB of text have levels enough to leave a usual stack, which ends the process."""
+    with _STACK_LOCK:
+        usual = threading.stack_size(COMPILE_STACK_BYTES)
+        try:
+            done: Future[T] = Future()
+            thread = threading.Thread(target=_run, args=(call, done), name="grammar", daemon=True)
+            thread.start()
+        finally:
+            threading.stack_size(usual)
+    return done.result()
+
+
+def _run(call: Callable[[], T], done: "Future[T]") -> None:
+    try:
+        done.set_result(call())
+    except BaseException as error:  # told to the caller
+        done.set_exception(error)
 
 
 class RefusedError(Exception):
