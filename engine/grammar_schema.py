@@ -90,7 +90,7 @@ def _too_deep() -> GrammarError:
 
 
 def _is_deeper(value: Any, limit: int) -> bool:
-    level = [value] if isinstance(value, dict) else []
+    level: list[Any] = [value] if isinstance(value, dict) else []
     for _ in range(limit):
         inner = (item for outer in level for item in (outer.values() if isinstance(outer, dict) else outer))
         level = [item for item in inner if isinstance(item, dict | list)]
