@@ -12,22 +12,24 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from engine.errors import GrammarError
-from engine.grammar_library import RefusedError, VocabularyTrie
+from engine.grammar_library import LibraryMatcher, RefusedError, VocabularyTrie
 from engine.grammar_schema_faults import located
 from engine.grammar_spec import GrammarKind, GrammarSpec, check_size, library_text, schemas_of
-from engine.grammar_state import GrammarState, Matcher, TokenRules
+from engine.grammar_state import GrammarState, TokenRules
 from gemma3.errors import TokenizerError
 
 __all__ = ["Grammar", "GrammarCompiler", "GrammarKind", "GrammarSpec", "GrammarState"]
 
 MAX_CACHED_GRAMMARS = 64
+MAX_CACHED_BYTES = 64 * 1024 * 1024
+MAX_GRAMMAR_BYTES_IN_USE = 8 * 1024 * 1024  # a larger one is compiled afresh for the next request
 MAX_MESSAGE_CHARS = 300
 
 
 class Grammar:
     """Compiled. Nothing changes after construction: any thread may start from it."""
 
-    def __init__(self, spec: GrammarSpec, matcher: Matcher, rules: TokenRules) -> None:
+    def __init__(self, spec: GrammarSpec, matcher: LibraryMatcher, rules: TokenRules) -> None:
         self.spec = spec
         self._matcher = matcher
         self._rules = rules
@@ -37,6 +39,16 @@ class Grammar:
     def end_token_ids(self) -> frozenset[int]:
         """Each of them ends an output, where the grammar allows the end."""
         return self._rules.end_token_ids
+
+    @property
+    def num_bytes(self) -> int:
+        """Of memory, at most, about."""
+        return self._matcher.wear.num_bytes
+
+    @property
+    def is_worn(self) -> bool:
+        """Nobody should start from it any more."""
+        return self._matcher.wear.is_broken or self.num_bytes > MAX_GRAMMAR_BYTES_IN_USE
 
     def start(self) -> GrammarState:
         """The state of a sequence that has no token yet."""
@@ -90,18 +102,24 @@ class GrammarCompiler:
             GrammarError: it is too large, not supported, or can have no answer.
         """
         with self._cache_lock:
-            if spec in self._cache:
+            cached = self._cache.get(spec)
+            if cached is not None and not cached.is_worn:
                 self._cache.move_to_end(spec)
-                return self._cache[spec]
+                return cached
         check_size(spec)
         grammar = Grammar(spec, self._matcher(spec), self._rules_of(spec))
         with self._cache_lock:
             self._cache[spec] = grammar
-            while len(self._cache) > MAX_CACHED_GRAMMARS:
-                self._cache.popitem(last=False)
+            self._cache.move_to_end(spec)
+            self._shrink()
         return grammar
 
-    def _matcher(self, spec: GrammarSpec) -> Matcher:
+    def _shrink(self) -> None:
+        num_bytes = sum(grammar.num_bytes for grammar in self._cache.values())
+        while len(self._cache) > MAX_CACHED_GRAMMARS or num_bytes > MAX_CACHED_BYTES:
+            num_bytes -= self._cache.popitem(last=False)[1].num_bytes
+
+    def _matcher(self, spec: GrammarSpec) -> LibraryMatcher:
         text, trie = library_text(spec), self.build()
         try:
             return trie.compile(text)

@@ -19,6 +19,7 @@ Trial = Callable[[dict[str, Any]], str | None]
 MAX_TRIALS = 60
 _WORDS = (
     (r"unsatisfiable|no answer", "no value can satisfy it"),
+    (r"circular", "it refers to itself beside other keywords"),
     (r"oneof", "it is supported only where a type or a required constant tells its options apart"),
     (r"minproperties|maxproperties|min/max", "it is supported only where all named properties are required"),
     (r"disjoint", "two patterns fit one name"),
@@ -67,7 +68,7 @@ class _Search:
 
     def keyword(self, node: Subschema) -> str | None:
         """The first keyword without which ``node`` would do."""
-        words = [word for word in node.schema if word not in (*DEFINITIONS, "x-guidance")]
+        words = [word for word in node.schema if word not in (*DEFINITIONS, "x-guidance", "$schema", "$id")]
         for word in words if len(words) > 1 else ():
             if self._refusal({key: value for key, value in node.schema.items() if key != word}) is None:
                 return word
