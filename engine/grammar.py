@@ -88,7 +88,7 @@ class GrammarCompiler:
         with self._trie_lock:
             if self._trie is None:
                 self._trie = VocabularyTrie(
-                    [self._piece(i) for i in range(self._vocab_size)],
+                    self._pieces(),
                     encode=self._encode,
                     special_ids=self._special_ids | self._end_token_ids,
                     end_token_ids=self._end_token_ids,
@@ -134,6 +134,18 @@ class GrammarCompiler:
     def _rules_of(self, spec: GrammarSpec) -> TokenRules:
         # Lark alone can name a token: <eos>, <[2]>.
         return self._strict_rules if spec.kind is GrammarKind.LARK and "<" in spec.text else self._rules
+
+    def _pieces(self) -> list[bytes]:
+        """By id; of two ids with one text the one stays that a text is encoded to."""
+        pieces = [self._piece(i) for i in range(self._vocab_size)]
+        first: dict[bytes, int] = {}
+        for token_id, piece in enumerate(pieces):
+            other = first.setdefault(piece, token_id)
+            if piece and other != token_id and not self._special_ids & {other, token_id}:
+                spare = other if self._encode(piece.decode("utf-8", "replace")) == [token_id] else token_id
+                pieces[spare] = b""
+                first[piece] = other + token_id - spare
+        return pieces
 
     def _piece(self, token_id: int) -> bytes:
         try:

@@ -69,6 +69,7 @@ class _Search:
     def keyword(self, node: Subschema) -> str | None:
         """The first keyword without which ``node`` would do."""
         words = [word for word in node.schema if word not in (*DEFINITIONS, "x-guidance", "$schema", "$id")]
+        words.sort(key=lambda word: word == "type")  # which is seldom the reason
         for word in words if len(words) > 1 else ():
             if self._refusal({key: value for key, value in node.schema.items() if key != word}) is None:
                 return word

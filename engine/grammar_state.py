@@ -75,8 +75,11 @@ class GrammarState:
             return
         if self._is_ended or any(i in self._rules.never_ids for i in token_ids):
             raise StepError("the grammar of this answer does not allow a token that was taken.")
-        self._consume(list(token_ids))
-        self._is_ended = token_ids[-1] in self._rules.end_token_ids
+        ends = token_ids[-1] in self._rules.end_token_ids
+        self._consume(list(token_ids[:-1] if ends else token_ids))
+        if ends and not self.is_complete:  # a matcher that has stopped takes no end
+            self._consume([token_ids[-1]])
+        self._is_ended = ends
 
     def forced(self, limit: int) -> list[int]:
         """What must follow, at most ``limit`` tokens of the canonical tokenization; they are not accepted yet."""
