@@ -127,8 +127,8 @@ class LibraryMatcher:
     def is_stopped(self) -> bool:
         return self._asked(self._matcher.is_stopped)
 
-    def stop_reason(self) -> str:
-        return self._asked(self._matcher.stop_reason)
+    def get_error(self) -> str:
+        return self._asked(self._matcher.get_error)
 
     def rollback(self, num_tokens: int) -> bool:
         return self._asked(lambda: self._matcher.rollback(num_tokens))

@@ -23,7 +23,7 @@ class Matcher(Protocol):
 
     def is_stopped(self) -> bool: ...
 
-    def stop_reason(self) -> str: ...
+    def get_error(self) -> str: ...
 
     def rollback(self, num_tokens: int) -> bool: ...
 
@@ -133,11 +133,8 @@ class GrammarState:
         return answer
 
     def _failure(self) -> StepError:
-        reason = _REASONS.get(self._matcher.stop_reason(), "it does not allow a token that was taken")
+        """The library's words hold pieces of the grammar and of the answer: only their kind is told."""
+        words = self._matcher.get_error()
+        is_complex = any(mark in words for mark in ("too many", "Too many", "limit", "too complex"))
+        reason = "it is too complex for one step" if is_complex else "it does not allow a token that was taken"
         return StepError(f"the grammar of this answer failed: {reason}.")
-
-
-_REASONS = {
-    "LexerTooComplex": "its strings or expressions are too complex for one step",
-    "ParserTooComplex": "its rules are too complex for one step",
-}

@@ -44,11 +44,11 @@ class TinyVocabulary:
         return self.pieces[token_id]
 
     def encode(self, text: str) -> list[int]:
-        data, found = text.encode(), []
-        while data:
-            length = next(n for n in range(min(8, len(data)), 0, -1) if data[:n] in self._by_text)
-            found.append(self._by_text[data[:length]])
-            data = data[length:]
+        data, found, at = text.encode(), [], 0
+        while at < len(data):
+            length = next(n for n in range(min(8, len(data) - at), 0, -1) if data[at : at + n] in self._by_text)
+            found.append(self._by_text[data[at : at + length]])
+            at += length
         return found
 
     def decode(self, token_ids: list[int]) -> bytes:
