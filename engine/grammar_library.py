@@ -127,6 +127,9 @@ class LibraryMatcher:
     def is_stopped(self) -> bool:
         return self._asked(self._matcher.is_stopped)
 
+    def is_accepting(self) -> bool:
+        return self._asked(self._matcher.is_accepting)
+
     def get_error(self) -> str:
         return self._asked(self._matcher.get_error)
 
