@@ -27,6 +27,11 @@ class SamplingRow:
         return self.seq.params
 
     @property
+    def allowed_mask(self) -> bytes | None:
+        """The ids that may be chosen, as ``GrammarState.mask`` has them; ``None``: all."""
+        return self.grammar_mask
+
+    @property
     def num_tokens(self) -> int:
         """Also the position of the token to choose."""
         return self.seq.num_tokens + len(self.draft_token_ids)
