@@ -41,6 +41,11 @@ class SamplingRow:
         return uniform(self.params.seed, self.num_tokens, self.seq.index)
 
     @property
+    def allowed_mask(self) -> bytes | None:
+        """The ids that can be chosen, as bits (``token_mask.py``); ``None``: all."""
+        return self.params.allowed_mask
+
+    @property
     def token_ids(self) -> list[int]:
         return [*self.seq.token_ids, *self.draft_token_ids]
 
