@@ -7,8 +7,9 @@ thread may read it.
 The definition, which every runner obeys:
 
 1. Reported log probabilities are those of the model's own distribution: float32 logits before anything below.
-2. While fewer than ``min_tokens`` were sampled, the ids that would end the sequence cannot be. Where a row has a set of
-   allowed ids (``SamplingRow.allowed_mask``: ``allowed_token_ids``), no other ids can be; of an empty set none is.
+2. While fewer than ``min_tokens`` were sampled, the ids that would end the sequence cannot be. Where there are
+   ``allowed_token_ids``, no other ids can be, and where there is a ``grammar`` none that it does not allow: both make one
+   set of bits, ``SamplingRow.allowed_mask``. If nothing is left, nothing is chosen.
 3. ``repetition_penalty`` divides positive and multiplies negative logits of every token of prompt and output (CTRL,
    arXiv 1909.05858); ``frequency_penalty`` times its count and ``presence_penalty`` are taken off each token of the
    output; ``logit_bias`` is added.
@@ -25,7 +26,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.grammar import Grammar
 
 from engine.token_mask import mask_of
 
@@ -119,9 +123,10 @@ class SamplingParams:
     Attributes:
         logit_bias: token id -> what is added to its logit, from -100 to 100.
         allowed_token_ids: nothing else is sampled; kept distinct and in rising order; empty allows all.
-        allowed_mask: the same as bits (``token_mask.py``), made once; ``None`` allows all.
+        allowed_mask: ``allowed_token_ids`` as bits (``token_mask.py``), made once; ``None`` allows all.
         logprob_token_ids: with ``logprobs`` these are reported beside each chosen token, and not the likeliest ones.
         prompt_ranks: log probabilities of the prompt come with the rank of each token.
+        grammar: what the output must be. What it forces is not sampled, and when nothing may follow the sequence ends.
         stop: strings that end the text and are not part of it.
         stop_token_ids: ids that end the sequence.
         ignore_eos: the model's end tokens do not end the sequence.
@@ -175,6 +180,7 @@ class SamplingParams:
     prompt_ranks: bool = False
     allowed_token_ids: tuple[int, ...] = ()
     logprob_token_ids: tuple[int, ...] = ()
+    grammar: "Grammar | None" = None
     allowed_mask: bytes | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
