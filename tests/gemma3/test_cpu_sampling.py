@@ -301,7 +301,7 @@ def extreme_params(rng: random.Random) -> SamplingParams:
     return SamplingParams(**chosen | {"seed": rng.randrange(2**40)})
 
 
-@pytest.mark.parametrize("num_allowed", [1, 2, 257, 1_024])
+@pytest.mark.parametrize("num_allowed", [1, 2, 257, 1_024, VOCAB])
 def test_a_row_of_few_allowed_ids_is_a_row_of_few_logits(num_allowed: int) -> None:
     """What is drawn from them is drawn as from a vocabulary that has no others; log probabilities are the whole row's."""
     rng = random.Random(num_allowed)

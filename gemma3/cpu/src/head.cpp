@@ -60,7 +60,7 @@ void Head::begin(const Activations& in, const std::vector<RowRequest>& requests)
     for (std::vector<int>* rows : {&greedy_, &full_, &masked_}) rows->clear();
     for (size_t i = 0; i < requests.size(); ++i) {
         const RowRequest& request = requests[i];
-        (masked_head_.takes(request) ? masked_ : request.is_plain_greedy() ? greedy_ : full_).push_back(int(i));
+        (masked_head_.takes(request, int(requests.size())) ? masked_ : request.is_plain_greedy() ? greedy_ : full_).push_back(int(i));
     }
     masked_head_.begin(in, requests, masked_);
     greedy_in_ = greedy_rows_.of(int(greedy_.size()), in.num_inputs);

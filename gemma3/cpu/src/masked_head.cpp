@@ -6,7 +6,11 @@ namespace gemma3 {
 namespace {
 
 constexpr int kItemPanels = 16;  // handed out at a time: 160 KiB of both planes
-constexpr int kFewShare = 4;     // few panels: at most one in so many
+
+// Few panels are at most one in four. A row of a step with others would cost the heads that read everything less than it costs
+// alone, since they unpack a panel once for all of them: then one in sixteen (where both take equally long on AVX2).
+constexpr int kFewShare = 4;
+constexpr int kMostSharing = 4;  // rows
 
 }  // namespace
 
@@ -15,9 +19,9 @@ MaskedHead::MaskedHead(const Kernels& kernels, const Embedding& embedding, int n
     for (Scratch& scratch : scratch_) scratch.planes.reserve(1, kItemPanels, embedding.high.num_inputs);
 }
 
-bool MaskedHead::takes(const RowRequest& request) const {
-    return request.allowed.restricts() && !request.reports() &&
-           request.allowed.num_panels() <= embedding_.num_panels() / kFewShare;
+bool MaskedHead::takes(const RowRequest& request, int num_rows) const {
+    const int share = kFewShare * std::min(num_rows, kMostSharing);
+    return request.allowed.restricts() && !request.reports() && request.allowed.num_panels() <= embedding_.num_panels() / share;
 }
 
 void MaskedHead::begin(const Activations& in, const std::vector<RowRequest>& requests, const std::vector<int>& rows) {
