@@ -27,6 +27,8 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
+from engine.grammar import Grammar
+
 MAX_INTEGER = 2**31 - 1
 MAX_LOGPROBS = 20
 MAX_STOP_STRINGS = 24  # a request may have 16; a prompt format adds its own
@@ -121,6 +123,7 @@ class SamplingParams:
         prompt_ranks: log probabilities of the prompt come with the rank of each token.
         stop: strings that end the text and are not part of it.
         stop_token_ids: ids that end the sequence.
+        grammar: what the output must be.
         ignore_eos: the model's end tokens do not end the sequence.
 
     Raises:
@@ -172,6 +175,7 @@ class SamplingParams:
     prompt_ranks: bool = False
     allowed_token_ids: tuple[int, ...] = ()
     logprob_token_ids: tuple[int, ...] = ()
+    grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
         for name, setting in SETTINGS.items():
