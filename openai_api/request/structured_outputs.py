@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.errors import GrammarError
-from engine.grammar import Grammar, GrammarKind, GrammarSpec
+from engine.grammar import MAX_GRAMMAR_BYTES, Grammar, GrammarKind, GrammarSpec
 from openai_api.app_state import AppState
 from openai_api.errors import ApiError, invalid_value
+from openai_api.request.closed_objects import with_closed_objects
 from openai_api.request.long_json import TooManyValuesError
 from openai_api.request.strict_json import NotJsonError, json_value
 from openai_api.request.structured_output_fields import (
@@ -137,7 +138,12 @@ def _only_value(given: Mapping[str, object]) -> str:
 def _of_schema(value: Any, param: str, settings: ServerSettings) -> GrammarSpec:
     """Keys stay in their order, which is that of the answer's keys."""
     schema = _parsed(value, param, settings) if isinstance(value, str) else value
-    return GrammarSpec(GrammarKind.JSON_SCHEMA, json.dumps(schema, ensure_ascii=False, separators=(",", ":")))
+    text = _compact(with_closed_objects(schema))
+    return GrammarSpec(GrammarKind.JSON_SCHEMA, text if len(text.encode()) <= MAX_GRAMMAR_BYTES else _compact(schema))
+
+
+def _compact(schema: dict[str, Any]) -> str:
+    return json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
 
 
 def _parsed(text: str, param: str, settings: ServerSettings) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def test_a_schema_and_choices(
     assert query_fastapi.main(["--url", live.url, *stream, "--choice", "yes", "--choice", "no"]) == 0
     assert capsys.readouterr().out == f"{TEXT}\n{TEXT}\n"
     assert [spec.text for spec in live.engine.compiled] == [
-        '{"properties":{"z":{},"\u00e9":{}}}',
+        '{"properties":{"z":{},"\u00e9":{}},"additionalProperties":false}',
         'start: CHOICE\nCHOICE: "yes" | "no"',
     ]
     file.write_text('{"const": "impossible"}')

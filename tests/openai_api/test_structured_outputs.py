@@ -19,7 +19,10 @@ SCHEMA = {
     "properties": {"zeta": {"type": "string"}, "alpha": {"$ref": "#/$defs/a"}},
     "$defs": {"a": {}},
 }
-SCHEMA_TEXT = '{"type":"object","properties":{"zeta":{"type":"string"},"alpha":{"$ref":"#/$defs/a"}},"$defs":{"a":{}}}'
+SCHEMA_TEXT = (
+    '{"type":"object","properties":{"zeta":{"type":"string"},"alpha":{"$ref":"#/$defs/a"}},"$defs":{"a":{}},'
+    '"additionalProperties":false}'
+)
 OF_SCHEMA = GrammarSpec(GrammarKind.JSON_SCHEMA, SCHEMA_TEXT)
 ANY_OBJECT = GrammarSpec(GrammarKind.JSON_SCHEMA, '{"type":"object"}')
 OF_REGEX = GrammarSpec(GrammarKind.REGEX, "[0-9]+")
