@@ -25,8 +25,8 @@ ANY_OF_OUR_WHITESPACE: Values = (
 
 STRUCTURED_OUTPUT_NOTES: Mapping[str, str] = {
     "response_format": "what the answer is; `finish_reason` `length` tells of one that is not complete",
-    "response_format.type": "`text`, `json_object` (any JSON object), or `json_schema`; also `json` and `regex` with a "
-    "`value`, as TGI has them",
+    "response_format.type": "`text`, `json_object` (any JSON object that is not empty), or `json_schema`; also `json` "
+    "and `regex` with a `value`, as TGI has them",
     "response_format.json_schema": "required for `json_schema`, unless its members stand beside `type`",
     "response_format.json_schema.name": "string, for people",
     "response_format.json_schema.description": "string, for people",
@@ -43,7 +43,7 @@ STRUCTURED_OUTPUT_NOTES: Mapping[str, str] = {
     "structured_outputs.choice": f"the answer is one of these 1 to {MAX_TEXT_CHOICES:,} strings, each of 1 to "
     f"{MAX_TEXT_CHOICE_CHARS:,} characters",
     "structured_outputs.grammar": "as `grammar`",
-    "structured_outputs.json_object": "boolean: any JSON object",
+    "structured_outputs.json_object": "boolean: any JSON object that is not empty",
     "guided_json": "another name of `structured_outputs.json`",
     "guided_regex": "another name of `structured_outputs.regex`",
     "guided_choice": "another name of `structured_outputs.choice`",

@@ -24,7 +24,8 @@ from openai_api.request.structured_output_fields import (
 )
 from openai_api.settings import ServerSettings
 
-_ANY_OBJECT: dict[str, Any] = {"type": "object"}
+# Asked for JSON without a schema, a small model says "{}" and has done its duty.
+_ANY_OBJECT: dict[str, Any] = {"type": "object", "minProperties": 1}
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ SCHEMA_TEXT = (
     '"additionalProperties":false}'
 )
 OF_SCHEMA = GrammarSpec(GrammarKind.JSON_SCHEMA, SCHEMA_TEXT)
-ANY_OBJECT = GrammarSpec(GrammarKind.JSON_SCHEMA, '{"type":"object"}')
+ANY_OBJECT = GrammarSpec(GrammarKind.JSON_SCHEMA, '{"type":"object","minProperties":1}')
 OF_REGEX = GrammarSpec(GrammarKind.REGEX, "[0-9]+")
 OF_CHOICE = GrammarSpec(GrammarKind.LARK, 'start: CHOICE\nCHOICE: "a \\"b\\"" | "\u00e9\\n"')
 CHOICES = ['a "b"', "\u00e9\n", 'a "b"']
