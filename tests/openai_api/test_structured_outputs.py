@@ -327,6 +327,12 @@ def test_with_everything_else_that_can_be_asked(asgi: Asgi, engine: FakeEngine) 
     assert engine.calls[0].prediction_token_ids == tuple(engine.tokenizer.encode("Hello"))
 
 
+def test_allowed_tokens_might_leave_nothing_that_may_follow(asgi: Asgi) -> None:
+    for path, body in BODIES.items():
+        answer = asgi.post(path, {**body, "allowed_token_ids": [70, 71], "guided_choice": ["a"]})
+        assert (answer.status, answer.error["param"]) == (400, "allowed_token_ids")
+
+
 def test_the_budget_ends_it_with_length(asgi: Asgi) -> None:
     body = chat_body(max_tokens=4, response_format={"type": "json_object"})
     assert asgi.post(CHAT, body).json["choices"][0]["finish_reason"] == "length"
