@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from engine.random_numbers import uniform
 from engine.sampling_params import SamplingParams
 from engine.sequence import Sequence
+from engine.token_mask import intersection
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,14 @@ class SamplingRow:
         """The random number of the token to choose, in [0, 1)."""
         assert self.params.seed is not None, "the engine draws a seed for requests without one"
         return uniform(self.params.seed, self.num_tokens, self.seq.index)
+
+    @property
+    def allowed_mask(self) -> bytes | None:
+        """The ids that can be chosen, as bits (``token_mask.py``), by the request and by its grammar; ``None``: all."""
+        mask, grammar_mask = self.params.allowed_mask, self.grammar_mask
+        if mask is None or grammar_mask is None:
+            return grammar_mask if mask is None else mask
+        return intersection(mask, grammar_mask)
 
     @property
     def token_ids(self) -> list[int]:

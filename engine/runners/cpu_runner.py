@@ -82,8 +82,8 @@ def _sampling_row(wanted: SamplingRow, row: int) -> RowRequest:
         request.logit_bias = list(params.logit_bias.items())
     if wanted.num_output_tokens < params.min_tokens:
         request.banned = list(seq.end_token_ids)
-    if params.allowed_token_ids:
-        request.allowed = params.allowed_token_ids
+    if (mask := wanted.allowed_mask) is not None:
+        request.allowed = mask
     if params.logprob_token_ids:
         request.reported = params.logprob_token_ids
     return request
