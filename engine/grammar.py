@@ -17,7 +17,7 @@ from engine.grammar_closing import CLOSING_CHARS
 from engine.grammar_library import LibraryMatcher, RefusedError, VocabularyTrie
 from engine.grammar_schema_faults import located
 from engine.grammar_spec import GrammarKind, GrammarSpec, check_size, library_text, schemas_of
-from engine.grammar_state import GrammarState, TokenRules
+from engine.grammar_state import GrammarState, TokenRules, bits_of
 from gemma3.errors import TokenizerError
 
 __all__ = ["Grammar", "GrammarCompiler", "GrammarKind", "GrammarSpec", "GrammarState"]
@@ -94,7 +94,7 @@ class GrammarCompiler:
         num_mask_bytes = (vocab_size + 31) // 32 * 4
         never_ids = self._special_ids - self._end_token_ids
         self._rules = TokenRules(num_mask_bytes, self._end_token_ids)
-        self._strict_rules = replace(self._rules, never_ids=never_ids, never_bits=_bits(never_ids))
+        self._strict_rules = replace(self._rules, never_ids=never_ids, never_bits=bits_of(never_ids, num_mask_bytes))
         self._closing_ids: tuple[int, ...] = ()
         self._trie: VocabularyTrie | None = None
         self._trie_lock = threading.Lock()
@@ -173,10 +173,6 @@ class GrammarCompiler:
         except TokenizerError:  # a row without a token
             return b""
         return b"" if piece.startswith(b"\xff") else piece  # never in UTF-8, and the library's mark of special tokens
-
-
-def _bits(ids: Iterable[int]) -> int:
-    return sum(1 << i for i in ids)
 
 
 def _refusal(trie: VocabularyTrie, schema: dict[str, Any]) -> str | None:

@@ -25,3 +25,8 @@ class Matcher(Protocol):
     def compute_bitmask(self) -> bytes: ...
 
     def deep_copy(self) -> Self: ...
+
+
+def is_too_complex(words: str) -> bool:
+    """Its words about an error tell of one of its limits."""
+    return any(mark in words for mark in ("too many", "Too many", "limit", "too complex", "; max is "))

@@ -9,7 +9,7 @@ import pytest
 
 from engine.errors import GrammarError, StepError
 from engine.grammar import MAX_CACHED_GRAMMARS, GrammarCompiler, GrammarKind, GrammarSpec
-from engine.grammar_state import GrammarState, TokenRules
+from engine.grammar_state import GrammarState, TokenRules, bits_of
 from tests.engine.grammars import END, TinyVocabulary, fits, ids_of
 
 LONG = 60_000
@@ -198,7 +198,8 @@ def test_a_matcher_in_an_error_state_gives_no_mask(compiler: GrammarCompiler) ->
 
 def test_a_mask_without_an_id_is_an_error(compiler: GrammarCompiler) -> None:
     matcher = compiler.compile(GrammarSpec(GrammarKind.REGEX, "[ab]+")).start()._matcher
-    every = frozenset(range(400))
-    state = GrammarState(matcher, TokenRules(44, frozenset([END]), every, sum(1 << i for i in every)))
+    num_bytes = len(compiler.compile(GrammarSpec(GrammarKind.REGEX, "x")).start().mask())
+    every = frozenset(range(num_bytes * 8))
+    state = GrammarState(matcher, TokenRules(num_bytes, frozenset([END]), every, bits_of(every, num_bytes)))
     with pytest.raises(StepError, match="allows no token"):
         state.mask()
