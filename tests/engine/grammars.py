@@ -8,6 +8,8 @@ from gemma3.errors import TokenizerError
 END, CONTROL, TEXTLESS = 1, 2, 3
 _BYTES_AT = 4
 _COMMON = [
+    "a",
+    '"',
     '{"',
     '": ',
     '", "',
