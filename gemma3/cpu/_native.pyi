@@ -122,6 +122,9 @@ class Model:
     def allocate_kv(self, num_global_blocks: int, num_sliding_blocks: int) -> None:
         """Storage for that many blocks of 16 tokens, bfloat16; what was there before is gone."""
 
+    def copy_blocks(self, sliding: bool, copies: Sequence[tuple[int, int]]) -> None:
+        """Copy keys and values (from block, to block) in one of the two pools."""
+
     def step(self, token_ids: Sequence[int], segments: Sequence[Segment], rows: Sequence[RowRequest]) -> list[Sampled]:
         """Compute all rows of all segments, writing K and V into their blocks, and choose for ``rows``, in their order."""
 
