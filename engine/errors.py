@@ -5,6 +5,7 @@
     EngineError
      +-- RequestError         the request itself cannot be served; also a ValueError, names the field
      |    +-- ContextLengthError   its prompt leaves no room for an answer
+     |    +-- GrammarError         what its answer must be cannot be promised: a schema, a grammar
      +-- QueueFullError       too much waits already: come back in ``retry_after_s``
      +-- QueueTimeoutError    waited longer in the queue than allowed
      +-- DeadlineError        ran longer than the caller allows, who alone raises it
@@ -40,6 +41,13 @@ class ContextLengthError(RequestError):
             param=param,
             code="context_length_exceeded",
         )
+
+
+class GrammarError(RequestError):
+    """What an answer must be cannot be promised. The code is "invalid_json_schema" or "invalid_grammar"."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str = "invalid_grammar") -> None:
+        super().__init__(message, param=param, code=code)
 
 
 class QueueFullError(EngineError):
