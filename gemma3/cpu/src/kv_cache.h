@@ -46,12 +46,12 @@ public:
         for (int d = 0; d < head_dim_; ++d) v[2 * d] = value[d];
     }
 
-    // All layers of a pool: what block `from` holds, into block `to`.
-    void copy(bool sliding, int from, int to) {
+    // What block `source` of a pool holds in all its layers, into block `target`.
+    void copy(int source, int target, bool sliding) {
         for (size_t i = 0; i < layers_.size(); ++i)
-            if (is_sliding_[i] == sliding)
-                std::copy_n(layers_[i].data() + offset_of(from, 0), num_kv_heads_ * block_size(),
-                            layers_[i].data() + offset_of(to, 0));
+            if (is_sliding_[i] == sliding && source != target)
+                std::copy_n(layers_[i].data() + offset_of(source, 0), num_kv_heads_ * block_size(),
+                            layers_[i].data() + offset_of(target, 0));
     }
 
 private:

@@ -62,12 +62,11 @@ void Model::allocate_kv(int num_global_blocks, int num_sliding_blocks) {
     kv_.allocate(num_global_blocks, num_sliding_blocks);
 }
 
-void Model::copy_blocks(bool sliding, const std::vector<std::pair<int, int>>& copies) {
+void Model::copy_block(int source, int target, bool sliding) {
     const Turn turn(*this);
-    for (const auto& [from, to] : copies)
-        for (const int block : {from, to})
-            if (block < 0 || block >= kv_.num_blocks(sliding)) refuse("block " + std::to_string(block) + " does not exist.");
-    for (const auto& [from, to] : copies) kv_.copy(sliding, from, to);
+    for (const int block : {source, target})
+        if (block < 0 || block >= kv_.num_blocks(sliding)) refuse("block " + std::to_string(block) + " does not exist.");
+    kv_.copy(source, target, sliding);
 }
 
 std::vector<Sampled> Model::step(const std::vector<int32_t>& token_ids, const std::vector<Segment>& segments,

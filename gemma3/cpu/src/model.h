@@ -7,7 +7,6 @@
 #include <map>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "attention.h"
@@ -34,9 +33,9 @@ public:
     // Forget all keys and values and make room for this many blocks of 16 tokens.
     void allocate_kv(int num_global_blocks, int num_sliding_blocks);
 
-    // Copy keys and values, from block to block, in the pool of the sliding or of the global layers.
-    // Throws std::invalid_argument if a block does not exist; nothing is copied then.
-    void copy_blocks(bool sliding, const std::vector<std::pair<int, int>>& copies);
+    // Copy keys and values from block to block of the pool of the sliding or of the global layers.
+    // Throws std::invalid_argument if a block does not exist.
+    void copy_block(int source, int target, bool sliding);
 
     // Compute the segments' tokens, write their K and V, and choose a token for each requested row, in their order.
     // Throws std::invalid_argument if an id, a row or a block is out of range; nothing is written then.
