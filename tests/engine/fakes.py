@@ -9,6 +9,7 @@ from collections import abc
 from dataclasses import dataclass, field
 
 from engine.batch import Batch, SamplingRow, ScheduledSequence
+from engine.block_copies import BlockCopy
 from engine.block_pool import BlockTable
 from engine.caller import Caller
 from engine.kv_cache_manager import KVCacheManager
@@ -62,6 +63,10 @@ class FakeRunner:
         self._sliding_blocks = [[0] * block_size for _ in range(counts.num_sliding)]
         self._contents: dict[int, list[int]] = {}
 
+    def copy_block(self, copy: BlockCopy) -> None:
+        blocks = self._sliding_blocks if copy.is_sliding else self._global_blocks
+        blocks[copy.target] = blocks[copy.source].copy()
+
     def run(self, batch: Batch) -> list[SequenceResult]:
         for item in batch.scheduled:
             self._write(self._global_blocks, item.seq.global_table, item)
@@ -73,7 +78,7 @@ class FakeRunner:
         return [self._result(item) for item in batch.scheduled]
 
     def _result(self, item: ScheduledSequence) -> SequenceResult:
-        prompt_rows = [SampledToken(token_id) for token_id in item.prompt_targets]
+        prompt_rows = [SampledToken(token_id) for token_id in [*item.prompt_targets, *item.untold_targets]]
         return result_of(item, prompt_rows + [SampledToken(self._sample(row)) for row in item.sampling_rows])
 
     def _contents_of(self, item: ScheduledSequence) -> list[int]:
