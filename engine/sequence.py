@@ -146,7 +146,7 @@ class Sequence:
     def num_reusable_tokens(self) -> int:
         """Of the first so many, none has a row that must be computed again for what it says of the next."""
         if self.scored_token_ids:
-            return self.num_told_tokens - 1
+            return min(self.num_told_tokens - 1, self.num_tokens)  # it has only the prompt until it begins
         num_known = self.num_tokens if self.params.logprobs is None else min(self.num_tokens, self.num_told_tokens)
         return num_known - 1
 
