@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from openai_api.request.decision_notes import MAX_INPUT_ITEMS, MAX_OPTIONS_OF_QUESTION, MAX_QUESTIONS
 from openai_api.request.messages import Content
+from openai_api.request.neutral_fields import IN_ANY_REQUEST
 from openai_api.request.neutral_values import any_value
 from openai_api.request.strict_model import StrictModel
 
@@ -108,6 +109,8 @@ class DecisionQuestion(StrictModel):
 
 class DecisionRequest(StrictModel):
     """Questions about one input; the answers come in their order."""
+
+    neutral = IN_ANY_REQUEST
 
     model: str | None = None
     input: Input

@@ -39,7 +39,7 @@ def option_text(label: str, description: object = None) -> str:
     words = label.replace("_", " ").strip() if not any(map(str.isspace, label)) else label.strip()
     told = "" if description is None else json_text(description).strip()
     if not told:
-        return words or label
+        return words or label.strip()
     return told if not words or words.isdecimal() else f"{words}: {told}"
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from openai_api.request.decision_notes import MAX_QUESTIONS, MAX_TEMPERATURE
+from openai_api.request.neutral_fields import IN_ANY_REQUEST
 from openai_api.request.neutral_values import NO_OBJECT, Values
 from openai_api.request.strict_model import StrictModel
 
@@ -26,7 +27,7 @@ class SystemOneQuestion(StrictModel):
 class SystemOneRequest(StrictModel):
     """Anything that is no string is read as JSON."""
 
-    neutral: ClassVar[Mapping[str, Values]] = {"assets": NO_OBJECT}
+    neutral: ClassVar[Mapping[str, Values]] = {**IN_ANY_REQUEST, "assets": NO_OBJECT}
 
     model: str | None = None
     state: Any

@@ -247,5 +247,5 @@ def test_the_engine_behind_the_event_loop(checkpoint: Path) -> None:
         return [scores, again]
 
     told = Served(loaded).run(work)
-    assert told == [ContinuationScores(expected, 0), ContinuationScores(expected, 16)]
+    assert told == [ContinuationScores(expected, 16), ContinuationScores(expected, 16)]
     assert SCORING.max_tokens == 0
