@@ -68,11 +68,15 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt:
-    """``stop`` and ``stop_token_ids`` end the answer, in addition to what the request asks for."""
+    """``stop`` and ``stop_token_ids`` end the answer, in addition to what the request asks for.
+
+    ``answer_lead``: what the model puts before an answer where the prompt ends; a grammar has it in front.
+    """
 
     token_ids: tuple[int, ...]
     stop: tuple[str, ...]
     stop_token_ids: tuple[int, ...]
+    answer_lead: str = ""
 
 
 def render_chat(
@@ -97,9 +101,12 @@ def render_chat(
     adds_prompt, leaves_open = add_generation_prompt, continue_final_message
     if style is ChatStyle.TRANSCRIPT:
         text = _transcript(turns, add_generation_prompt=adds_prompt, leave_open=leaves_open)
-        return ChatPrompt(tuple(tokenizer.encode(text, add_bos=True)), ("\nUser:",), (tokenizer.eos_token_id,))
-    token_ids = _gemma_turns(turns, tokenizer, add_generation_prompt=adds_prompt, leave_open=leaves_open)
-    return ChatPrompt(tuple(token_ids), (), (tokenizer.end_of_turn_id, tokenizer.eos_token_id))
+        token_ids = tokenizer.encode(text, add_bos=True)
+        begins_anew = adds_prompt or (leaves_open and not turns[-1].text)
+        lead = " " if begins_anew else ""
+        return ChatPrompt(tuple(token_ids), ("\nUser:",), (tokenizer.eos_token_id,), answer_lead=lead)
+    turn_ids = _gemma_turns(turns, tokenizer, add_generation_prompt=adds_prompt, leave_open=leaves_open)
+    return ChatPrompt(tuple(turn_ids), (), (tokenizer.end_of_turn_id, tokenizer.eos_token_id))
 
 
 @dataclass(frozen=True, slots=True)
