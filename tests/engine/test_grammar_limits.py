@@ -97,10 +97,9 @@ def test_a_hostile_grammar_is_refused_or_works(name: str, compiler: GrammarCompi
         state.accept([allowed[-1]])
 
 
-def test_the_stack_of_a_thread_is_as_large_as_before(compiler: GrammarCompiler) -> None:
-    before = threading.stack_size()
+def test_other_threads_get_their_usual_stack(compiler: GrammarCompiler) -> None:
     compiler.compile(GrammarSpec(GrammarKind.REGEX, "stack"))
-    assert threading.stack_size() == before
+    assert threading.stack_size() == 0  # Python's own choice
 
 
 def test_few_grammars_are_kept(vocabulary: TinyVocabulary) -> None:

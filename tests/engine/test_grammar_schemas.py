@@ -150,6 +150,8 @@ def test_there_is_one_way_to_write_an_answer(compiler: GrammarCompiler, vocabula
         ({"properties": {"a": {"type": "integer", "minimum": 3, "maximum": 2}}, "required": ["a"], "type": "object"},
          "properties.a.minimum: no value"),
         ({"type": "object", "required": ["a"], "properties": {"b": False}, "additionalProperties": False}, "required: no value"),
+        ({"type": "object", "properties": {"empty": {"type": "integer", "minimum": 3, "maximum": 2}, "a": {"pattern": "("}}},
+         "properties.a.pattern"),
         ({"type": "strin"}, "type"),
         ({"anyOf": [{"type": "null"}, {"properties": {"a": {"$ref": "#/nowhere"}}}]}, "refers to nothing"),
         ({"$ref": "http://example.com/s"}, "refers to nothing"),
