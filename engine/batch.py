@@ -20,6 +20,7 @@ class SamplingRow:
 
     seq: Sequence
     draft_token_ids: tuple[int, ...] = ()
+    grammar_mask: bytes | None = None  # the ids that the grammar allows here, as ``GrammarState.mask`` has them
 
     @property
     def params(self) -> SamplingParams:
@@ -61,6 +62,7 @@ class ScheduledSequence:
     num_scheduled_tokens: int
     draft_token_ids: tuple[int, ...] = ()
     has_predicted_drafts: bool = False  # they come from the request's prediction
+    grammar_masks: tuple[bytes, ...] = ()  # of each sampling row, if the output must follow a grammar
 
     @property
     def start(self) -> int:
@@ -82,7 +84,7 @@ class ScheduledSequence:
     @property
     def samples(self) -> bool:
         """Whether the step chooses new tokens: only when no known token is left to compute."""
-        return self.end == self.seq.num_tokens and not self.seq.has_reached_max_tokens
+        return self.end == self.seq.num_tokens and not self.seq.chooses_no_more
 
     @property
     def num_sampling_rows(self) -> int:
@@ -91,8 +93,11 @@ class ScheduledSequence:
     @property
     def sampling_rows(self) -> list[SamplingRow]:
         """The last ``1 + len(draft_token_ids)`` rows, or none."""
-        drafts = self.draft_token_ids
-        return [SamplingRow(self.seq, drafts[:num_accepted]) for num_accepted in range(self.num_sampling_rows)]
+        drafts, masks = self.draft_token_ids, self.grammar_masks
+        return [
+            SamplingRow(self.seq, drafts[:num_accepted], masks[num_accepted] if masks else None)
+            for num_accepted in range(self.num_sampling_rows)
+        ]
 
     @property
     def prompt_targets(self) -> list[int]:
@@ -102,9 +107,19 @@ class ScheduledSequence:
         return self.seq.token_ids[self.start + 1 : min(self.end + 1, self.seq.num_prompt_tokens)]
 
     @property
+    def first_untold(self) -> int:
+        """The index of the first of ``untold_targets``; the row before it tells its log probability."""
+        return max(self.start + 1, self.seq.num_told_tokens)
+
+    @property
+    def untold_targets(self) -> list[int]:
+        """Output that no row chose, whose log probabilities this step's rows tell, if they are asked for."""
+        return [] if self.seq.params.logprobs is None else self.seq.token_ids[self.first_untold : self.end + 1]
+
+    @property
     def num_answers(self) -> int:
-        """What the step must say of this sequence: of its prompt targets, then of its sampling rows."""
-        return len(self.prompt_targets) + self.num_sampling_rows
+        """What the step must say of this sequence: of its prompt targets, its untold targets, its sampling rows."""
+        return len(self.prompt_targets) + len(self.untold_targets) + self.num_sampling_rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ Decides how many each sequence may bring; what they are is ``prompt_lookup``'s. 
 Engine thread only.
 """
 
+from dataclasses import replace
+
 from engine.batch import Batch, ScheduledSequence
 from engine.kv_cache_manager import KVCacheManager
 from engine.scheduler_config import SchedulerConfig
@@ -33,17 +35,17 @@ def _draft(item: ScheduledSequence, max_drafts: int, config: SchedulerConfig, kv
     seq = item.seq
     max_drafts = min(
         max_drafts,
-        config.prefill_chunk_tokens - 1,
+        config.prefill_chunk_tokens - item.num_scheduled_tokens,
         seq.max_num_tokens - seq.num_tokens - 1,  # the step samples one token more than are accepted
-        kv.num_tokens_with_room(seq) - 1,
+        kv.num_tokens_with_room(seq) - item.num_scheduled_tokens,
     )
     drafts = seq.lookup.propose(max_drafts)
     if not drafts.token_ids:
         return item
-    has_room = kv.allocate(seq, 1 + len(drafts.token_ids))
+    has_room = kv.allocate(seq, item.num_scheduled_tokens + len(drafts.token_ids))
     assert has_room
-    return ScheduledSequence(seq, 1, drafts.token_ids, has_predicted_drafts=drafts.are_predicted)
+    return replace(item, draft_token_ids=drafts.token_ids, has_predicted_drafts=drafts.are_predicted)
 
 
 def _decodes(item: ScheduledSequence) -> bool:
-    return item.samples and item.num_scheduled_tokens == 1
+    return item.samples and item.seq.decodes

@@ -41,6 +41,14 @@ class _Request:
 
 
 @dataclass(frozen=True, slots=True)
+class _News:
+    """Tokens of one sequence that are told in this step, and their log probabilities if they are asked for."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StepResult:
     """``errors`` has the requests that this step ended with an error, by id; they get no further output."""
 
@@ -97,8 +105,7 @@ class EngineCore:
             params = replace(params, seed=self._random.getrandbits(62))
         if not self._enable_prefix_caching:  # siblings share a prefix all the same
             caller = replace(caller, prefix_salt=request_id)
-        eos = frozenset() if params.ignore_eos else self._eos_token_ids
-        end_token_ids = eos | frozenset(params.stop_token_ids)
+        end_token_ids = self._end_token_ids(params)
         check_choice(params, end_token_ids)
         sequences = new_sequences(
             request_id,
@@ -113,13 +120,19 @@ class EngineCore:
         request = _Request(
             request_id,
             sequences,
-            [Detokenizer(self._token_to_bytes, stop=params.stop, min_tokens=params.min_tokens) for _ in sequences],
+            [_detokenizer(self._token_to_bytes, params) for _ in sequences],
             prompt_logprobs=None if params.prompt_logprobs is None else [None],
         )
         for seq in sequences:
             self.scheduler.add(seq)
         self._next_seq_id += len(sequences)
         self._requests[request_id] = request
+
+    def _end_token_ids(self, params: SamplingParams) -> frozenset[int]:
+        """A grammar ends with its own, whatever else is ignored: nothing may follow."""
+        eos = frozenset() if params.ignore_eos else self._eos_token_ids
+        of_grammar = frozenset() if params.grammar is None else params.grammar.end_token_ids
+        return eos | of_grammar | frozenset(params.stop_token_ids)
 
     def abort_request(self, request_id: str) -> None:
         """Forget a request in any phase; its blocks are free at once. An unknown or finished one is passed over."""
@@ -175,16 +188,19 @@ class EngineCore:
             # A preempted prompt is computed again: what is known already is written over.
             end = item.start + 1 + len(result.prompt_logprobs)
             request.prompt_logprobs[item.start + 1 : end] = result.prompt_logprobs
+        num_untold = seq.num_tokens - seq.num_told_tokens
         self.scheduler.update(item, result.token_ids)
-        if result.token_ids or seq.num_uncomputed_tokens == 0:  # with max_tokens=0 the prompt is all there is
-            request.deltas.append(self._read(item, result, request.detokenizers[seq.index]))
+        news = _news_of(seq, result)
+        if news.token_ids or seq.num_uncomputed_tokens == 0:  # with max_tokens=0 the prompt is all there is
+            delta = self._read(seq, news, request.detokenizers[seq.index])
+            request.deltas.append(_with_predictions(delta, item, num_chosen=len(result.token_ids), num_untold=num_untold))
 
-    def _read(self, item: ScheduledSequence, result: SequenceResult, detokenizer: Detokenizer) -> SequenceDelta:
+    def _read(self, seq: Sequence, news: _News, detokenizer: Detokenizer) -> SequenceDelta:
         """The text of new tokens, up to the one that ends the sequence; what follows that one is dropped."""
-        seq, text, num_read = item.seq, "", 0
+        text, num_read = "", 0
         finish_reason: FinishReason | None = None
         stop_reason: str | int | None = None
-        for token_id in result.token_ids:
+        for token_id in news.token_ids:
             num_read += 1
             if token_id in seq.end_token_ids:  # before min_tokens the runner chooses none of them
                 finish_reason = FinishReason.STOP
@@ -194,22 +210,19 @@ class EngineCore:
             if detokenizer.stop_match is not None:
                 finish_reason, stop_reason = FinishReason.STOP, detokenizer.stop_match
                 break
-        if finish_reason is None and seq.has_reached_max_tokens:
-            finish_reason = FinishReason.LENGTH
+        seq.num_told_tokens += num_read
+        if finish_reason is None and seq.chooses_no_more and seq.num_told_tokens == seq.num_tokens:
+            finish_reason = FinishReason.STOP if seq.is_complete else FinishReason.LENGTH
         if finish_reason is not None:
             text += detokenizer.finish()
-            self.scheduler.finish(seq, num_surplus_tokens=len(result.token_ids) - num_read)
-        num_predicted = len(item.draft_token_ids) if item.has_predicted_drafts else 0
-        num_accepted = min(num_predicted, max(0, len(result.token_ids) - 1), num_read)
+            self.scheduler.finish(seq, num_surplus_tokens=seq.num_tokens - seq.num_told_tokens)
         return SequenceDelta(
             index=seq.index,
             text=text,
-            token_ids=result.token_ids[:num_read],
-            logprobs=None if result.logprobs is None else result.logprobs[:num_read],
+            token_ids=news.token_ids[:num_read],
+            logprobs=None if news.logprobs is None else news.logprobs[:num_read],
             finish_reason=finish_reason,
             stop_reason=stop_reason,
-            num_accepted_predictions=num_accepted,
-            num_rejected_predictions=num_predicted - num_accepted,
         )
 
     def _report_all(self, request_ids: abc.Iterable[str], failures: StepFailures) -> list[RequestOutput]:
@@ -223,6 +236,33 @@ class EngineCore:
                     if request.is_finished:
                         del self._requests[request_id]
         return outputs
+
+
+def _detokenizer(token_to_bytes: abc.Callable[[int], bytes], params: SamplingParams) -> Detokenizer:
+    lead = "" if params.grammar is None else params.grammar.spec.lead
+    return Detokenizer(token_to_bytes, stop=params.stop, min_tokens=params.min_tokens, lead=lead)
+
+
+def _news_of(seq: Sequence, result: SequenceResult) -> _News:
+    """All tokens that were not told yet, or, with log probabilities, those of them whose own are known."""
+    if result.logprobs is None:
+        is_due = bool(result.token_ids) or seq.num_uncomputed_tokens == 0 or seq.is_complete
+        return _News(tuple(seq.token_ids[seq.num_told_tokens :]) if is_due else ())
+    logprobs = result.untold_logprobs + result.logprobs
+    return _News(tuple(seq.token_ids[seq.num_told_tokens :][: len(logprobs)]), logprobs)
+
+
+def _with_predictions(
+    delta: SequenceDelta, item: ScheduledSequence, *, num_chosen: int, num_untold: int
+) -> SequenceDelta:
+    """``num_untold`` tokens of the delta were there before those that the step chose."""
+    num_predicted = len(item.draft_token_ids) if item.has_predicted_drafts else 0
+    if not num_predicted:
+        return delta
+    num_accepted = max(0, min(num_predicted, num_chosen - 1, len(delta.token_ids) - num_untold))
+    return replace(
+        delta, num_accepted_predictions=num_accepted, num_rejected_predictions=num_predicted - num_accepted
+    )
 
 
 def _report(request: _Request) -> RequestOutput:

@@ -84,7 +84,7 @@ class KVCacheManager:
         global_ids: list[int] = []
         sliding_ids: list[int | None] = []
         parent: int | str = seq.caller.prefix_salt
-        for block in range((seq.num_tokens - 1) // self.block_size):
+        for block in range(seq.num_reusable_tokens // self.block_size):
             key = PrefixKey(parent, self._tokens_of(seq, block))
             block_id = self._global.pool.find(key)
             if block_id is None:

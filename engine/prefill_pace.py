@@ -111,7 +111,7 @@ class PrefillPace:
             prefill_s = seconds - (self._decoding_s(num_decoding) or 0.0)
             self._learn(prefills, max(prefill_s, seconds / 4, 1e-9), self._step(num_decoding))
             self._num_steps += num_decoding > 0
-        elif num_decoding and batch.num_rows == num_decoding:  # guesses are rows that cost as well
+        elif num_decoding and not any(item.draft_token_ids for item in batch.scheduled):  # guesses cost as well
             self._num_steps = 1
             _remember(self._decode_s, num_decoding, seconds)
             if not self._has_prompt:
@@ -173,8 +173,8 @@ class Unpaced(PrefillPace):
 
 
 def _decodes(item: ScheduledSequence) -> bool:
-    """As the scheduler counts: one token is all there is to compute, the drafts behind it aside."""
-    return item.num_scheduled_tokens == 1 and item.seq.num_uncomputed_tokens == 1
+    """As the scheduler counts, the drafts behind it aside."""
+    return item.seq.decodes
 
 
 def _remember(recent: dict[int, deque[float]], key: int, seconds: float) -> None:

@@ -8,7 +8,7 @@ The definition, which every runner obeys:
 
 1. Reported log probabilities are those of the model's own distribution: float32 logits before anything below.
 2. While fewer than ``min_tokens`` were sampled, the ids that would end the sequence cannot be. Where there are
-   ``allowed_token_ids``, no other ids can be.
+   ``allowed_token_ids``, no other ids can be, and where there is a ``grammar`` none that it does not allow.
 3. ``repetition_penalty`` divides positive and multiplies negative logits of every token of prompt and output (CTRL,
    arXiv 1909.05858); ``frequency_penalty`` times its count and ``presence_penalty`` are taken off each token of the
    output; ``logit_bias`` is added.
@@ -25,7 +25,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.grammar import Grammar
 
 MAX_INTEGER = 2**31 - 1
 MAX_LOGPROBS = 20
@@ -119,6 +122,7 @@ class SamplingParams:
         allowed_token_ids: nothing else is sampled; kept distinct and in rising order; empty allows all.
         logprob_token_ids: with ``logprobs`` these are reported beside each chosen token, and not the likeliest ones.
         prompt_ranks: log probabilities of the prompt come with the rank of each token.
+        grammar: what the output must be. What it forces is not sampled, and when nothing may follow the sequence ends.
         stop: strings that end the text and are not part of it.
         stop_token_ids: ids that end the sequence.
         ignore_eos: the model's end tokens do not end the sequence.
@@ -172,6 +176,7 @@ class SamplingParams:
     prompt_ranks: bool = False
     allowed_token_ids: tuple[int, ...] = ()
     logprob_token_ids: tuple[int, ...] = ()
+    grammar: "Grammar | None" = None
 
     def __post_init__(self) -> None:
         for name, setting in SETTINGS.items():

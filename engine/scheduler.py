@@ -6,7 +6,8 @@ Round robin, in three parts of ``schedule``:
 
 * Admission (``waiting_queue``): the preempted first, then one of each caller in turn, while there
   is a seat (``max_num_seqs``) and room for the tokens known so far.
-* Work: every running sequence that decodes gets its token; what is left of
+* Work: every running sequence that decodes gets its token (and those that a grammar forces before
+  it, while there is room); what is left of
   ``max_num_batched_tokens``, and takes no more time than ``prefill_pace`` allows, goes to prefill
   chunks, to the sequence first whose last whole chunk is the longest ago.
 * Memory: oldest first, by the first admission. If no block is free, the youngest is preempted, and
@@ -40,6 +41,7 @@ from engine.batch import Batch, ScheduledSequence
 from engine.drafting import with_drafts
 from engine.errors import ContextLengthError, RequestError
 from engine.kv_cache_manager import KVCacheManager
+from engine.masking import with_masks
 from engine.prefill_pace import PrefillPace, PrefillShare
 from engine.scheduler_config import SchedulerConfig
 from engine.sequence import Sequence, SequenceStatus
@@ -131,9 +133,9 @@ class Scheduler:
         batch = self._place(self._plan(self.pace.share))
         if not batch.scheduled:  # all was for sequences that decode, and they lack memory
             batch = self._place(self._plan(lambda _: self.pace.share(0)))
-        if any(seq.num_uncomputed_tokens > 1 for seq in self._running):
-            return batch
-        return with_drafts(batch, self.config, self._kv, failures)
+        if all(seq.decodes for seq in self._running):
+            batch = with_drafts(batch, self.config, self._kv, failures)
+        return with_masks(batch, failures)
 
     def _admit(self, failures: StepFailures) -> None:
         for seq in self._waiting.next_in_turn(self.config.max_num_seqs - len(self._running)):
@@ -168,11 +170,12 @@ class Scheduler:
         """How many tokens each running sequence should compute, within the token budget and the
         share of prefill.
         """
-        plan = {seq: 1 for seq in self._running if seq.num_uncomputed_tokens == 1}
-        budget = self.config.max_num_batched_tokens - len(plan)
-        prefills = [seq for seq in self._running if seq not in plan]
+        decodes = [seq for seq in self._running if seq.decodes]
+        prefills = [seq for seq in self._running if not seq.decodes]
+        plan = self._plan_decodes(decodes, num_reserved=self.config.prefill_chunk_tokens if prefills else 0)
         if not prefills:
             return plan
+        budget = self.config.max_num_batched_tokens - sum(plan.values())
         share = share_beside(len(plan))
         for seq in sorted(prefills, key=lambda peer: peer.last_turn):
             assert seq.num_uncomputed_tokens > 0, f"sequence {seq.seq_id} has nothing to compute and was not finished"
@@ -182,6 +185,16 @@ class Scheduler:
             share.take(seq, plan[seq])
             if 0 < plan[seq] == chunk:  # whoever gets less stays first in turn
                 self._take_turn(seq)
+        return plan
+
+    def _plan_decodes(self, decodes: abc.Sequence[Sequence], *, num_reserved: int) -> dict[Sequence, int]:
+        """A token for each, and the forced ones before it while the budget has room for them."""
+        num_left = self.config.max_num_batched_tokens - len(decodes) - num_reserved
+        plan = {}
+        for seq in decodes:
+            num_forced = min(seq.num_uncomputed_tokens - 1, num_left)
+            plan[seq] = 1 + num_forced
+            num_left -= num_forced
         return plan
 
     def _place(self, plan: abc.Mapping[Sequence, int]) -> Batch:
@@ -227,6 +240,8 @@ class Scheduler:
         self.num_accepted_draft_tokens += num_accepted
         seq.token_ids += token_ids
         self._kv.mark_computed(seq, item.num_scheduled_tokens + num_accepted)
+        if token_ids:
+            seq.follow_grammar(token_ids)
 
     def check_integrity(self) -> None:
         """Assert every invariant of queues and memory that must hold between two calls."""

@@ -10,11 +10,17 @@ import time
 from collections import abc
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
 from engine.block_pool import BlockTable
 from engine.caller import ANYBODY, Caller
 from engine.prompt_lookup import PromptLookup
 from engine.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from engine.grammar import GrammarState
+
+MAX_DECODE_TOKENS = 16  # what a sequence that decodes may compute in a step: as many rows as guesses may make
 
 
 class SequenceStatus(Enum):
@@ -41,6 +47,10 @@ class Sequence:
         age: grows with the first admission: the smaller, the older; the scheduler's.
         num_computed_tokens: tokens whose K and V are in the cache; set by the KV cache manager.
         num_cached_tokens: how many of the prompt's tokens the first admission found in the cache.
+        grammar: what the output must be, advanced to the last token; from ``begin`` to ``end``.
+        is_complete: nothing may follow in the grammar.
+        num_forced_tokens: the newest tokens that no row chose, since the grammar allows no others.
+        num_told_tokens: the prompt's, and the output's that were reported; the engine core's.
         prefix_id: names the prefix that the full computed blocks make up; the KV cache manager's.
         last_turn: when it last got a whole prefill chunk; the scheduler's.
     """
@@ -63,6 +73,10 @@ class Sequence:
     age: int = -1
     num_computed_tokens: int = 0
     num_cached_tokens: int = 0
+    grammar: "GrammarState | None" = None
+    is_complete: bool = False
+    num_forced_tokens: int = 0
+    num_told_tokens: int = 0
     global_table: BlockTable = field(default_factory=BlockTable)
     sliding_table: BlockTable = field(default_factory=BlockTable)
     prefix_id: int | str = ""
@@ -74,11 +88,29 @@ class Sequence:
         if self.leader is not None:
             self.token_ids = self.token_ids.copy()
             self.lookup = PromptLookup(self.token_ids, self.prediction_token_ids)
+        if self.params.grammar is not None:
+            self.grammar = self.params.grammar.start()
+            self.follow_grammar(())
+
+    def follow_grammar(self, chosen: abc.Sequence[int]) -> None:
+        """Append what must come after ``chosen``, the newest tokens; a step computes it without choosing it.
+
+        Raises: StepError, the grammar cannot be followed any further.
+        """
+        if self.grammar is None:
+            return
+        self.grammar.accept(chosen)
+        forced = [] if self.grammar.is_complete else self.grammar.forced(self.max_num_tokens - self.num_tokens)
+        self.grammar.accept(forced)
+        self.token_ids += forced
+        self.num_forced_tokens = len(forced)
+        self.is_complete = self.grammar.is_complete
 
     def end(self) -> None:
         """Keep nothing large until the last sibling ends."""
         self.status = SequenceStatus.FINISHED
         self.lookup = PromptLookup([])
+        self.grammar = None
 
     @property
     def num_tokens(self) -> int:
@@ -98,6 +130,17 @@ class Sequence:
         return len(self.token_ids) - self.num_computed_tokens
 
     @property
+    def decodes(self) -> bool:
+        """Whether a step can bring its next token, for a row or for a few: forced tokens come in front."""
+        return 0 < self.num_uncomputed_tokens <= min(1 + self.num_forced_tokens, MAX_DECODE_TOKENS)
+
+    @property
+    def num_reusable_tokens(self) -> int:
+        """Of the first so many, none has a row that must be computed again for what it says of the next."""
+        num_known = self.num_tokens if self.params.logprobs is None else min(self.num_tokens, self.num_told_tokens)
+        return num_known - 1
+
+    @property
     def is_finished(self) -> bool:
         return self.status is SequenceStatus.FINISHED
 
@@ -105,6 +148,11 @@ class Sequence:
     def has_reached_max_tokens(self) -> bool:
         """Also true from the start with ``max_tokens=0``: such a sequence computes its prompt and samples nothing."""
         return len(self.token_ids) >= self.max_num_tokens
+
+    @property
+    def chooses_no_more(self) -> bool:
+        """All of its tokens are known; their log probabilities may not be."""
+        return self.is_complete or self.has_reached_max_tokens
 
     @property
     def wants_prompt_logprobs(self) -> bool:
@@ -149,6 +197,7 @@ def new_sequences(
             params=params,
             token_ids=prompt if index == 0 else siblings_prompt,
             num_prompt_tokens=len(prompt),
+            num_told_tokens=len(prompt),
             max_num_tokens=max_num_tokens,
             end_token_ids=end_token_ids,
             caller=caller,

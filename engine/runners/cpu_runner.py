@@ -11,7 +11,7 @@ from itertools import islice
 from engine.batch import Batch, SamplingRow, ScheduledSequence
 from engine.kv_cache_sizes import BlockCounts
 from engine.runners.model_runner import SequenceResult, result_of
-from engine.sampling_params import SETTINGS
+from engine.sampling_params import SETTINGS, SamplingParams
 from gemma3.cpu.model import CpuModel, RowRequest, Segment
 
 # The settings that shape a row, and the values with which the core leaves the logits as they are.
@@ -43,17 +43,25 @@ def _segment(item: ScheduledSequence) -> Segment:
 
 
 def _rows(item: ScheduledSequence, first_row: int) -> list[RowRequest]:
-    """The rows that are asked about the prompt, then those that choose a token."""
+    """The rows that are asked about the prompt, then about untold output, then those that choose a token."""
     params = item.seq.params
     num_logprobs, wants_rank = params.prompt_logprobs or 0, params.prompt_ranks
     prompt_rows = [
         RowRequest(row, num_logprobs=num_logprobs, target=target, wants_rank=wants_rank)
         for row, target in enumerate(item.prompt_targets, first_row)
     ]
+    first_untold_row = first_row + item.first_untold - 1 - item.start
+    untold_rows = [_untold_row(params, row, target) for row, target in enumerate(item.untold_targets, first_untold_row)]
     first_sampling_row = first_row + item.num_scheduled_tokens - 1
-    return prompt_rows + [
-        _sampling_row(wanted, row) for row, wanted in enumerate(item.sampling_rows, first_sampling_row)
-    ]
+    sampling_rows = [_sampling_row(wanted, row) for row, wanted in enumerate(item.sampling_rows, first_sampling_row)]
+    return prompt_rows + untold_rows + sampling_rows
+
+
+def _untold_row(params: SamplingParams, row: int, target: int) -> RowRequest:
+    request = RowRequest(row, num_logprobs=params.logprobs or 0, target=target)
+    if params.logprob_token_ids:
+        request.reported = params.logprob_token_ids
+    return request
 
 
 def _sampling_row(wanted: SamplingRow, row: int) -> RowRequest:

@@ -54,27 +54,30 @@ class SequenceResult:
         token_ids: its new tokens, one or more if the step samples.
         logprobs: of each new token, if the sequence asked.
         prompt_logprobs: of ``prompt_targets``.
+        untold_logprobs: of ``untold_targets``.
         is_finite: false if it should have a token and has none, because its logits are not finite.
     """
 
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] | None = None
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    untold_logprobs: tuple[TokenLogprob, ...] = ()
     is_finite: bool = True
 
 
 def result_of(item: ScheduledSequence, rows: abc.Sequence[Sampled]) -> SequenceResult:
-    """``rows``: the answers to ``item.prompt_targets``, then to ``item.sampling_rows``.
+    """``rows``: the answers to ``item.prompt_targets``, to ``item.untold_targets``, then to ``item.sampling_rows``.
 
     Of the latter those up to and including the first token that is not its draft are kept. A row that is not finite
     fails the sequence if it is the first; else it is left to the step that computes it again.
     """
-    num_targets = item.num_answers - item.num_sampling_rows
+    num_targets, num_prompt_targets = item.num_answers - item.num_sampling_rows, len(item.prompt_targets)
     kept = _until_refuted(rows[num_targets:], item.draft_token_ids) if item.samples else []
     return SequenceResult(
         token_ids=tuple([row.token_id for row in kept]),
         logprobs=None if item.seq.params.logprobs is None else _logprobs(kept),
-        prompt_logprobs=_logprobs(rows[:num_targets]),
+        prompt_logprobs=_logprobs(rows[:num_prompt_targets]),
+        untold_logprobs=_logprobs(rows[num_prompt_targets:num_targets]),
         is_finite=bool(kept) or not item.samples,
     )
 

@@ -39,7 +39,7 @@ class TorchRunner:
         parts = torch.split(hidden_TD, [item.num_rows for item in batch.scheduled])
         sampled = iter(self._sample(batch, parts))
         return [
-            result_of(item, [*self._logprobs_of_next(item, rows_TD), *islice(sampled, item.num_sampling_rows)])
+            result_of(item, [*self._logprobs_of_targets(item, rows_TD), *islice(sampled, item.num_sampling_rows)])
             for item, rows_TD in zip(batch.scheduled, parts, strict=True)
         ]
 
@@ -69,11 +69,18 @@ class TorchRunner:
     def _logits(self, hidden_RD: Tensor) -> Tensor:
         return self._model.compute_logits(hidden_RD)[:, : self._vocab_size]
 
-    def _logprobs_of_next(self, item: ScheduledSequence, rows_TD: Tensor) -> list[SampledToken]:
-        """For each row of a prompt: the log probability of the prompt's next token."""
+    def _logprobs_of_targets(self, item: ScheduledSequence, rows_TD: Tensor) -> list[SampledToken]:
+        """Of the prompt's tokens, then of untold ones: each by the row before it."""
         params = item.seq.params
-        asked = Asked(params.prompt_logprobs or 0, wants_rank=params.prompt_ranks)
-        targets = torch.tensor(item.prompt_targets, dtype=torch.int64, device=rows_TD.device)
+        of_prompt = Asked(params.prompt_logprobs or 0, wants_rank=params.prompt_ranks)
+        of_output = Asked(params.logprobs or 0, params.logprob_token_ids)
+        return [
+            *self._logprobs_of(item.prompt_targets, rows_TD, of_prompt),
+            *self._logprobs_of(item.untold_targets, rows_TD[item.first_untold - 1 - item.start :], of_output),
+        ]
+
+    def _logprobs_of(self, token_ids: list[int], rows_TD: Tensor, asked: Asked) -> list[SampledToken]:
+        targets = torch.tensor(token_ids, dtype=torch.int64, device=rows_TD.device)
         entries: list[SampledToken] = []
         for start in range(0, len(targets), _LOGPROB_ROWS):
             rows = slice(start, min(start + _LOGPROB_ROWS, len(targets)))

@@ -29,12 +29,19 @@ class Detokenizer:
     """
 
     def __init__(
-        self, token_to_bytes: Callable[[int], bytes], *, stop: tuple[str, ...] = (), min_tokens: int = 0
+        self,
+        token_to_bytes: Callable[[int], bytes],
+        *,
+        stop: tuple[str, ...] = (),
+        min_tokens: int = 0,
+        lead: str = "",
     ) -> None:
+        """``lead``: what the output begins with in any case, and nobody is to see."""
         self.stop_match: str | None = None
         self._token_to_bytes = token_to_bytes
         self._stop = stop
         self._min_tokens = min_tokens
+        self._num_hidden = len(lead)
         self._num_tokens = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
@@ -44,6 +51,8 @@ class Detokenizer:
         assert self.stop_match is None, "a token after the stop string"
         self._num_tokens += 1
         new_text = self._decoder.decode(self._token_to_bytes(token_id))
+        if self._num_hidden:
+            new_text = self._without_lead(new_text)
         if not self._stop:
             return new_text
         text = self._held + new_text
@@ -62,6 +71,11 @@ class Detokenizer:
         rest = self._held + self._decoder.decode(b"", final=True)
         self._held = ""
         return rest
+
+    def _without_lead(self, text: str) -> str:
+        num_hidden = min(self._num_hidden, len(text))
+        self._num_hidden -= num_hidden
+        return text[num_hidden:]
 
     def _find_stop(self, text: str, num_held: int) -> _StopMatch | None:
         """The first stop string that ends after the ``num_held`` characters that were searched before."""
