@@ -22,7 +22,8 @@ from engine.clients import Client, Clients
 from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.engine_options import MAX_NUM_WAITING, MAX_WAITING_PROMPT_TOKENS, EngineOptions
 from engine.engine_thread import Abort, Add, EngineThread
-from engine.errors import EngineError, EngineNotReadyError, QueueTimeoutError, StepError
+from engine.errors import EngineError, EngineNotReadyError, GrammarError, QueueTimeoutError, StepError
+from engine.grammar import Grammar, GrammarSpec
 from engine.loading import LoadedEngine, load_engine
 from engine.news_queue import News
 from engine.outputs import RequestOutput
@@ -86,6 +87,14 @@ class AsyncLLMEngine:
             self.status.check_ready()
         assert self._loaded is not None
         return self._loaded
+
+    def compile_grammar(self, spec: GrammarSpec) -> Grammar:
+        """What ``SamplingParams.grammar`` carries. Any thread.
+
+        Raises:
+            GrammarError: no answer can be promised to be so.
+        """
+        raise GrammarError("this engine has no grammars yet.")
 
     def render_chat(
         self, messages: abc.Sequence[Message], *, add_generation_prompt: bool, continue_final_message: bool

@@ -68,11 +68,15 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt:
-    """``stop`` and ``stop_token_ids`` end the answer, in addition to what the request asks for."""
+    """``stop`` and ``stop_token_ids`` end the answer, in addition to what the request asks for.
+
+    The output begins with ``answer_lead``, which is no part of the answer.
+    """
 
     token_ids: tuple[int, ...]
     stop: tuple[str, ...]
     stop_token_ids: tuple[int, ...]
+    answer_lead: str = ""
 
 
 def render_chat(

@@ -42,6 +42,7 @@ EXPECTED: Mapping[str, str] = {
     "too_long": "at most {max_length} entries",
     "prompt_type": "a string, an array of token ids, or an array of either",
     "prompt_count": "1 to {most} prompts",
+    "schema_type": "an object, or its JSON as a string",
     "too_many_fields": "at most {most} fields",
 }
 # Fields that take one string in place of an array.
