@@ -20,7 +20,7 @@ _MAX_PROPERTIES, _MAX_DEPTH = 32, 8
 _INTEGER = r"/-?(0|[1-9][0-9]{0,14})/"
 _NUMBER = r"/-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?/"
 _ANY_INTEGER = 10**15 - 1  # bounds beyond these are none: some libraries write those of a float64
-_SAYS_NOTHING = frozenset({"title", "description", "default", "examples", "$schema", "$comment", "x-guidance"})
+_SAYS_NOTHING = frozenset({"title", "description", "default", "examples", "$schema", "$comment"})
 
 
 class _NoWordsError(Exception):

@@ -69,17 +69,14 @@ def _calls_beside_an_answer(form: ToolForm, tools: Sequence[CallableTool], rules
 def _whole_call(form: ToolForm, tool: CallableTool) -> dict[str, object]:
     """The schema of the object that a call is."""
     name_key, arguments_key = json.loads(f"{form.head(tool.name)}0{form.after_arguments}")
-    options = {"x-guidance": tool.parameters["x-guidance"]} if "x-guidance" in tool.parameters else {}
-    parameters = {name: value for name, value in tool.parameters.items() if name not in options}
     return {
         "type": "object",
         "properties": {
             name_key: {"const": tool.name},
-            arguments_key: _moved(parameters, f"#/properties/{arguments_key}"),
+            arguments_key: _moved(tool.parameters, f"#/properties/{arguments_key}"),
         },
         "required": [name_key, arguments_key],
         "additionalProperties": False,
-        **options,
     }
 
 

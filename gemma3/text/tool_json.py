@@ -1,8 +1,7 @@
-"""Calls of tools as JSON objects, bare or between marks.
+"""Calls of tools as JSON objects, in Google's documented form for Gemma 3.
 
-Owns Google's documented form for Gemma 3, which every checkpoint gets that has no form of its own,
-and forms such as ``<tool_call>`` that a template writes around such objects. Knows nothing of
-templates. Immutable but for a scanner, which one answer uses.
+Every checkpoint gets it that has no form of its own. Knows nothing of templates. Immutable but for
+a scanner, which one answer uses.
 """
 
 import json
@@ -71,16 +70,3 @@ GOOGLES_JSON = ToolForm(
     ends=("\n```",),
     instructions=_INSTRUCTIONS,
 )
-
-
-def marked_json(before: str, after: str, *, arguments_key: str) -> ToolForm:
-    """``before`` and ``after`` stand around each object, as ``<tool_call>\\n`` and ``\\n</tool_call>``."""
-    opening = before.strip()
-    return ToolForm(
-        name="marked-json",
-        opening=(opening,),
-        before_name=before[before.index(opening) + len(opening) :] + '{"name": "',
-        before_arguments=f'", "{arguments_key}": ',
-        after_arguments="}" + after,
-        arguments=JsonArguments(),
-    )
