@@ -22,7 +22,7 @@ from engine.clients import Client, Clients
 from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.engine_options import MAX_NUM_WAITING, MAX_WAITING_PROMPT_TOKENS, EngineOptions
 from engine.engine_thread import Abort, Add, EngineThread
-from engine.errors import EngineError, EngineNotReadyError, GrammarError, QueueTimeoutError, StepError
+from engine.errors import EngineError, EngineNotReadyError, QueueTimeoutError, StepError
 from engine.grammar import Grammar, GrammarSpec
 from engine.loading import LoadedEngine, load_engine
 from engine.news_queue import News
@@ -128,6 +128,14 @@ class AsyncLLMEngine:
             raise
         if self.status is EngineStatus.LOADING:
             self.status = EngineStatus.READY
+
+    def compile_grammar(self, spec: GrammarSpec) -> Grammar:
+        """What an answer must be, for ``SamplingParams.grammar``. Any thread; not on the event loop.
+
+        Raises:
+            GrammarError: it is too large, not supported, or can have no answer.
+        """
+        return self._ready().grammars.compile(spec)
 
     async def failed(self) -> None:
         """Return when only a new process helps: the engine has died too often, or cannot be loaded

@@ -11,6 +11,11 @@ from engine.sampling_params import SamplingParams
 from engine.sequence import Sequence
 
 
+def _both(one: bytes, other: bytes) -> bytes:
+    common = int.from_bytes(one, "little") & int.from_bytes(other, "little")
+    return common.to_bytes(len(one), "little")
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingRow:
     """A row whose logits choose the next token of ``seq``, as if ``draft_token_ids`` were already its output.
@@ -25,6 +30,17 @@ class SamplingRow:
     @property
     def params(self) -> SamplingParams:
         return self.seq.params
+
+    @property
+    def allowed_mask(self) -> bytes | None:
+        """The ids that may be chosen, as ``GrammarState.mask`` has them; ``None``: all."""
+        ids = self.params.allowed_token_ids
+        of_params = sum(1 << token_id for token_id in ids)
+        if self.grammar_mask is None:
+            return of_params.to_bytes(ids[-1] // 8 + 1, "little") if ids else None
+        return (
+            self.grammar_mask if not ids else _both(self.grammar_mask, of_params.to_bytes(ids[-1] // 8 + 1, "little"))
+        )
 
     @property
     def num_tokens(self) -> int:

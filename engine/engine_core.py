@@ -193,7 +193,9 @@ class EngineCore:
         news = _news_of(seq, result)
         if news.token_ids or seq.num_uncomputed_tokens == 0:  # with max_tokens=0 the prompt is all there is
             delta = self._read(seq, news, request.detokenizers[seq.index])
-            request.deltas.append(_with_predictions(delta, item, num_chosen=len(result.token_ids), num_untold=num_untold))
+            request.deltas.append(
+                _with_predictions(delta, item, num_chosen=len(result.token_ids), num_untold=num_untold)
+            )
 
     def _read(self, seq: Sequence, news: _News, detokenizer: Detokenizer) -> SequenceDelta:
         """The text of new tokens, up to the one that ends the sequence; what follows that one is dropped."""
@@ -260,9 +262,7 @@ def _with_predictions(
     if not num_predicted:
         return delta
     num_accepted = max(0, min(num_predicted, num_chosen - 1, len(delta.token_ids) - num_untold))
-    return replace(
-        delta, num_accepted_predictions=num_accepted, num_rejected_predictions=num_predicted - num_accepted
-    )
+    return replace(delta, num_accepted_predictions=num_accepted, num_rejected_predictions=num_predicted - num_accepted)
 
 
 def _report(request: _Request) -> RequestOutput:

@@ -22,6 +22,7 @@ from engine.caller import Caller
 from engine.engine_core import EngineCore
 from engine.engine_info import EngineStats
 from engine.errors import EngineError, StepError
+from engine.grammar import GrammarCompiler
 from engine.loading import LoadedEngine
 from engine.news_queue import News
 from engine.sampling_params import SamplingParams
@@ -106,6 +107,7 @@ class EngineThread:
         _on_loop(loop, _set_result, done, loaded)
         inbox = self._inbox
         check_in_background(loaded, lambda error: inbox.put(_Die(error)), delay_s=CHECK_DELAY_S)
+        _build_in_background(loaded.grammars)
         try:
             self._step_until_stopped(loaded.core, loop)
         except BaseException as error:  # not even SystemExit may leave the requests without an end
@@ -161,6 +163,13 @@ def _obey(command: Add | Abort, core: EngineCore) -> list[tuple[str, News]]:
         log.error("Request %s could not be added: %s", command.request_id, type(error).__name__)
         return [(command.request_id, StepError("This request failed inside the engine."))]
     return []
+
+
+def _build_in_background(grammars: GrammarCompiler) -> None:
+    """The first grammar would stop everybody for the second or two that the library holds the GIL."""
+    timer = threading.Timer(CHECK_DELAY_S, grammars.build)
+    timer.daemon = True
+    timer.start()
 
 
 def _forget_frames(error: BaseException) -> None:

@@ -56,6 +56,11 @@ class Grammar:
         self._rules = rules
         self._lock = threading.Lock()  # the library lends a matcher to one caller at a time
 
+    @property
+    def end_token_ids(self) -> frozenset[int]:
+        """Each of them ends an output, where the grammar allows the end."""
+        return self._rules.end_token_ids
+
     def start(self) -> GrammarState:
         """The state of a sequence that has no token yet."""
         with self._lock:

@@ -17,6 +17,7 @@ from engine.engine_core import EngineCore
 from engine.engine_info import ModelInfo
 from engine.engine_options import EngineOptions
 from engine.errors import RequestError
+from engine.grammar import GrammarCompiler
 from engine.kv_cache_sizes import BlockCounts
 from engine.load_failures import in_words
 from engine.precision import Precision, choose_precision
@@ -48,6 +49,7 @@ class LoadedEngine:
     info: ModelInfo
     tokenizer: Gemma3Tokenizer
     chat_format: ChatFormat
+    grammars: GrammarCompiler
     check_weights: abc.Callable[[float], None] | None = None
 
     @property
@@ -126,24 +128,40 @@ def load_engine(
     log.info("Tokenizer: %s", tokenizer.pipeline_note)
     chat = choose_chat_format(options.chat_template, checkpoint, tokenizer)
     log.info("Chat: %s (%s)", chat.name, chat.reason)
-    core = _core(options, checkpoint, scheduler, loaded, ends_turns=chat.form is ChatStyle.GEMMA_TURNS)
+    end_ids = end_token_ids(
+        checkpoint.end_tokens,
+        tokenizer,
+        vocab_size=_vocab_size(checkpoint, tokenizer),
+        ends_turns=chat.form is ChatStyle.GEMMA_TURNS,
+    )
+    core = _core(options, checkpoint, scheduler, loaded, end_token_ids=end_ids)
     info = _info(options, checkpoint, located, precision, loaded, chat=chat)
     info = replace(info, cache_config=cache_config(options, counts, checkpoint.config, num_bytes_per_value=num_bytes))
     log.info("Loaded %s (%s) in %.1f s", info.model_id, loaded.arithmetic, time.perf_counter() - began_s)
-    return LoadedEngine(core, info, tokenizer, chat, loaded.check_weights)
+    grammars = GrammarCompiler(
+        token_to_bytes=tokenizer.token_to_bytes,
+        encode=tokenizer.encode,
+        special_ids=tokenizer.special_ids,
+        end_token_ids=end_ids,
+        vocab_size=_vocab_size(checkpoint, tokenizer),
+    )
+    return LoadedEngine(core, info, tokenizer, chat, grammars, loaded.check_weights)
 
 
 def _core(
-    options: EngineOptions, checkpoint: Checkpoint, scheduler: Scheduler, loaded: _Loaded, *, ends_turns: bool
+    options: EngineOptions,
+    checkpoint: Checkpoint,
+    scheduler: Scheduler,
+    loaded: _Loaded,
+    *,
+    end_token_ids: frozenset[int],
 ) -> EngineCore:
-    tokenizer, vocab_size = loaded.tokenizer, _vocab_size(checkpoint, loaded.tokenizer)
-    end_ids = end_token_ids(checkpoint.end_tokens, tokenizer, vocab_size=vocab_size, ends_turns=ends_turns)
     return EngineCore(
         scheduler,
         loaded.runner,
-        token_to_bytes=tokenizer.token_to_bytes,
-        vocab_size=vocab_size,
-        eos_token_ids=end_ids,
+        token_to_bytes=loaded.tokenizer.token_to_bytes,
+        vocab_size=_vocab_size(checkpoint, loaded.tokenizer),
+        eos_token_ids=end_token_ids,
         enable_prefix_caching=options.prefix_caching,
     )
 

@@ -149,9 +149,10 @@ class Scheduler:
                 self._start(seq, hit.num_tokens)
 
     def _start(self, seq: Sequence, num_cached_tokens: int) -> None:
+        if seq.status is SequenceStatus.WAITING:
+            seq.begin()  # it still waits if this fails
         self._waiting.admit(seq)
         if seq.status is SequenceStatus.WAITING:  # not when it comes back: those tokens were its own
-            seq.begin()
             seq.age = self._num_admitted
             self._num_admitted += 1
             seq.num_cached_tokens = num_cached_tokens

@@ -54,7 +54,7 @@ def _adjust(logits_BV: Tensor, rows: list[SamplingRow]) -> Tensor:
 def _is_adjusted(row: SamplingRow) -> bool:
     params = row.params
     has_penalty = params.repetition_penalty != 1.0 or params.frequency_penalty or params.presence_penalty
-    is_restricted = params.allowed_token_ids or row.num_output_tokens < params.min_tokens
+    is_restricted = row.allowed_mask is not None or row.num_output_tokens < params.min_tokens
     return bool(has_penalty or params.logit_bias or is_restricted)
 
 
@@ -62,11 +62,8 @@ def _adjust_row(logits_V: Tensor, row: SamplingRow) -> None:
     params = row.params
     if row.num_output_tokens < params.min_tokens:
         logits_V[list(row.seq.end_token_ids)] = -torch.inf
-    if params.allowed_token_ids:
-        allowed = torch.tensor(params.allowed_token_ids, device=logits_V.device)
-        values = logits_V[allowed]
-        logits_V.fill_(-torch.inf)
-        logits_V[allowed] = values
+    if (mask := row.allowed_mask) is not None:
+        logits_V.masked_fill_(~_allowed(mask, len(logits_V)).to(logits_V.device), -torch.inf)
     if params.repetition_penalty != 1.0:
         seen = torch.tensor(sorted(set(row.token_ids)), device=logits_V.device)
         old, penalty = logits_V[seen], max(params.repetition_penalty, _SMALLEST)
@@ -79,6 +76,14 @@ def _adjust_row(logits_V: Tensor, row: SamplingRow) -> None:
     if params.logit_bias:
         ids = torch.tensor(list(params.logit_bias), device=logits_V.device)
         logits_V[ids] += torch.tensor(list(params.logit_bias.values()), device=logits_V.device)
+
+
+def _allowed(mask: bytes, vocab_size: int) -> Tensor:
+    """(V,): which ids are in the set of ``token_mask.py``."""
+    octets = torch.zeros((vocab_size + 7) // 8, dtype=torch.uint8)
+    octets[: len(mask)] = torch.frombuffer(bytearray(mask), dtype=torch.uint8)[: len(octets)]
+    bits = octets[:, None] >> torch.arange(8, dtype=torch.uint8) & 1
+    return bits.flatten()[:vocab_size].bool()
 
 
 def _draw(logits_BV: Tensor, rows: list[SamplingRow]) -> Tensor:

@@ -70,7 +70,7 @@ class Message:
 class ChatPrompt:
     """``stop`` and ``stop_token_ids`` end the answer, in addition to what the request asks for.
 
-    The output begins with ``answer_lead``, which is no part of the answer.
+    ``answer_lead``: what the model puts before an answer where the prompt ends; a grammar has it in front.
     """
 
     token_ids: tuple[int, ...]
@@ -101,9 +101,12 @@ def render_chat(
     adds_prompt, leaves_open = add_generation_prompt, continue_final_message
     if style is ChatStyle.TRANSCRIPT:
         text = _transcript(turns, add_generation_prompt=adds_prompt, leave_open=leaves_open)
-        return ChatPrompt(tuple(tokenizer.encode(text, add_bos=True)), ("\nUser:",), (tokenizer.eos_token_id,))
-    token_ids = _gemma_turns(turns, tokenizer, add_generation_prompt=adds_prompt, leave_open=leaves_open)
-    return ChatPrompt(tuple(token_ids), (), (tokenizer.end_of_turn_id, tokenizer.eos_token_id))
+        token_ids = tokenizer.encode(text, add_bos=True)
+        begins_anew = adds_prompt or (leaves_open and not turns[-1].text)
+        lead = " " if begins_anew else ""
+        return ChatPrompt(tuple(token_ids), ("\nUser:",), (tokenizer.eos_token_id,), answer_lead=lead)
+    turn_ids = _gemma_turns(turns, tokenizer, add_generation_prompt=adds_prompt, leave_open=leaves_open)
+    return ChatPrompt(tuple(turn_ids), (), (tokenizer.end_of_turn_id, tokenizer.eos_token_id))
 
 
 def with_instructions(messages: Sequence[Message], text: str) -> list[Message]:

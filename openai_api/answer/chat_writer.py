@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from openai_api.answer.chunks import Chunk
 from openai_api.answer.generation import Job, Usage
 from openai_api.answer.logprobs import ChatLogprobsWriter
-from openai_api.answer.models import AssistantMessage, ChatChoice, ChatCompletion
+from openai_api.answer.models import AssistantMessage, ChatChoice, ChatCompletion, FinishWord
 from openai_api.answer.prompt_logprobs import prompt_logprobs_answer
 from openai_api.answer.tool_calls import CallReader
 from openai_api.answer.writer import ChunkWriter, Head, finish_word, usage_answer
@@ -53,8 +53,10 @@ class ChatWriter:
         return answer
 
     def _choice(self, chunk: Chunk) -> ChatChoice:
+        finish_reason: FinishWord | None
         if self._calls is None:
-            message, finish_reason = _text_message(chunk), finish_word(chunk.finish_reason)
+            message = AssistantMessage(role="assistant", content=chunk.text, refusal=None)
+            finish_reason = finish_word(chunk.finish_reason)
         else:
             message, finish_reason = self._calls.message(chunk), self._calls.finish_word(chunk)
         logprobs = self._logprobs.write(chunk)
@@ -132,7 +134,3 @@ class ChatWriter:
         """
         body = f'{{"index":{choice},"delta":{delta},"logprobs":{logprobs},"finish_reason":{finish_reason}{token_ids}}}'
         return self._chunk_writer.event(body, usage, extra=extra)
-
-
-def _text_message(chunk: Chunk) -> AssistantMessage:
-    return AssistantMessage(role="assistant", content=chunk.text, refusal=None)

@@ -73,7 +73,7 @@ class FakeRunner:
         return [self._result(item) for item in batch.scheduled]
 
     def _result(self, item: ScheduledSequence) -> SequenceResult:
-        prompt_rows = [SampledToken(token_id) for token_id in item.prompt_targets]
+        prompt_rows = [SampledToken(token_id) for token_id in [*item.prompt_targets, *item.untold_targets]]
         return result_of(item, prompt_rows + [SampledToken(self._sample(row)) for row in item.sampling_rows])
 
     def _contents_of(self, item: ScheduledSequence) -> list[int]:

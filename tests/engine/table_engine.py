@@ -54,7 +54,10 @@ class TableRunner:
                 self._global[self._slot(item.seq.global_table, position)] = token_id
                 self._sliding[self._slot(item.seq.sliding_table, position)] = token_id
         self.num_rows_of_steps.append(batch.num_rows)
-        return [result_of(item, self._prompt_logprobs(item) + self._sampled(item)) for item in batch.scheduled]
+        return [
+            result_of(item, self._prompt_logprobs(item) + self._untold_logprobs(item) + self._sampled(item))
+            for item in batch.scheduled
+        ]
 
     def _sampled(self, item: ScheduledSequence) -> list[SampledToken]:
         rows = item.sampling_rows
@@ -76,6 +79,12 @@ class TableRunner:
         logits = [self._row(item.seq, item.start + i) for i in range(len(targets))]
         params = item.seq.params
         asked = [Asked(params.prompt_logprobs or 0, wants_rank=params.prompt_ranks)] * len(targets)
+        return token_logprobs(torch.stack(logits), torch.tensor(targets), asked) if targets else []
+
+    def _untold_logprobs(self, item: ScheduledSequence) -> list[SampledToken]:
+        targets = item.untold_targets
+        logits = [self._row(item.seq, item.first_untold - 1 + i) for i in range(len(targets))]
+        asked = [Asked(item.seq.params.logprobs or 0)] * len(targets)
         return token_logprobs(torch.stack(logits), torch.tensor(targets), asked) if targets else []
 
 
