@@ -89,14 +89,6 @@ class AsyncLLMEngine:
         assert self._loaded is not None
         return self._loaded
 
-    def compile_grammar(self, spec: GrammarSpec) -> Grammar:
-        """What ``SamplingParams.grammar`` carries. Any thread.
-
-        Raises:
-            GrammarError: no answer can be promised to be so.
-        """
-        raise GrammarError("this engine has no grammars yet.")
-
     @property
     def tool_form(self) -> ToolForm:
         return self._ready().tool_form

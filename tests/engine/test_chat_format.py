@@ -189,9 +189,22 @@ def test_the_tools_template_is_for_tools(folder: Path) -> None:
     assert "# Tools" in engine.tokenizer.decode(with_tools, skip_special=False)
     assert "# Tools" not in text_of(engine)
     assert with_tools.count(engine.tokenizer.token_to_id("<|im_end|>") or -1) == 2
-    with pytest.raises(RequestError, match="tools need a chat template") as caught:
-        load(folder, chat_template="gemma").render_chat(HI, tools=tools)
-    assert caught.value.param == "tools"
+
+
+def test_google_s_prompt_shows_the_tools_where_no_template_does(folder: Path) -> None:
+    """Behind the system's text; the call of an earlier answer reads as the prompt has it written."""
+    call = Message("assistant", "", tool_calls=(ToolCall("f", '{"x": 1}'),))
+    messages = [Message("system", "Be brief."), Message("user", "Hi"), call, Message("tool", "<end_of_turn>2")]
+    (folder / "chat_template.jinja").write_text(CHATML.replace("tools", "tulips"))
+    for choice in ("gemma", "transcript", None):
+        engine = load(folder, chat_template=choice)
+        prompt = engine.render_chat(messages, tools=[{"type": "function", "function": {"name": "f"}}])
+        text = engine.tokenizer.decode(prompt.token_ids, skip_special=False)
+        assert "Be brief.\n\nYou have access to functions." in text
+        assert text.index('[{"name": "f"}]\n\nHi') < text.index('{"name": "f", "parameters": {"x": 1}}')
+        assert engine.tool_form is GOOGLES_JSON
+        assert text.index("<end_of_turn>2") > 0
+        assert "tulips" not in text
 
 
 def test_roles_are_as_the_template_takes_them(folder: Path) -> None:
