@@ -9,48 +9,27 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from engine.errors import GrammarError
-from engine.grammar_library import RefusedError, VocabularyTrie
-from engine.grammar_state import GrammarState, Matcher, TokenRules
+from engine.grammar_library import LibraryMatcher, RefusedError, VocabularyTrie
+from engine.grammar_schema_faults import located
+from engine.grammar_spec import GrammarKind, GrammarSpec, check_size, library_text, schemas_of
+from engine.grammar_state import GrammarState, TokenRules
 from gemma3.errors import TokenizerError
 
-MAX_GRAMMAR_BYTES = 64 * 1024
+__all__ = ["Grammar", "GrammarCompiler", "GrammarKind", "GrammarSpec", "GrammarState"]
+
 MAX_CACHED_GRAMMARS = 64
+MAX_CACHED_BYTES = 64 * 1024 * 1024
+MAX_GRAMMAR_BYTES_IN_USE = 8 * 1024 * 1024  # a larger one is compiled afresh for the next request
 MAX_MESSAGE_CHARS = 300
-MAX_CACHED_BYTES = 32 * 1024 * 1024
-
-# Compact JSON as the model knows it; no other whitespace is possible.
-ITEM_SEPARATOR = ", "
-KEY_SEPARATOR = ": "
-
-
-class GrammarKind(StrEnum):
-    JSON_SCHEMA = "json_schema"
-    REGEX = "regex"
-    LARK = "lark"  # the library's own dialect, which may embed ``%json {...}`` and ``%regex``
-
-
-@dataclass(frozen=True, slots=True)
-class GrammarSpec:
-    """What an answer must be.
-
-    ``text`` is the JSON of a schema, a regular expression, or a Lark grammar. The output begins with ``lead``, which
-    is no part of the answer: " " after a transcript's "Assistant:".
-    """
-
-    kind: GrammarKind
-    text: str
-    lead: str = ""
 
 
 class Grammar:
     """Compiled. Nothing changes after construction: any thread may start from it."""
 
-    def __init__(self, spec: GrammarSpec, matcher: Matcher, rules: TokenRules) -> None:
+    def __init__(self, spec: GrammarSpec, matcher: LibraryMatcher, rules: TokenRules) -> None:
         self.spec = spec
         self._matcher = matcher
         self._rules = rules
@@ -60,6 +39,16 @@ class Grammar:
     def end_token_ids(self) -> frozenset[int]:
         """Each of them ends an output, where the grammar allows the end."""
         return self._rules.end_token_ids
+
+    @property
+    def num_bytes(self) -> int:
+        """Of memory, at most, about."""
+        return self._matcher.wear.num_bytes
+
+    @property
+    def is_worn(self) -> bool:
+        """Nobody should start from it any more."""
+        return self._matcher.wear.is_broken or self.num_bytes > MAX_GRAMMAR_BYTES_IN_USE
 
     def start(self) -> GrammarState:
         """The state of a sequence that has no token yet."""
@@ -113,23 +102,34 @@ class GrammarCompiler:
             GrammarError: it is too large, not supported, or can have no answer.
         """
         with self._cache_lock:
-            if spec in self._cache:
+            cached = self._cache.get(spec)
+            if cached is not None and not cached.is_worn:
                 self._cache.move_to_end(spec)
-                return self._cache[spec]
-        if len(spec.text.encode("utf-8", "replace")) > MAX_GRAMMAR_BYTES:
-            raise GrammarError(f"it is longer than {MAX_GRAMMAR_BYTES} bytes.", code=_code(spec.kind))
+                return cached
+        check_size(spec)
         grammar = Grammar(spec, self._matcher(spec), self._rules_of(spec))
         with self._cache_lock:
             self._cache[spec] = grammar
-            while len(self._cache) > MAX_CACHED_GRAMMARS:
-                self._cache.popitem(last=False)
+            self._cache.move_to_end(spec)
+            self._shrink()
         return grammar
 
-    def _matcher(self, spec: GrammarSpec) -> Matcher:
+    def _shrink(self) -> None:
+        num_bytes = sum(grammar.num_bytes for grammar in self._cache.values())
+        while len(self._cache) > MAX_CACHED_GRAMMARS or num_bytes > MAX_CACHED_BYTES:
+            num_bytes -= self._cache.popitem(last=False)[1].num_bytes
+
+    def _matcher(self, spec: GrammarSpec) -> LibraryMatcher:
+        text, trie = library_text(spec), self.build()
         try:
-            return self.build().compile(_library_text(spec))
+            return trie.compile(text)
         except RefusedError as error:
-            raise GrammarError(_one_line(str(error)), code=_code(spec.kind)) from None
+            message = str(error)
+        for schema in schemas_of(spec):
+            words = _refusal(trie, schema)
+            if words is not None:
+                raise located(schema, words, lambda part: _refusal(trie, part))
+        raise GrammarError(f"the grammar cannot be used: {_one_line(message)}", code=spec.kind.error_code)
 
     def _rules_of(self, spec: GrammarSpec) -> TokenRules:
         # Lark alone can name a token: <eos>, <[2]>.
@@ -143,45 +143,18 @@ class GrammarCompiler:
         return b"" if piece.startswith(b"\xff") else piece  # never in UTF-8, and the library's mark of special tokens
 
 
-def _code(kind: GrammarKind) -> str:
-    return "invalid_json_schema" if kind is GrammarKind.JSON_SCHEMA else "invalid_grammar"
-
-
 def _bits(ids: Iterable[int]) -> int:
     return sum(1 << i for i in ids)
 
 
-def _library_text(spec: GrammarSpec) -> str:
-    """``spec`` as the library's list of grammars: the first is the start, and names the others."""
-    body: dict[str, Any] = {"name": "answer"}
-    if spec.kind is GrammarKind.JSON_SCHEMA:
-        body["json_schema"] = _with_options(spec.text)
-    elif spec.kind is GrammarKind.REGEX:
-        body["lark_grammar"] = f"start: /{_in_slashes(spec.text)}/"
-    else:
-        body["lark_grammar"] = spec.text
-    if not spec.lead:
-        return json.dumps({"grammars": [body]})
-    return json.dumps({"grammars": [{"lark_grammar": f"start: {json.dumps(spec.lead)} @answer"}, body]})
-
-
-def _with_options(text: str) -> Any:
+def _refusal(trie: VocabularyTrie, schema: dict[str, Any]) -> str | None:
     try:
-        schema = json.loads(text)
-    except ValueError as error:
-        raise GrammarError(f"it is no JSON: {error}.", code="invalid_json_schema") from None
-    if not isinstance(schema, dict):
-        return schema
-    options = {"whitespace_flexible": False, "item_separator": ITEM_SEPARATOR, "key_separator": KEY_SEPARATOR}
-    return schema | {"x-guidance": options}
-
-
-def _in_slashes(regex: str) -> str:
-    from llguidance import regex_to_lark
-
-    return regex_to_lark(regex)
+        trie.compile(json.dumps({"grammars": [{"json_schema": schema}]}))
+    except RefusedError as error:
+        return str(error)
+    return None
 
 
 def _one_line(text: str) -> str:
-    line = " ".join(text.split())
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= MAX_MESSAGE_CHARS else line[: MAX_MESSAGE_CHARS - 3] + "..."

@@ -13,6 +13,8 @@ from engine.errors import StepError
 
 T = TypeVar("T")
 
+TOKENS_PER_STEP = 64
+
 
 class Matcher(Protocol):
     """What is used of the library's matcher. After an error it stays in it, and its answers mean nothing."""
@@ -114,8 +116,12 @@ class GrammarState:
         return drafts[: self._told(self._matcher.validate_tokens(drafts))]
 
     def _consume(self, token_ids: list[int]) -> None:
-        if not self._matcher.consume_tokens(token_ids):
-            raise self._failure()
+        for at in range(0, len(token_ids), TOKENS_PER_STEP):
+            if at:
+                self.mask()  # what the library may spend is set anew only here
+            if not self._matcher.consume_tokens(token_ids[at : at + TOKENS_PER_STEP]):
+                self._told(None)
+                raise self._failure()
 
     def _told(self, answer: T) -> T:
         """``answer``, unless the matcher is in an error state."""

@@ -14,7 +14,8 @@ import pytest
 from engine.errors import RequestError
 from engine.loading import LoadedEngine
 from gemma3.errors import ChatTemplateError
-from gemma3.text.chat import ChatStyle, Message, render_chat
+from gemma3.text.chat import ChatStyle, Message, ToolCall, render_chat
+from gemma3.text.tool_json import GOOGLES_JSON
 from tests.engine.engines import load, tiny_checkpoint
 from tests.gemma3 import tiny
 from tests.gemma3.chat_templates import (

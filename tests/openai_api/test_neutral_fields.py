@@ -113,9 +113,9 @@ def test_every_name_of_the_table(asgi: Asgi, engine: FakeEngine, path: str, tabl
         ("skip_special_tokens", False), ("length_penalty", 1.5), ("n_probs", 1), ("mirostat", 2), ("repeat_last_n", 0),
         ("guided_whitespace_pattern", "[ ]"), ("grammar_lazy", True), ("structural_tag", "{}"),
         ("priority", 1), ("chat_template_kwargs", {"enable_thinking": True}),
-        ("enable_thinking", True), ("think", True), ("options", {"temperature": 0}), ("tool_choice", "required"),
+        ("enable_thinking", True), ("think", True), ("options", {"temperature": 0}),
         ("include_stop_str_in_output", True), ("typical_p", 0.5), ("cache_salt", "s"), ("mirostat", False),
-        ("use_beam_search", 0), ("tools", [{"type": "function", "function": {"name": "f"}}]),
+        ("use_beam_search", 0),
         ("web_search_options", {}),
     ],
 )  # fmt: skip
