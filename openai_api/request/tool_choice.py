@@ -66,7 +66,8 @@ def tool_choice(body: ToolFields) -> ToolChoice | None:
         raise invalid_value("functions", "'functions' is the older name of 'tools'; give one of them.")
     is_old = bool(body.functions)
     functions = tuple(body.functions or ()) if is_old else tuple(tool.function for tool in body.tools or ())
-    _check_names(functions, is_old=is_old)
+    for index, function in enumerate(functions):
+        _check(function, functions[:index], f"functions[{index}]" if is_old else f"tools[{index}].function")
     param = "function_call" if is_old or (body.function_call is not None and not functions) else "tool_choice"
     asked = _read(body.function_call if param == "function_call" else body.tool_choice, param)
     if not functions:
@@ -133,15 +134,16 @@ def _name(value: object, param: str) -> str:
     return name
 
 
-def _check_names(functions: Sequence[FunctionDefinition], *, is_old: bool) -> None:
-    seen: set[str] = set()
-    for i, function in enumerate(functions):
-        param = f"functions[{i}].name" if is_old else f"tools[{i}].function.name"
-        if not _NAME.fullmatch(function.name):
-            raise _wrong(param, "expected 1 to 64 of the characters a-z, A-Z, 0-9, '_', '.' and '-'.")
-        if function.name in seen:
-            raise _wrong(param, "expected a name that no other function has.")
-        seen.add(function.name)
+def _check(function: FunctionDefinition, before: Sequence[FunctionDefinition], param: str) -> None:
+    if not _NAME.fullmatch(function.name):
+        raise _wrong(f"{param}.name", "expected 1 to 64 of the characters a-z, A-Z, 0-9, '_', '.' and '-'.")
+    if any(function.name == other.name for other in before):
+        raise _wrong(f"{param}.name", "expected a name that no other function has.")
+    kind = (function.parameters or {}).get("type", "object")
+    if "object" not in (kind if isinstance(kind, list) else [kind]):
+        param = f"{param}.parameters"
+        text = f"Invalid value for '{param}': arguments are an object, so 'type' must be 'object'."
+        raise ApiError(400, text, code="invalid_json_schema", param=param)
 
 
 def _check_known(asked: _Asked, functions: Sequence[FunctionDefinition], param: str) -> None:

@@ -24,6 +24,8 @@ _OPENS = frozenset(
 def arguments_schema(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
     """What arguments must be. ``parameters`` is what the client sent, an object's schema."""
     schema = _bare(dict(parameters or {}), closes=True)
+    if isinstance(schema.get("type"), list):
+        schema = {**schema, "type": "object"}
     if "type" not in schema and not _OPENS & schema.keys() - {"additionalProperties"}:
         schema = {"type": "object", **schema}
     return _closed(schema)
