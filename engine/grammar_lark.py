@@ -26,6 +26,13 @@ def with_library_schemas(lark: str) -> str:
     return "".join(part if isinstance(part, str) else json.dumps(part) for part in _parts(lark))
 
 
+def literal(text: str) -> str:
+    """The Lark of exactly ``text``; a string there may hold few control characters, an expression all."""
+    if text.isprintable() or not any(c < " " and c not in "\n\r\t" for c in text):
+        return json.dumps(text, ensure_ascii=False)
+    return "/" + "".join(f"\\x{{{ord(c):x}}}" for c in text) + "/"
+
+
 def embedded_schemas(lark: str) -> list[dict[str, Any]]:
     """The schemas alone. Raises: GrammarError as ``with_library_schemas``."""
     return [part for part in _parts(lark) if not isinstance(part, str)]

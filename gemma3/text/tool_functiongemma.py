@@ -130,7 +130,7 @@ class EscapedScanner:
 
     def read(self, text: str) -> ArgumentsPiece:
         """As ``ArgumentsScanner``."""
-        if not self._open and text.startswith('{"'):
+        if self._json is None and not self._open and text.startswith('{"'):
             self._json = JsonScanner()
         if self._json is not None:
             return self._json.read(text)

@@ -116,7 +116,9 @@ _SAMPLING = (
         f"{PROMPT_LOGPROBS.allowed}, only without `stream`: log probability and rank of each prompt token, and so many "
         "alternatives",
     ),
-    _exact("allowed_token_ids", f"1 to {MAX_ALLOWED_TOKEN_IDS:,} token ids: no other is sampled"),
+    _exact(
+        "allowed_token_ids", f"1 to {MAX_ALLOWED_TOKEN_IDS:,} token ids: no other is sampled; not with a constraint"
+    ),
     _exact(
         "logprob_token_ids",
         f"up to {MAX_LOGPROB_TOKEN_IDS} token ids, only with `logprobs`: reported beside each chosen token, in place of "

@@ -40,6 +40,9 @@ def sampling_params(
     """
     for name in ("stop_token_ids", "allowed_token_ids", "logprob_token_ids"):
         check_token_ids(app_state, getattr(body, name) or (), param=name)
+    if grammar is not None and body.allowed_token_ids is not None:
+        message = "'allowed_token_ids' does not go with a field that says what the answer must be; give one of them."
+        raise invalid_value("allowed_token_ids", message)
     num_prompt_logprobs = prompt_logprobs(body)
     params = SamplingParams(
         **_settings(body, app_state.engine.info.default_sampling),

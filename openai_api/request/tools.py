@@ -8,12 +8,13 @@ import json
 from dataclasses import dataclass
 
 from engine.errors import GrammarError
-from engine.grammar import Grammar, GrammarKind, GrammarSpec
+from engine.grammar import Grammar
+from engine.grammar_spec import GrammarKind, GrammarSpec, regex_rule
 from gemma3.text.chat import ChatPrompt
 from gemma3.text.tool_form import CallRules, ToolForm
 from gemma3.text.tool_grammar import CallableTool, tool_grammar
 from openai_api.app_state import AppState
-from openai_api.errors import ApiError, invalid_value
+from openai_api.errors import ApiError
 from openai_api.request.schemas import ChatCompletionRequest
 from openai_api.request.structured_outputs import Constraint, constraint_of
 from openai_api.request.tool_choice import ToolChoice
@@ -48,7 +49,7 @@ async def call_plan(
 
 
 def _compiled(body: ChatCompletionRequest, choice: ToolChoice, app_state: AppState, prompt: ChatPrompt) -> CallPlan:
-    answer = constraint_of(body, app_state.settings)
+    answer = constraint_of(body)
     ends = () if body.ignore_eos else tuple(prompt.stop)
     rules = CallRules(
         is_required=choice.is_required,
@@ -73,10 +74,10 @@ def _embedded(answer: Constraint) -> str:
     match answer.spec.kind:
         case GrammarKind.JSON_SCHEMA:
             return f"%json {answer.spec.text}"
+        case GrammarKind.REGEX:
+            return f"%lark {{\nstart: {regex_rule(answer.spec.text)}\n}}"
         case GrammarKind.LARK:
             return f"%lark {{\n{answer.spec.text}\n}}"
-    text = f"'{answer.param}' as a regular expression and 'tools' cannot be given together, unless a call is required."
-    raise invalid_value(answer.param, text)
 
 
 def _refusal(error: GrammarError, choice: ToolChoice, answer: Constraint | None, app_state: AppState) -> ApiError:

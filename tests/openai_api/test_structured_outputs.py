@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from engine.errors import StepError
-from engine.grammar import Grammar, GrammarKind, GrammarSpec
+from engine.grammar import Grammar
+from engine.grammar_forms import StructuralTag, grammar_spec, structural_tag_spec
+from engine.grammar_spec import GrammarKind, GrammarSpec
 from openai_api.settings import ServerSettings
 from tests.openai_api.fake_engine import TEXT, FakeEngine
 from tests.openai_api.harness import Asgi, chat_body, chunks_of, completion_body
@@ -19,14 +21,22 @@ SCHEMA = {
     "properties": {"zeta": {"type": "string"}, "alpha": {"$ref": "#/$defs/a"}},
     "$defs": {"a": {}},
 }
-SCHEMA_TEXT = '{"type":"object","properties":{"zeta":{"type":"string"},"alpha":{"$ref":"#/$defs/a"}},"$defs":{"a":{}}}'
+SCHEMA_TEXT = (
+    '{"type":"object","properties":{"zeta":{"type":"string"},"alpha":{"$ref":"#/$defs/a"}},"$defs":{"a":{}},'
+    '"additionalProperties":false}'
+)
 OF_SCHEMA = GrammarSpec(GrammarKind.JSON_SCHEMA, SCHEMA_TEXT)
-ANY_OBJECT = GrammarSpec(GrammarKind.JSON_SCHEMA, '{"type":"object"}')
+ANY_OBJECT = GrammarSpec(GrammarKind.JSON_SCHEMA, '{"type":"object","minProperties":1}')
 OF_REGEX = GrammarSpec(GrammarKind.REGEX, "[0-9]+")
 OF_CHOICE = GrammarSpec(GrammarKind.LARK, 'start: CHOICE\nCHOICE: "a \\"b\\"" | "\u00e9\\n"')
 CHOICES = ['a "b"', "\u00e9\n", 'a "b"']
 GBNF = 'root ::= "yes" | "no"'
-OF_GBNF = GrammarSpec(GrammarKind.LARK, GBNF)
+OF_GBNF = grammar_spec(GBNF)
+TAGS = {
+    "structures": [{"begin": "<f>", "schema": SCHEMA, "end": "</f>"}, {"begin": "<g", "schema": {}}],
+    "triggers": ["<"],
+}
+OF_TAGS = structural_tag_spec([StructuralTag("<f>", SCHEMA_TEXT, "</f>"), StructuralTag("<g", "{}", "")], ["<"])
 
 SPELLINGS: list[tuple[dict[str, Any], GrammarSpec]] = [
     ({"response_format": {"type": "json_object"}}, ANY_OBJECT),
@@ -56,7 +66,11 @@ SPELLINGS: list[tuple[dict[str, Any], GrammarSpec]] = [
     ({"structured_outputs": {"regex": "[0-9]+", "json_object": False}}, OF_REGEX),
     ({"structured_outputs": {"choice": CHOICES}}, OF_CHOICE),
     ({"structured_outputs": {"grammar": GBNF}}, OF_GBNF),
+    ({"structured_outputs": {"grammar": 'start: "a"'}}, GrammarSpec(GrammarKind.LARK, 'start: "a"')),
     ({"structured_outputs": {"json_object": True}}, ANY_OBJECT),
+    ({"structured_outputs": {"structural_tag": TAGS}}, OF_TAGS),
+    ({"structured_outputs": {"structural_tag": json.dumps({"type": "structural_tag", **TAGS})}}, OF_TAGS),
+    ({"response_format": {"type": "structural_tag", **TAGS}}, OF_TAGS),
     ({"guided_json": SCHEMA, "guided_decoding_backend": "xgrammar:no-fallback"}, OF_SCHEMA),
     ({"guided_json": {}}, GrammarSpec(GrammarKind.JSON_SCHEMA, "{}")),
     ({"guided_regex": "[0-9]+", "guided_whitespace_pattern": "[\n ]?".encode("unicode_escape").decode()}, OF_REGEX),
@@ -137,9 +151,30 @@ def test_what_asks_for_nothing(asgi: Asgi, engine: FakeEngine, fields: dict[str,
             {"response_format": {"type": "text", "schema": SCHEMA}},
             "invalid_value",
             "response_format.schema",
-            "'response_format.type' is 'text'",
+            "does not go with 'response_format.type' 'text'",
         ),
-        ({"response_format": {"type": "regex", "value": {}}}, "invalid_value", "response_format.value", "regular"),
+        ({"response_format": {"type": "regex", "value": {}}}, "invalid_grammar", "response_format.value", "regular"),
+        ({"response_format": {"type": "regex"}}, "missing_required_parameter", "response_format.value", "Missing"),
+        ({"response_format": {"type": "regex", "schema": {}}}, "invalid_value", "response_format.schema", "'regex'"),
+        (
+            {"response_format": {"type": "json", "value": "{"}},
+            "invalid_json_schema",
+            "response_format.value",
+            "an object",
+        ),
+        (
+            {"response_format": {"type": "structural_tag", "structures": TAGS["structures"]}},
+            "missing_required_parameter",
+            "response_format.triggers",
+            "Missing",
+        ),
+        (
+            {"response_format": {"type": "structural_tag", **TAGS, "triggers": ["<f"]}},
+            "invalid_grammar",
+            "response_format.structures",
+            "'<g'",
+        ),
+        ({"grammar": 'root ::= "a'}, "invalid_grammar", "grammar", "line 1"),
         (
             {"response_format": {"type": "json_object", "schema": [1]}},
             "invalid_value",
@@ -156,7 +191,12 @@ def test_what_asks_for_nothing(asgi: Asgi, engine: FakeEngine, fields: dict[str,
         ({"json_schema": '{"const": 1e999}'}, "invalid_json_schema", "json_schema", "too large"),
         ({"guided_json": '{"a": 1, "a": 2}'}, "invalid_json_schema", "guided_json", "twice"),
         ({"guided_json": '{"const": "\\ud800"}'}, "invalid_json_schema", "guided_json", "surrogate"),
-        ({"guided_json": '{"a":' * 64 + "1" + "}" * 64 + "}"}, "invalid_json_schema", "guided_json", "not valid JSON"),
+        (
+            {"guided_json": '{"a":' * 64 + "1" + "}" * 64 + "}"},
+            "invalid_json_schema",
+            "guided_json",
+            "is no JSON: syntax",
+        ),
         ({"guided_json": "[" * 65 + "]" * 65}, "invalid_json_schema", "guided_json", "deeper than 64"),
         ({"guided_json": "[1]"}, "invalid_value", "guided_json", "expected an object"),
         ({"guided_json": True}, "invalid_value", "guided_json", "expected an object"),
@@ -167,10 +207,16 @@ def test_what_asks_for_nothing(asgi: Asgi, engine: FakeEngine, fields: dict[str,
         ({"structured_outputs": {"choice": ["a"] * 4097}}, "invalid_value", "structured_outputs.choice", "4096"),
         ({"structured_outputs": {"choice": "a"}}, "invalid_value", "structured_outputs.choice", "an array"),
         (
-            {"structured_outputs": {"structural_tag": "{}"}},
-            "unsupported_parameter",
-            "structured_outputs.structural_tag",
-            "only null",
+            {"structured_outputs": {"structural_tag": {**TAGS, "structures": [{"begin": "<f>"}]}}},
+            "missing_required_parameter",
+            "structured_outputs.structural_tag.structures[0].schema",
+            "Missing",
+        ),
+        (
+            {"structured_outputs": {"structural_tag": '{"type": "structural_tag", "format": {}}'}},
+            "missing_required_parameter",
+            "structured_outputs.structural_tag.structures",
+            "Missing",
         ),
         (
             {"structured_outputs": {"json": {}, "whitespace_pattern": "[ ]"}},
@@ -203,7 +249,7 @@ def test_what_asks_for_nothing(asgi: Asgi, engine: FakeEngine, fields: dict[str,
             "response_format.schema",
             "'response_format.json_schema.schema' and 'response_format.schema'",
         ),
-        ({"grammar": GBNF, "ebnf": GBNF + " "}, "invalid_value", "ebnf", "'grammar' and 'ebnf'"),
+        ({"grammar": GBNF, "ebnf": 'root ::= "a"'}, "invalid_value", "ebnf", "'grammar' and 'ebnf'"),
     ],
 )
 def test_what_cannot_be_is_named(asgi: Asgi, fields: dict[str, Any], code: str, param: str, words: str) -> None:
@@ -279,6 +325,12 @@ def test_with_everything_else_that_can_be_asked(asgi: Asgi, engine: FakeEngine) 
             assert asked(engine) == ANY_OBJECT
             assert (params.n, params.seed, params.min_tokens, params.logprobs) == (2, 7, 3, 2)
     assert engine.calls[0].prediction_token_ids == tuple(engine.tokenizer.encode("Hello"))
+
+
+def test_allowed_tokens_might_leave_nothing_that_may_follow(asgi: Asgi) -> None:
+    for path, body in BODIES.items():
+        answer = asgi.post(path, {**body, "allowed_token_ids": [70, 71], "guided_choice": ["a"]})
+        assert (answer.status, answer.error["param"]) == (400, "allowed_token_ids")
 
 
 def test_the_budget_ends_it_with_length(asgi: Asgi) -> None:
