@@ -307,3 +307,25 @@ def test_a_gguf_with_a_template(tmp_path: Path) -> None:
         "tokenizer.chat_template is not Gemma's own; contents as a list of parts"
     )
     assert text_of(engine).endswith("<start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>assistant\n")
+
+
+@pytest.mark.parametrize(
+    ("template", "head", "behind"),
+    [
+        (TOOLS, '<tool_call>\n{"name": "f", "arguments": ', "}\n</tool_call>"),
+        (FUNCTION_GEMMA, "<start_function_call>call:f", "<end_function_call>"),
+        (CHATML, '{"name": "f", "parameters": ', "}"),
+        (CHATML + "{{ tools }}", '{"name": "f", "parameters": ', "}"),
+        (
+            CHATML.replace("{{ m['content'] }}", "{{ m.content }}{% if tools %}{% endif %}{% for c in m.tool_calls %}[CALL] "
+            '{"name":"{{ c.function.name }}","args":{{ c.function.arguments | tojson }}}[END]{% endfor %}'),
+            '[CALL] {"name":"f","args":', "}[END]",
+        ),
+    ],
+    ids=["hermes", "functiongemma", "without tools", "calls not shown", "own marks"],
+)  # fmt: skip
+def test_the_form_of_calls_is_what_the_template_writes(folder: Path, template: str, head: str, behind: str) -> None:
+    form = load_with(folder, template).tool_form
+    assert form.head("f") == head
+    assert form.after_arguments == behind
+    assert (form.instructions is None) is (template != CHATML)
