@@ -53,5 +53,6 @@ def _form_around(written: str, found: re.Match[str]) -> ToolForm:
         before_arguments=before_arguments,
         after_arguments=written[found.end(1) :].rstrip(),
         ends=() if mark else GOOGLES_JSON.ends,
+        writes_several=True,
         instructions=None,
     )

@@ -64,6 +64,7 @@ class ToolForm:
         opening: opens a call wherever it stands in an answer, white space between its parts or not.
         ends: what the model may write behind its last call; it is no part of the answer.
         instructions: the prompt in front of the tools, where no template shows them.
+        writes_several: the model was taught to write several calls in an answer, and when to end.
     """
 
     name: str
@@ -74,6 +75,7 @@ class ToolForm:
     arguments: ArgumentsNotation
     ends: tuple[str, ...] = ()
     instructions: str | None = None
+    writes_several: bool = True
 
     def prompt(self, tools: Tools) -> str:
         """What tells the model of the tools, for the place of the system's text.

@@ -69,4 +69,5 @@ GOOGLES_JSON = ToolForm(
     arguments=JsonArguments(),
     ends=("\n```",),
     instructions=_INSTRUCTIONS,
+    writes_several=False,  # greedy, the base model writes the same call again and again
 )

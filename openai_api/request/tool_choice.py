@@ -31,14 +31,14 @@ class ToolChoice:
         functions: those that the model is shown.
         names: those of them that may be called.
         is_required: the answer is a call.
-        is_parallel: it may have several.
+        is_parallel: it may have several; ``None`` leaves that to the form of calls.
         is_old: asked for by ``functions``, to be answered so.
     """
 
     functions: tuple[FunctionDefinition, ...]
     names: frozenset[str]
     is_required: bool
-    is_parallel: bool
+    is_parallel: bool | None
     is_old: bool
 
     @property
@@ -78,12 +78,11 @@ def tool_choice(body: ToolFields) -> ToolChoice | None:
     _check_known(asked, functions, param)
     if asked.is_none:
         return None
-    is_one = is_old or (asked.is_named and body.parallel_tool_calls is None)
     return ToolChoice(
         functions,
         names=frozenset(asked.names or [function.name for function in functions]),
         is_required=asked.is_required,
-        is_parallel=body.parallel_tool_calls is not False and not is_one,
+        is_parallel=False if is_old or (asked.is_named and not body.parallel_tool_calls) else body.parallel_tool_calls,
         is_old=is_old,
     )
 

@@ -26,7 +26,8 @@ TOOL_NOTES: Mapping[str, str] = {
     "tools[].function.strict": "boolean; arguments obey the schema in any case",
     "tool_choice": "`none`, `auto` (the default), `required`, a function's name as `{type: function, function: {name}}`, "
     "or `allowed_tools` with a `mode`",
-    "parallel_tool_calls": "boolean, default true: whether an answer may have several calls",
+    "parallel_tool_calls": "boolean: whether an answer may have several calls; default true where the checkpoint's "
+    "template writes calls, else false, and false where one function is named",
     "functions": "the older name of `tools`; the answer then has one `function_call`",
     "functions[].name": "as `tools[].function.name`",
     "functions[].description": "as `tools[].function.description`",

@@ -49,17 +49,16 @@ async def call_plan(
 
 
 def _compiled(body: ChatCompletionRequest, choice: ToolChoice, app_state: AppState, prompt: ChatPrompt) -> CallPlan:
-    answer = constraint_of(body)
+    answer, form = constraint_of(body), app_state.engine.tool_form
     ends = () if body.ignore_eos else tuple(prompt.stop)
     rules = CallRules(
         is_required=choice.is_required,
-        is_parallel=choice.is_parallel,
+        is_parallel=form.writes_several if choice.is_parallel is None else choice.is_parallel,
         stop=(*(body.stop or ()), *ends),
         ends=ends,
         answer=None if answer is None or choice.is_required else _embedded(answer),
     )
     tools = [CallableTool(each.name, arguments_schema(each.parameters)) for each in choice.callable]
-    form = app_state.engine.tool_form
     is_free = rules.answer is None and not rules.is_required  # text begins with the space itself
     spec = GrammarSpec(GrammarKind.LARK, tool_grammar(form, tools, rules), "" if is_free else prompt.answer_lead)
     try:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from engine.grammar_spec import GrammarKind
+from gemma3.text.tool_functiongemma import FUNCTIONGEMMA
 from gemma3.text.tool_json import GOOGLES_JSON
 from openai_api.answer.models import ChatCompletion, ChatCompletionChunk
 from tests.openai_api.fake_engine import END_OF_TURN_ID, FakeEngine, Script
@@ -151,23 +152,32 @@ def test_choices_become_grammars(asgi: Asgi, engine: FakeEngine) -> None:
     named = {"type": "function", "function": {"name": "now"}}
     allowed = {"mode": "required", "tools": [named]}
     for choice, is_free, is_parallel, names in [
-        (None, True, True, {"weather", "now"}),
-        ("auto", True, True, {"weather", "now"}),
+        (None, True, False, {"weather", "now"}),
+        ("auto", True, False, {"weather", "now"}),
         ("required", False, True, {"weather", "now"}),
         ("any", False, True, {"weather", "now"}),
-        (named, False, False, {"now"}),
-        ({"type": "function", "name": "now"}, False, False, {"now"}),
+        (named, False, None, {"now"}),
+        ({"type": "function", "name": "now"}, False, True, {"now"}),
         ({"type": "allowed_tools", "allowed_tools": allowed}, False, True, {"now"}),
         ({"type": "allowed_tools", "allowed_tools": {**allowed, "mode": "auto"}}, True, True, {"now"}),
     ]:
-        assert ask(asgi, tool_choice=choice).status == 200
+        assert ask(asgi, tool_choice=choice, parallel_tool_calls=is_parallel).status == 200
         text = grammar_of(engine)
         assert ("TEXT" in text) is is_free, choice
-        assert ("between" in text) is is_parallel, choice
+        assert ("between" in text) is bool(is_parallel), choice
         assert {name for name in ("weather", "now") if f'"{name}\\"' in text} == names
         assert engine.shown_tools is not None
         assert [tool["function"]["name"] for tool in engine.shown_tools] == ["weather", "now"]  # type: ignore[index]
-    assert ask(asgi, parallel_tool_calls=False).status == 200
+
+
+def test_several_calls_where_the_model_was_taught_them_or_they_are_asked_for(asgi: Asgi, engine: FakeEngine) -> None:
+    for form, asked, is_parallel in [(GOOGLES_JSON, None, False), (GOOGLES_JSON, True, True), (GOOGLES_JSON, False, False),
+                                     (FUNCTIONGEMMA, None, True), (FUNCTIONGEMMA, False, False)]:  # fmt: skip
+        engine.tool_form = form
+        assert ask(asgi, parallel_tool_calls=asked).status == 200
+        assert ("between" in grammar_of(engine)) is is_parallel
+    named = {"type": "function", "function": {"name": "now"}}
+    assert ask(asgi, tool_choice=named).status == 200
     assert "between" not in grammar_of(engine)
 
 
