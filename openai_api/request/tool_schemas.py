@@ -8,7 +8,7 @@ what obeys it obeys the tool's own schema. Pure; any thread.
 from collections.abc import Mapping
 from typing import Any
 
-from openai_api.request.closed_objects import with_closed_objects
+from openai_api.request.stricter_schemas import stricter
 
 _FOR_PEOPLE = frozenset("title description default examples $schema $comment deprecated readOnly writeOnly".split())
 _BY_NAME = frozenset("properties patternProperties $defs definitions dependentSchemas".split())
@@ -28,7 +28,7 @@ def arguments_schema(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
         schema["type"] = "object"
     if all(name in _NO_KEYS and value == _NO_KEYS[name] for name, value in schema.items()):
         return {**schema, "additionalProperties": False}
-    return with_closed_objects(schema)
+    return stricter(schema)
 
 
 def _bare(schema: Any) -> Any:
