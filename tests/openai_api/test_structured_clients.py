@@ -12,6 +12,7 @@ from typing import Any, Literal
 import httpx
 import openai
 import pytest
+from jsonschema import Draft202012Validator
 from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel, Field
@@ -137,6 +138,46 @@ def test_other_spellings(url: str, fields: dict[str, Any]) -> None:
 def joined(events: str) -> str:
     chunks = [json.loads(line[6:]) for line in events.splitlines() if line.startswith("data: {")]
     return "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
+
+
+OF_ZOD = {
+    "$schema": "http://json-schema.org/draft-07/schema#",
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "description": "full name", "minLength": 1, "maxLength": 12},
+        "age": {"type": "integer", "minimum": -9007199254740991, "maximum": 9007199254740991},
+        "height": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 3},
+        "kind": {"anyOf": [{"type": "string", "enum": ["a", "b"]}, {"type": "null"}], "default": "a"},
+    },
+    "required": ["name", "age", "height", "kind"],
+    "additionalProperties": False,
+}
+OF_PYDANTIC = {
+    "$defs": {
+        "Pet": {"properties": {"name": {"title": "Name", "type": "string", "maxLength": 8}}, "required": ["name"]}
+    },
+    "properties": {
+        "pets": {"items": {"$ref": "#/$defs/Pet"}, "maxItems": 2, "title": "Pets", "type": "array"},
+        "age": {"anyOf": [{"type": "integer"}, {"type": "null"}], "default": None},
+    },
+    "required": ["pets"],
+    "title": "Owner",
+    "type": "object",
+}
+
+
+@pytest.mark.parametrize("schema", [OF_ZOD, OF_PYDANTIC])
+def test_schemas_of_the_kinds_that_clients_send(client: OpenAI, schema: dict[str, Any]) -> None:
+    """Drawn at a high temperature: what is complete is valid, and has only the keys that are listed."""
+    format_of: Any = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+    answer = client.chat.completions.create(
+        model=MODEL, messages=MESSAGES, response_format=format_of, temperature=1.5, seed=4, n=2, max_tokens=60
+    )
+    complete = [choice.message.content or "" for choice in answer.choices if choice.finish_reason == "stop"]
+    assert complete
+    for text in map(json.loads, complete):
+        Draft202012Validator(schema).validate(text)
+        assert set(text) <= set(schema["properties"])
 
 
 @pytest.mark.parametrize("mode", ["JSON", "JSON_SCHEMA"])
