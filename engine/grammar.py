@@ -9,13 +9,15 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from engine.errors import GrammarError
+from engine.grammar_closing import CLOSING_CHARS
 from engine.grammar_library import LibraryMatcher, RefusedError, VocabularyTrie
 from engine.grammar_schema_faults import located
 from engine.grammar_spec import GrammarKind, GrammarSpec, check_size, library_text, schemas_of
-from engine.grammar_state import GrammarState, TokenRules
+from engine.grammar_state import GrammarState, TokenRules, bits_of
 from gemma3.errors import TokenizerError
 
 __all__ = ["Grammar", "GrammarCompiler", "GrammarKind", "GrammarSpec", "GrammarState"]
@@ -23,6 +25,7 @@ __all__ = ["Grammar", "GrammarCompiler", "GrammarKind", "GrammarSpec", "GrammarS
 MAX_CACHED_GRAMMARS = 64
 MAX_CACHED_BYTES = 64 * 1024 * 1024
 MAX_GRAMMAR_BYTES_IN_USE = 8 * 1024 * 1024  # a larger one is compiled afresh for the next request
+MAX_CLOSING_TOKENS = 2048
 MAX_MESSAGE_CHARS = 300
 
 
@@ -49,6 +52,20 @@ class Grammar:
     def is_worn(self) -> bool:
         """Nobody should start from it any more."""
         return self._matcher.wear.is_broken or self.num_bytes > MAX_GRAMMAR_BYTES_IN_USE
+
+    def check_closes(self, max_tokens: int) -> None:
+        """For ``x_close``: an answer that begins here can be made to end within ``max_tokens``. Any thread.
+
+        Raises:
+            GrammarError: no way to an end was found, or none that is as short.
+        """
+        way = self.start().closing(MAX_CLOSING_TOKENS)
+        if way is None:
+            words = f"x_close: no way was found to end the answer within {MAX_CLOSING_TOKENS} tokens."
+            raise GrammarError(words, param="x_close", code=self.spec.kind.error_code)
+        if len(way) > max_tokens:
+            words = f"x_close: the answer needs {len(way)} tokens to end; max_tokens is {max_tokens}."
+            raise GrammarError(words, param="max_tokens", code="invalid_value")
 
     def start(self) -> GrammarState:
         """The state of a sequence that has no token yet."""
@@ -77,7 +94,8 @@ class GrammarCompiler:
         num_mask_bytes = (vocab_size + 31) // 32 * 4
         never_ids = self._special_ids - self._end_token_ids
         self._rules = TokenRules(num_mask_bytes, self._end_token_ids)
-        self._strict_rules = TokenRules(num_mask_bytes, self._end_token_ids, never_ids, _bits(never_ids))
+        self._strict_rules = replace(self._rules, never_ids=never_ids, never_bits=bits_of(never_ids, num_mask_bytes))
+        self._closing_ids: tuple[int, ...] = ()
         self._trie: VocabularyTrie | None = None
         self._trie_lock = threading.Lock()
         self._cache: OrderedDict[GrammarSpec, Grammar] = OrderedDict()
@@ -87,8 +105,9 @@ class GrammarCompiler:
         """The trie of the vocabulary: made at the first call, which may be in a thread after the start."""
         with self._trie_lock:
             if self._trie is None:
+                self._closing_ids = tuple(ids[0] for c in CLOSING_CHARS if len(ids := self._encode(c)) == 1)
                 self._trie = VocabularyTrie(
-                    [self._piece(i) for i in range(self._vocab_size)],
+                    self._pieces(),
                     encode=self._encode,
                     special_ids=self._special_ids | self._end_token_ids,
                     end_token_ids=self._end_token_ids,
@@ -133,7 +152,20 @@ class GrammarCompiler:
 
     def _rules_of(self, spec: GrammarSpec) -> TokenRules:
         # Lark alone can name a token: <eos>, <[2]>.
-        return self._strict_rules if spec.kind is GrammarKind.LARK and "<" in spec.text else self._rules
+        rules = self._strict_rules if spec.kind is GrammarKind.LARK and "<" in spec.text else self._rules
+        return replace(rules, closing_ids=self._closing_ids)
+
+    def _pieces(self) -> list[bytes]:
+        """By id; of two ids with one text the one stays that a text is encoded to."""
+        pieces = [self._piece(i) for i in range(self._vocab_size)]
+        first: dict[bytes, int] = {}
+        for token_id, piece in enumerate(pieces):
+            other = first.setdefault(piece, token_id)
+            if piece and other != token_id and not self._special_ids & {other, token_id}:
+                spare = other if self._encode(piece.decode("utf-8", "replace")) == [token_id] else token_id
+                pieces[spare] = b""
+                first[piece] = other + token_id - spare
+        return pieces
 
     def _piece(self, token_id: int) -> bytes:
         try:
@@ -141,10 +173,6 @@ class GrammarCompiler:
         except TokenizerError:  # a row without a token
             return b""
         return b"" if piece.startswith(b"\xff") else piece  # never in UTF-8, and the library's mark of special tokens
-
-
-def _bits(ids: Iterable[int]) -> int:
-    return sum(1 << i for i in ids)
 
 
 def _refusal(trie: VocabularyTrie, schema: dict[str, Any]) -> str | None:

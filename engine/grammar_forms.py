@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.errors import GrammarError
-from engine.grammar_gbnf import gbnf_to_lark, is_gbnf
+from engine.grammar_gbnf import is_gbnf
+from engine.grammar_gbnf_lark import gbnf_to_lark
 from engine.grammar_lark import literal
 from engine.grammar_spec import GrammarKind, GrammarSpec
 

@@ -1,13 +1,12 @@
-"""GBNF, llama.cpp's notation of grammars, written as Lark in the grammar library's dialect.
+"""GBNF, llama.cpp's notation of grammars, read into its rules; ``engine.grammar_gbnf_lark`` writes them as Lark.
 
-Owns the conversion. A rule that does not lead back to itself becomes a terminal: one expression is followed faster than
-a rule of single characters, and exactly. Source of the notation: llama.cpp's ``grammars/README.md``; beside it, a rule
-may go on with "|" in a new line, and any punctuation may be escaped. Plain functions: any thread.
+Source of the notation: llama.cpp's ``grammars/README.md``; beside it, a rule may go on with "|" in a new line, and any
+punctuation may be escaped. Plain functions: any thread.
 """
 
 import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from engine.errors import GrammarError
 from engine.grammar_lark import literal
@@ -23,21 +22,31 @@ _CONTROLS = {"n": "\n", "r": "\r", "t": "\t"}
 
 
 @dataclass(frozen=True, slots=True)
-class _Reference:
+class Text:
+    """Lark of a literal or of one character. ``is_space``: all that it can be is white space."""
+
+    lark: str
+    is_space: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """To a rule, in a line of the text."""
+
     name: str
     line: int
 
 
-@dataclass(slots=True)
-class _Rule:
-    """``parts`` are Lark and names of other rules, in order."""
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Alternatives of sequences, as often as ``count`` says: "", "*", "{2,}" and so on."""
 
-    parts: list[str | _Reference] = field(default_factory=list)
-    is_terminal: bool = False
+    alternatives: list[list["Node"]]
+    count: str
 
-    @property
-    def references(self) -> list[_Reference]:
-        return [part for part in self.parts if isinstance(part, _Reference)]
+
+Node = Text | Reference | Group
+Rules = dict[str, Group]
 
 
 def is_gbnf(text: str) -> bool:
@@ -45,49 +54,16 @@ def is_gbnf(text: str) -> bool:
     return _IS_GBNF.search(text) is not None
 
 
-def gbnf_to_lark(text: str) -> str:
-    """The same grammar in Lark, beginning at ``root``.
+def rules_of(text: str) -> Rules:
+    """The rules by name; of two with one name the later one holds, as in llama.cpp.
 
     Raises:
-        GrammarError: it is not well formed, names a rule that is not there or a token; says which line.
+        GrammarError: it is not well formed; says which line.
     """
-    rules = _Parser(text).rules()
-    if "root" not in rules:
-        raise GrammarError('the grammar cannot be used: it has no rule "root".')
-    _mark_terminals(rules)
-    names = {name: _lark_name(name, at, is_upper=rule.is_terminal) for at, (name, rule) in enumerate(rules.items())}
-    lines = [f"start: {names['root']}"]
-    for name, rule in rules.items():
-        body = " ".join(part if isinstance(part, str) else _known(part, names) for part in rule.parts)
-        lines.append(f"{names[name]}: {body}")
-    return "\n".join(lines) + "\n"
+    return _Parser(text).rules()
 
 
-def _mark_terminals(rules: dict[str, _Rule]) -> None:
-    """A rule is a terminal if all that it refers to are."""
-    is_new = True
-    while is_new:
-        is_new = False
-        for rule in rules.values():
-            if not rule.is_terminal and all(
-                ref.name in rules and rules[ref.name].is_terminal for ref in rule.references
-            ):
-                rule.is_terminal = is_new = True
-
-
-def _lark_name(name: str, at: int, *, is_upper: bool) -> str:
-    """Unique, since GBNF tells names apart that Lark does not."""
-    plain = f"r{at}_{name.replace('-', '_')}"
-    return plain.upper() if is_upper else plain.lower()
-
-
-def _known(reference: _Reference, names: dict[str, str]) -> str:
-    if reference.name not in names:
-        raise _error(reference.line, f"there is no rule {reference.name[:40]!a}")
-    return names[reference.name]
-
-
-def _error(line: int, words: str) -> GrammarError:
+def error_at(line: int, words: str) -> GrammarError:
     return GrammarError(f"the grammar cannot be used: line {line}: {words}.")
 
 
@@ -99,8 +75,8 @@ class _Parser:
         self._at = 0
         self._depth = 0
 
-    def rules(self) -> dict[str, _Rule]:
-        found: dict[str, _Rule] = {}
+    def rules(self) -> Rules:
+        found: Rules = {}
         self._skip_space()
         while self._at < len(self._text):
             name = self._matched(_NAME, "a rule's name is expected")
@@ -108,66 +84,61 @@ class _Parser:
             if not self._text.startswith("::=", self._at):
                 raise self._error("::= is expected")
             self._at += 3
-            rule = found[name] = _Rule()
-            self._alternatives(rule)
+            found[name] = Group(self._alternatives(), "")
             if self._at < len(self._text) and not self._begins_rule():
                 raise self._error("this is not understood")
         return found
 
-    def _alternatives(self, rule: _Rule) -> None:
-        self._sequence(rule)
+    def _alternatives(self) -> list[list[Node]]:
+        found = [self._sequence()]
         while self._text.startswith("|", self._at):
             self._at += 1
-            rule.parts.append("|")
-            self._sequence(rule)
+            found.append(self._sequence())
+        return found
 
-    def _sequence(self, rule: _Rule) -> None:
+    def _sequence(self) -> list[Node]:
+        found: list[Node] = []
         self._skip_space()
-        is_empty = True
         while self._at < len(self._text) and self._text[self._at] not in "|)" and not self._begins_rule():
-            self._repeated(rule)
-            is_empty = False
-        if is_empty:
-            rule.parts.append('""')
+            found.append(self._repeated())
+        return found
 
-    def _repeated(self, rule: _Rule) -> None:
-        begin = len(rule.parts)
-        self._element(rule)
+    def _repeated(self) -> Node:
+        node = self._element()
         self._skip_space()
         while (count := self._count()) is not None:
-            rule.parts.insert(begin, "(")  # of its own, for one count may follow another
-            rule.parts.append(f"){count}")
+            node = Group([[node]], count)
             self._skip_space()
+        return node
 
-    def _element(self, rule: _Rule) -> None:
+    def _element(self) -> Node:
         c = self._text[self._at]
         if c == '"':
-            rule.parts.append(literal(self._literal()))
-        elif c == "[":
-            rule.parts.append(self._char_class())
-        elif c == ".":
+            text = self._literal()
+            return Text(literal(text), text == "" or text.isspace())
+        if c == "[":
+            return self._char_class()
+        if c == ".":
             self._at += 1
-            rule.parts.append("/(?s:.)/")
-        elif c == "(":
-            self._group(rule)
-        elif c == "<":
+            return Text("/(?s:.)/", is_space=False)
+        if c == "(":
+            return self._group()
+        if c == "<":
             raise self._error("it names a token; only text is allowed")
-        else:
-            line = self._line()
-            rule.parts.append(_Reference(self._matched(_NAME, "this is not understood"), line))
+        line = self._line()
+        return Reference(self._matched(_NAME, "this is not understood"), line)
 
-    def _group(self, rule: _Rule) -> None:
+    def _group(self) -> Group:
         self._at += 1
         self._depth += 1
         if self._depth > MAX_NESTING:
             raise self._error(f"it nests more than {MAX_NESTING} groups")
-        rule.parts.append("(")
-        self._alternatives(rule)
+        found = Group(self._alternatives(), "")
         if not self._text.startswith(")", self._at):
             raise self._error("a closing parenthesis is expected")
-        rule.parts.append(")")
         self._at += 1
         self._depth -= 1
+        return found
 
     def _count(self) -> str | None:
         """Of a repetition, as Lark writes it."""
@@ -192,12 +163,12 @@ class _Parser:
         self._at += 1
         return "".join(chars)
 
-    def _char_class(self) -> str:
+    def _char_class(self) -> Text:
         """As an expression: every character by its number, so that none means anything else there."""
         self._at += 1
         is_negated = self._text.startswith("^", self._at)
         self._at += is_negated
-        ranges = []
+        ranges, is_space = [], not is_negated
         while not self._text.startswith("]", self._at):
             first = last = self._char("a closing bracket")
             if self._text.startswith("-", self._at) and not self._text.startswith("-]", self._at):
@@ -205,11 +176,12 @@ class _Parser:
                 last = self._char("a closing bracket")
             if first > last:
                 raise self._error("a range of characters is reversed")
+            is_space = is_space and first == last and first.isspace()
             ranges.append(f"\\x{{{ord(first):x}}}-\\x{{{ord(last):x}}}")
         if not ranges:
             raise self._error("there is no character between the brackets")
         self._at += 1
-        return f"/[{'^' if is_negated else ''}{''.join(ranges)}]/"
+        return Text(f"/[{'^' if is_negated else ''}{''.join(ranges)}]/", is_space)
 
     def _char(self, expected: str) -> str:
         """The next character of a literal or a class, unescaped."""
@@ -243,4 +215,4 @@ class _Parser:
         return self._text.count("\n", 0, self._at) + 1
 
     def _error(self, words: str) -> GrammarError:
-        return _error(self._line(), words)
+        return error_at(self._line(), words)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from engine.errors import StepError
+from engine.grammar_matcher import is_too_complex
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits
@@ -58,14 +59,13 @@ class VocabularyTrie:
             first.consume_tokens(first.compute_ff_tokens()[:PROBED_TOKENS])
             first.compute_bitmask()
         if first.is_error():
-            raise RefusedError(matcher.get_error() or _first_words(first))
+            raise RefusedError(_first_words(first) if first is not matcher else matcher.get_error())
         return LibraryMatcher(matcher, Wear(num_bytes_at_start=100_000 + 200 * len(grammar)))
 
 
 def _first_words(matcher: "LLMatcher") -> str:
-    if matcher.stop_reason() in ("LexerTooComplex", "ParserTooComplex"):
-        return "it is too complex"
-    return "no answer fits it"
+    """Why the first step failed."""
+    return "it is too complex" if is_too_complex(matcher.get_error()) else "no answer fits it"
 
 
 def on_large_stack(call: Callable[[], T]) -> T:
@@ -127,8 +127,11 @@ class LibraryMatcher:
     def is_stopped(self) -> bool:
         return self._asked(self._matcher.is_stopped)
 
-    def stop_reason(self) -> str:
-        return self._asked(self._matcher.stop_reason)
+    def is_accepting(self) -> bool:
+        return self._asked(self._matcher.is_accepting)
+
+    def get_error(self) -> str:
+        return self._asked(self._matcher.get_error)
 
     def rollback(self, num_tokens: int) -> bool:
         return self._asked(lambda: self._matcher.rollback(num_tokens))
@@ -194,10 +197,11 @@ class _TokenizerSource:
 
 
 def _limits() -> "LLParserLimits":
-    """The library's own, but for the states of a lexer, about 1 kB each, which are 250,000 there.
+    """The library's own, but for the states of a lexer, about 1 kB each, which are 250,000 there, and the items of a row,
+    2,000 there, which cost their square.
 
-    A mask spends at most ``step_lexer_fuel``, some 40 ms, without the GIL; a construction at most
-    ``initial_lexer_fuel``, under a second.
+    A mask spends at most ``step_lexer_fuel``, some 40 ms, or ``step_max_items``, at most 60 ms, without the GIL; a
+    construction at most ``initial_lexer_fuel``, under a second.
     """
     from llguidance import LLParserLimits
 
@@ -205,6 +209,7 @@ def _limits() -> "LLParserLimits":
         initial_lexer_fuel=1_000_000,
         step_lexer_fuel=200_000,
         step_max_items=50_000,
+        max_items_in_row=1_000,
         max_lexer_states=65_536,
         verbose_errors=False,
     )

@@ -18,7 +18,7 @@ ITEM_SEPARATOR = ", "
 KEY_SEPARATOR = ": "
 OPTIONS = {"whitespace_flexible": False, "item_separator": ITEM_SEPARATOR, "key_separator": KEY_SEPARATOR}
 
-MAX_DEPTH = 100  # of brackets; the library's own reader ends at 128
+MAX_DEPTH = 120  # of brackets; the library's own reader ends at 128
 
 # Any other format is an annotation, as in JSON Schema's own default.
 FORMATS = frozenset(["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"])

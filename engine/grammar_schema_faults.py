@@ -69,8 +69,10 @@ class _Search:
     def keyword(self, node: Subschema) -> str | None:
         """The first keyword without which ``node`` would do."""
         words = [word for word in node.schema if word not in (*DEFINITIONS, "x-guidance", "$schema", "$id")]
+        words.sort(key=lambda word: word == "type")  # which is seldom the reason
         for word in words if len(words) > 1 else ():
-            if self._refusal({key: value for key, value in node.schema.items() if key != word}) is None:
+            rest = {key: value for key, value in node.schema.items() if key != word}
+            if self._left and self._refusal(rest) is None:
                 return word
         return words[0] if len(words) == 1 else None
 

@@ -16,7 +16,7 @@ from engine.grammar_forms import StructuralTag, choice_spec, grammar_spec, struc
 from engine.grammar_spec import MAX_GRAMMAR_BYTES, GrammarKind, GrammarSpec
 from openai_api.app_state import AppState
 from openai_api.errors import ApiError, invalid_value
-from openai_api.request.closed_objects import with_closed_objects
+from openai_api.request.stricter_schemas import stricter
 from openai_api.request.structured_output_fields import (
     ResponseFormat,
     StructuralTags,
@@ -171,7 +171,7 @@ def _json_spec(schema: Any) -> GrammarSpec:
     """Keys stay in their order, which is that of the answer's keys."""
     if not isinstance(schema, dict):
         raise GrammarError("a schema is an object.", code="invalid_json_schema")
-    text = _compact(with_closed_objects(schema))
+    text = _compact(stricter(schema))
     return GrammarSpec(GrammarKind.JSON_SCHEMA, text if len(text.encode()) <= MAX_GRAMMAR_BYTES else _compact(schema))
 
 
@@ -186,10 +186,7 @@ def _regex_spec(value: Any) -> GrammarSpec:
 
 
 def _tags_spec(fields: StructuralTags | ResponseFormat) -> GrammarSpec:
-    tags = [
-        StructuralTag(each.begin, _compact(with_closed_objects(each.schema_)), each.end)
-        for each in fields.structures or ()
-    ]
+    tags = [StructuralTag(each.begin, _compact(stricter(each.schema_)), each.end) for each in fields.structures or ()]
     return structural_tag_spec(tags, fields.triggers or ())
 
 

@@ -9,7 +9,7 @@ import pytest
 from engine.errors import StepError
 from engine.grammar import Grammar
 from engine.grammar_forms import StructuralTag, grammar_spec, structural_tag_spec
-from engine.grammar_spec import GrammarKind, GrammarSpec
+from engine.grammar_spec import MAX_GRAMMAR_BYTES, GrammarKind, GrammarSpec
 from openai_api.settings import ServerSettings
 from tests.openai_api.fake_engine import TEXT, FakeEngine
 from tests.openai_api.harness import Asgi, chat_body, chunks_of, completion_body
@@ -365,6 +365,17 @@ def test_a_schema_s_bytes_and_order_survive(asgi: Asgi, engine: FakeEngine) -> N
     assert spec is not None
     assert list(json.loads(spec.text)["properties"].items()) == list(properties.items())
     assert '"\u00e9"' in spec.text
+
+
+def test_a_schema_as_long_as_can_be_is_not_made_longer(asgi: Asgi, engine: FakeEngine) -> None:
+    empty = len(json.dumps({"properties": {"a": {}}, "title": ""}, separators=(",", ":")))
+    for num_bytes, is_closed in ((MAX_GRAMMAR_BYTES, False), (MAX_GRAMMAR_BYTES - 100, True)):
+        schema = {"properties": {"a": {}}, "title": "t" * (num_bytes - empty)}
+        assert asgi.post(CHAT, chat_body(guided_json=schema)).status == 200
+        spec = asked(engine)
+        assert spec is not None
+        assert len(spec.text) <= MAX_GRAMMAR_BYTES
+        assert ("additionalProperties" in spec.text) is is_closed
 
 
 def test_a_schema_may_be_as_deep_as_a_body(engine: FakeEngine) -> None:

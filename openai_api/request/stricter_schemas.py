@@ -1,9 +1,8 @@
-"""Objects that say which keys they have get no others, as OpenAI, vLLM and llama.cpp have it.
+"""A schema made stricter where a small model would run on until its tokens end.
 
-JSON Schema allows any further key where nothing forbids it, and a small model makes use of that
-until its tokens end. Closing an object can only make an answer stricter: what it is then obeys the
-client's schema too. Where that is not plain from the schema, nothing is closed. Knows no grammar.
-Pure; any thread may call it.
+An object that lists its keys gets no others, as with OpenAI, vLLM and llama.cpp; an integer without
+a bound gets that of JavaScript's. What obeys the stricter schema obeys the client's too; where that
+is not plain, nothing is changed. Knows no grammar. Pure; any thread may call it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,18 +17,21 @@ _SAY_MORE = frozenset(
 _UNPLAIN = frozenset(
     "$dynamicRef $recursiveRef oneOf not if dependentSchemas dependencies unevaluatedProperties $id id $anchor".split()
 )
+MAX_SAFE_INTEGER = 2**53 - 1
 _SCHEMAS = ("items", "additionalItems", "additionalProperties", "contains")
 _LISTS_OF_SCHEMAS = ("items", "prefixItems", "anyOf", "allOf")
 _MAPS_OF_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions")
 
 
-def with_closed_objects(schema: dict[str, Any]) -> dict[str, Any]:
-    """``schema`` with ``additionalProperties: false`` where an object lists its keys and says no more."""
+def stricter(schema: dict[str, Any]) -> dict[str, Any]:
+    """``schema`` with ``additionalProperties: false`` where an object lists its keys and says no more,
+    and bounds of integers.
+    """
     if any(_is_unplain(each) for each in _schemas(schema)):
         return schema
-    closed = _closed(schema)
-    assert isinstance(closed, dict)
-    return closed
+    changed = _stricter(schema)
+    assert isinstance(changed, dict)
+    return changed
 
 
 def _is_unplain(schema: Mapping[str, Any]) -> bool:
@@ -62,20 +64,20 @@ def _schemas(schema: object) -> Iterator[dict[str, Any]]:
                 yield from _schemas(part)
 
 
-def _closed(schema: object) -> object:
+def _stricter(schema: object) -> object:
     if not isinstance(schema, dict):
         return schema
-    closed = dict(schema)
+    changed = dict(schema)
     for name, value in schema.items():
         if name in _MAPS_OF_SCHEMAS and isinstance(value, dict):
-            closed[name] = {key: _closed(part) for key, part in value.items()}
+            changed[name] = {key: _stricter(part) for key, part in value.items()}
         elif name in _LISTS_OF_SCHEMAS and isinstance(value, list):
-            closed[name] = [_closed(part) for part in value]
+            changed[name] = [_stricter(part) for part in value]
         elif name in _SCHEMAS:
-            closed[name] = _closed(value)
+            changed[name] = _stricter(value)
     if _lists_its_keys(schema):
-        closed["additionalProperties"] = False
-    return closed
+        changed["additionalProperties"] = False
+    return changed | _missing_bounds(schema)
 
 
 def _lists_its_keys(schema: Mapping[str, Any]) -> bool:
@@ -83,3 +85,21 @@ def _lists_its_keys(schema: Mapping[str, Any]) -> bool:
     if not isinstance(properties, dict) or not properties or schema.keys() & _SAY_MORE:
         return False
     return isinstance(required, list) and all(isinstance(name, str) and name in properties for name in required)
+
+
+def _missing_bounds(schema: Mapping[str, Any]) -> dict[str, int]:
+    """Bounds of an integer that has none; an odd schema is left to who reads it."""
+    kinds = schema.get("type")
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if not isinstance(kinds, list) or "integer" not in kinds or "number" in kinds:
+        return {}
+    if schema.keys() & {"enum", "const", "multipleOf"}:
+        return {}
+    low = [schema[name] for name in ("minimum", "exclusiveMinimum") if name in schema]
+    high = [schema[name] for name in ("maximum", "exclusiveMaximum") if name in schema]
+    if any(isinstance(bound, bool) or not isinstance(bound, int | float) for bound in (*low, *high)):
+        return {}
+    if any(abs(bound) >= MAX_SAFE_INTEGER for bound in (*low, *high)):
+        return {}
+    minimum = {} if low else {"minimum": -MAX_SAFE_INTEGER}
+    return minimum if high else {**minimum, "maximum": MAX_SAFE_INTEGER}

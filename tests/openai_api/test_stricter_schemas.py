@@ -1,4 +1,4 @@
-"""Which objects of a schema are closed, and that whatever is left obeys the client's own schema."""
+"""Which objects of a schema are closed and which integers bounded, and that whatever is left obeys the client's own schema."""
 
 import itertools
 import json
@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from openai_api.request.closed_objects import with_closed_objects
+from openai_api.request.stricter_schemas import MAX_SAFE_INTEGER, stricter
 
-A = {"properties": {"a": {"type": "integer"}}}
+A = {"properties": {"a": {"type": "string"}}}
 CLOSED = {**A, "additionalProperties": False}
 
 
@@ -33,9 +33,9 @@ CLOSED = {**A, "additionalProperties": False}
 )
 def test_what_lists_its_keys_is_closed(schema: dict[str, Any], closed: dict[str, Any]) -> None:
     before = json.dumps(schema)
-    assert with_closed_objects(schema) == closed
+    assert stricter(schema) == closed
     assert json.dumps(schema) == before
-    assert with_closed_objects(closed) == closed
+    assert stricter(closed) == closed
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_what_lists_its_keys_is_closed(schema: dict[str, Any], closed: dict[str,
     ids=json.dumps,
 )
 def test_what_says_more_stays_as_it_is(schema: dict[str, Any]) -> None:
-    assert with_closed_objects(schema) == schema
+    assert stricter(schema) == schema
 
 
 PARTS: list[dict[str, Any]] = [
@@ -79,20 +79,54 @@ PARTS: list[dict[str, Any]] = [
     {"additionalProperties": {"properties": {"b": {}}}},
     {"minProperties": 2},
     {"$ref": "#/$defs/x"},
+    {"type": "integer", "maximum": 5},
+    {"type": ["integer", "null"], "minimum": 5},
 ]
 VALUES: list[Any] = [
     1,
+    9,
+    2**70,
+    -(2**70),
+    "",
     {},
     {"a": 1},
-    {"a": {}},
-    {"b": {"a": 1}},
-    {"b": {"a": 1, "b": 1}},
+    {"a": ""},
+    {"b": {"a": ""}},
+    {"b": {"a": "", "b": 1}},
     {"a": 1, "b": {}},
     {"c": {"b": 1}},
 ]
 
 
-def test_what_a_closed_schema_allows_obeys_the_open_one() -> None:
+@pytest.mark.parametrize(
+    ("schema", "bounds"),
+    [
+        ({"type": "integer"}, (-MAX_SAFE_INTEGER, MAX_SAFE_INTEGER)),
+        ({"type": ["null", "integer"], "default": None}, (-MAX_SAFE_INTEGER, MAX_SAFE_INTEGER)),
+        ({"type": "integer", "minimum": 0}, (0, MAX_SAFE_INTEGER)),
+        ({"type": "integer", "exclusiveMinimum": 0.5}, (None, MAX_SAFE_INTEGER)),
+        ({"type": "integer", "maximum": 0}, (-MAX_SAFE_INTEGER, 0)),
+        ({"type": "integer", "exclusiveMaximum": 9}, (-MAX_SAFE_INTEGER, None)),
+        ({"type": "integer", "minimum": 1, "maximum": 2}, (1, 2)),
+        ({"type": "integer", "minimum": 2**60}, (2**60, None)),
+        ({"type": "integer", "exclusiveMaximum": True}, (None, None)),
+        ({"type": "integer", "multipleOf": 3}, (None, None)),
+        ({"type": "integer", "enum": [2**60]}, (None, None)),
+        ({"type": "integer", "const": 2**60}, (None, None)),
+        ({"type": ["integer", "number"]}, (None, None)),
+        ({"type": "number"}, (None, None)),
+        ({"type": "string"}, (None, None)),
+        ({"type": {"a": "integer"}}, (None, None)),
+    ],
+    ids=json.dumps,
+)
+def test_an_integer_without_a_bound_gets_one(schema: dict[str, Any], bounds: tuple[int | None, int | None]) -> None:
+    changed = stricter({"items": schema})["items"]
+    assert (changed.get("minimum"), changed.get("maximum")) == bounds
+    assert {name: changed[name] for name in schema} == schema
+
+
+def test_what_a_stricter_schema_allows_obeys_the_client_s() -> None:
     """All joins of two parts, under each keyword that joins, for a value as it is and in a list."""
     num_closed = 0
     for first, second in itertools.product(PARTS, PARTS):
@@ -104,9 +138,9 @@ def test_what_a_closed_schema_allows_obeys_the_open_one() -> None:
             {**first, "dependentSchemas": {"a": second}},
         ):
             schema = {**joined, "$defs": {"x": {"properties": {"c": {}}}}}
-            closed = with_closed_objects(schema)
+            closed = stricter(schema)
             num_closed += closed != schema
-            own, stricter = Draft202012Validator(schema), Draft202012Validator(closed)
+            own, bound = Draft202012Validator(schema), Draft202012Validator(closed)
             for value in (*VALUES, *([value] for value in VALUES)):
-                assert own.is_valid(value) or not stricter.is_valid(value), (schema, value)
+                assert own.is_valid(value) or not bound.is_valid(value), (schema, value)
     assert num_closed > 100
