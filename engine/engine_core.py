@@ -18,6 +18,7 @@ from engine.request_checks import check_choice, check_token_ids
 from engine.runners.model_runner import ModelRunner, SequenceResult
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Scheduler
+from engine.scoring import SCORING, Scoring, check_continuations
 from engine.sequence import Sequence, new_sequences
 from engine.step_failures import StepFailures
 from engine.step_sizes import StepSizeCounter
@@ -31,7 +32,8 @@ class _Request:
     request_id: str
     sequences: list[Sequence]
     detokenizers: list[Detokenizer]
-    prompt_logprobs: list[TokenLogprob | None] | None
+    prompt_logprobs: list[TokenLogprob | None] | None = None
+    scoring: Scoring | None = None
     deltas: list[SequenceDelta] = field(default_factory=list)
     is_started: bool = False
 
@@ -128,6 +130,33 @@ class EngineCore:
         self._next_seq_id += len(sequences)
         self._requests[request_id] = request
 
+    def add_scoring_request(
+        self,
+        request_id: str,
+        prompt_token_ids: abc.Iterable[int],
+        continuations: abc.Sequence[tuple[int, ...]],
+        *,
+        caller: Caller = ANYBODY,
+    ) -> None:
+        """Queue a request for the log probabilities of known continuations; it generates nothing.
+
+        Raises:
+            RequestError: the prompt or a continuation is empty, too long, or holds an id outside the vocabulary.
+        """
+        prompt = list(prompt_token_ids)
+        limit = self.scheduler.config.max_model_len
+        check_token_ids(prompt, SCORING, prediction=(), vocab_size=self._vocab_size)
+        check_continuations(
+            continuations, vocab_size=self._vocab_size, num_prompt_tokens=len(prompt), max_model_len=limit
+        )
+        if not self._enable_prefix_caching:
+            caller = replace(caller, prefix_salt=request_id)
+        scoring = Scoring(tuple(continuations))
+        first = scoring.first_sequence(request_id, prompt, seq_id=self._next_seq_id, caller=caller)
+        self.scheduler.add(first)
+        self._next_seq_id += 1
+        self._requests[request_id] = _Request(request_id, [first], [], scoring=scoring)
+
     def _end_token_ids(self, params: SamplingParams) -> frozenset[int]:
         """A grammar ends with its own, whatever else is ignored: nothing may follow."""
         eos = frozenset() if params.ignore_eos else self._eos_token_ids
@@ -144,6 +173,9 @@ class EngineCore:
         """Compute one batch and report what it brought. What is raised for a request ends that request alone."""
         failures = StepFailures()
         batch = self.scheduler.schedule(failures)
+        for copy in self.scheduler.take_copies():
+            with failures.of(copy.request_id):
+                self._runner.copy_block(copy)
         for item, result in zip(batch.scheduled, self._run_timed(batch, failures), strict=True):
             if item.seq.request_id not in failures:
                 with failures.of(item.seq.request_id):
@@ -184,6 +216,9 @@ class EngineCore:
         if not result.is_finite:
             raise StepError("The model step of this request failed: the logits are not finite.")
         seq, request = item.seq, self._requests[item.seq.request_id]
+        if request.scoring is not None:
+            self._take_scores(item, result, request, request.scoring)
+            return
         if request.prompt_logprobs is not None and result.prompt_logprobs:
             # A preempted prompt is computed again: what is known already is written over.
             end = item.start + 1 + len(result.prompt_logprobs)
@@ -196,6 +231,22 @@ class EngineCore:
             request.deltas.append(
                 _with_predictions(delta, item, num_chosen=len(result.token_ids), num_untold=num_untold)
             )
+
+    def _take_scores(
+        self, item: ScheduledSequence, result: SequenceResult, request: _Request, scoring: Scoring
+    ) -> None:
+        """When the prompt is computed, the continuations begin."""
+        seq = item.seq
+        scoring.take(seq, result.untold_logprobs)
+        self.scheduler.update(item, ())
+        if seq.num_told_tokens < seq.num_tokens:
+            return
+        self.scheduler.finish(seq)
+        if seq.index == 0:
+            for further in scoring.further_sequences(seq, first_seq_id=self._next_seq_id):
+                request.sequences.append(further)
+                self.scheduler.add(further)
+                self._next_seq_id += 1
 
     def _read(self, seq: Sequence, news: _News, detokenizer: Detokenizer) -> SequenceDelta:
         """The text of new tokens, up to the one that ends the sequence; what follows that one is dropped."""
@@ -232,7 +283,8 @@ class EngineCore:
         outputs = []
         for request_id in request_ids:
             request = self._requests[request_id]
-            if request_id not in failures and (request.deltas or not request.is_started):
+            has_news = request.deltas or request.is_finished or not request.is_started
+            if request_id not in failures and has_news:
                 with failures.of(request_id):
                     outputs.append(_report(request))
                     if request.is_finished:
@@ -279,4 +331,5 @@ def _report(request: _Request) -> RequestOutput:
         num_cached_tokens=first.num_cached_tokens,
         prompt_logprobs=prompt_logprobs,
         admitted_s=first.admitted_s,
+        scores=request.scoring.result() if request.scoring is not None and request.is_finished else (),
     )

@@ -12,7 +12,7 @@ from typing import Protocol
 from engine.caller import Caller
 from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.grammar import Grammar, GrammarSpec
-from engine.outputs import RequestOutput
+from engine.outputs import ContinuationScores, RequestOutput
 from engine.sampling_params import SamplingParams
 from gemma3.text.chat import ChatPrompt, Message
 
@@ -124,6 +124,21 @@ class Engine(Protocol):
 
         Raises:
             EngineError: from the generator, before or between outputs.
+        """
+
+    async def score(
+        self,
+        request_id: str,
+        prompt_token_ids: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+        *,
+        caller: Caller = ...,
+        is_further_prompt: bool = ...,
+    ) -> ContinuationScores:
+        """The log probabilities of known continuations; cancelled, it is aborted.
+
+        Raises:
+            EngineError: as ``generate``.
         """
 
     async def drain(self, timeout_s: float) -> None:

@@ -11,6 +11,7 @@ Constants, so any thread may read them.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import starmap
 
 from engine.sampling_params import (
     MAX_ABS_LOGIT_BIAS,
@@ -21,6 +22,7 @@ from engine.sampling_params import (
     SETTINGS,
     Setting,
 )
+from openai_api.request.decision_notes import DECISION_NO_EFFECT, DECISION_NOTES, SYSTEM_ONE_NOTES, SYSTEM_ONE_REFUSED
 from openai_api.request.structured_output_fields import NO_EFFECT_NOTES, REFUSED_NOTES, STRUCTURED_OUTPUT_NOTES
 
 MAX_MESSAGES = 4096
@@ -236,9 +238,14 @@ DETOKENIZE_FIELDS = (
     _exact("tokens", "required: token ids; control tokens are written by name"),
 )
 
+DECISION_FIELDS = (*starmap(_exact, DECISION_NOTES.items()), *starmap(_no_effect, DECISION_NO_EFFECT.items()))
+SYSTEM_ONE_FIELDS = (*starmap(_exact, SYSTEM_ONE_NOTES.items()), *starmap(_refused, SYSTEM_ONE_REFUSED.items()))
+
 FIELDS_BY_ENDPOINT: Mapping[str, tuple[RequestField, ...]] = {
     "/v1/chat/completions": CHAT_FIELDS,
     "/v1/completions": COMPLETION_FIELDS,
     "/tokenize": TOKENIZE_FIELDS,
     "/detokenize": DETOKENIZE_FIELDS,
+    "/v1/decisions": DECISION_FIELDS,
+    "/v1/systemone": SYSTEM_ONE_FIELDS,
 }

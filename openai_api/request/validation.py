@@ -44,12 +44,16 @@ EXPECTED: Mapping[str, str] = {
     "prompt_count": "1 to {most} prompts",
     "object_type": "an object, or its JSON as a string",
     "json_text": "an object, or its JSON as a string, but this string is no JSON: {why}",
+    "choice_value": "a string, true or false",
     "too_many_fields": "at most {most} fields",
 }
 # Fields that take one string in place of an array.
 EXPECTED_LIST: Mapping[str, str] = {
     "stop": "a string or an array of strings",
     "content": "a string or an array of text parts",
+    "input": "a string or an array of messages and calls",
+    "instructions": "a string or an array of text parts",
+    "output": "a string or an array of text parts",
 }
 
 

@@ -13,7 +13,7 @@ from engine.caller import ANYBODY, Caller
 from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.errors import ContextLengthError, EngineNotReadyError, GrammarError, QueueFullError, RequestError
 from engine.grammar import GrammarKind, GrammarSpec
-from engine.outputs import FinishReason, RequestOutput, SequenceDelta, TokenLogprob
+from engine.outputs import ContinuationScores, FinishReason, RequestOutput, SequenceDelta, TokenLogprob
 from engine.sampling_params import SamplingParams
 from engine.step_sizes import StepSizes
 from gemma3.text.chat import ChatPrompt, Message
@@ -181,6 +181,36 @@ class FakeEngine:
             self.running.discard(request_id)
             if not has_finished:
                 self.aborted.append(request_id)
+
+    async def score(
+        self,
+        request_id: str,
+        prompt_token_ids: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+        *,
+        caller: Caller = ANYBODY,
+        is_further_prompt: bool = False,
+    ) -> ContinuationScores:
+        """A continuation is the likelier the more of its words are in the prompt."""
+        self.calls.append(Call(request_id, tuple(prompt_token_ids), SamplingParams(max_tokens=0), (), caller))
+        script = self._script_for(prompt_token_ids)
+        self.running.add(request_id)
+        try:
+            self._check(prompt_token_ids, SamplingParams(max_tokens=0))
+            await self._pause(script.prefill_s)
+            if script.fail is not None:
+                raise script.fail
+        except BaseException:
+            self.aborted.append(request_id)
+            raise
+        finally:
+            self.running.discard(request_id)
+        told = set(self.tokenizer.decode(prompt_token_ids).lower().split())
+        scores = []
+        for tokens in continuations:
+            num_told = sum(word in told for word in self.tokenizer.decode(tokens).lower().split())
+            scores.append((float(num_told), *[-1.0] * (len(tokens) - 1)))
+        return ContinuationScores(tuple(scores), script.num_cached_tokens)
 
     async def drain(self, timeout_s: float) -> None:
         self.status = EngineStatus.DRAINING
