@@ -16,7 +16,7 @@ from tests.openai_api.real_server import ROOT, RealServer, real_server
 
 PAGE = ROOT / "docs" / "structured-output.md"
 ADDRESS = "http://127.0.0.1:8000"
-EXAMPLES = ("Extraction", "Routing")
+EXAMPLES = ("Extraction", "Routing", "A tool call")
 _BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 
 
