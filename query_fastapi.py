@@ -25,7 +25,6 @@ from typing import Any, NoReturn
 import httpx
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-CONNECT_TIMEOUT_S = 5.0
 
 
 class UseError(Exception):
@@ -50,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         return ask_at(parse_flags(argv))
-    except UseError as error:
-        return fail(str(error), status=2)
+    except (UseError, ServerError) as error:
+        return fail(str(error), status=2 if isinstance(error, UseError) else 1)
     except BrokenPipeError:
         return 141
     except KeyboardInterrupt:
@@ -61,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The flags, the prompt read and the address checked. Raises: UseError, or SystemExit for a wrong flag."""
+    """The flags, prompt and files read and the address checked. Raises: UseError, or SystemExit for a wrong flag."""
     try:
         flags = flag_parser().parse_args(argv)
     finally:
@@ -70,15 +69,14 @@ def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
         flags.prompt = sys.stdin.read().removesuffix("\n")
     if not flags.prompt.strip():
         raise UseError("the prompt is empty")
-    for name in ("prompt", "system", "model"):
+    for name in ("prompt", "system", "model", "choice"):
         # Python gives bytes that are no UTF-8 as lone surrogates.
-        if any("\ud800" <= char <= "\udfff" for char in getattr(flags, name) or ""):
+        if any("\ud800" <= char <= "\udfff" for char in "".join(getattr(flags, name) or "")):
             raise UseError(f"--{name} holds bytes that are no UTF-8 text")
     if not all("!" <= char <= "~" for char in flags.api_key or ""):
         raise UseError("--api-key is ASCII without spaces")
     if not math.isfinite(flags.temperature or 0):
         raise UseError(f"--temperature {flags.temperature} is no number that JSON has")
-    flags.url = server_url(flags.url)
     return flags
 
 
@@ -90,12 +88,14 @@ def flag_parser() -> argparse.ArgumentParser:
     add("--prompt", default="Hello! Who are you?", help="Ask this; - reads stdin (default: %(default)s).")
     add("--system", help="Put these instructions before the prompt (default: none).")
     add("--stream", action="store_true", help="Print the answer as it is written (default: when it is complete).")
-    add("--url", default=DEFAULT_URL, help="Find the server here, with or without /v1 (default: %(default)s).")
+    add("--url", type=server_url, default=DEFAULT_URL, help="Find the server here, /v1 or not (default: %(default)s).")
     add("--model", help="Ask this model (default: the first that the server names).")
-    limit = "End the answer after so many tokens (default: the server's)."
-    add("--max-tokens", "--max-new-tokens", type=int, metavar="N", help=limit)
+    add("--max-tokens", "--max-new-tokens", type=int, metavar="N", help="End after N tokens (default: the server's).")
     add("--temperature", type=float, metavar="T", help="Draw at this temperature, 0: greedily (default: the server's).")
     add("--api-key", help="Send this API key (default: none).")
+    either = parser.add_mutually_exclusive_group().add_argument
+    either("--schema", type=format_of, metavar="FILE", help="Answer in JSON by the schema there (default: freely).")
+    either("--choice", action="append", metavar="TEXT", help="Answer with this or another --choice (default: freely).")
     add("--json", action="store_true", help="Print the server's JSON as it is (default: its text alone).")
     return parser
 
@@ -105,6 +105,19 @@ def version() -> str:
     with suppress(metadata.PackageNotFoundError):
         return f"gemma3-270m-server {metadata.version('gemma3-270m-server')}"
     return "gemma3-270m-server, not installed"
+
+
+def format_of(name: str) -> dict[str, Any]:
+    """The ``response_format`` with the schema in a file, which the server will judge. Raises: UseError."""
+    try:
+        with open(name, encoding="utf-8-sig") as file:
+            named = {"name": "answer", "schema": json.load(file), "strict": True}
+        json.dumps(named, ensure_ascii=False, allow_nan=False).encode()  # as it will be sent
+    except OSError as error:
+        raise UseError(f"--schema {name} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise UseError(f"--schema {name} is not JSON: {error}") from None
+    return {"type": "json_schema", "json_schema": named}
 
 
 def server_url(text: str) -> httpx.URL:
@@ -120,22 +133,21 @@ def server_url(text: str) -> httpx.URL:
 
 
 def ask_at(flags: argparse.Namespace) -> int:
-    """Ask the server; the exit status."""
+    """Ask the server; the exit status. Raises: UseError, ServerError."""
     url, shown = flags.url, str(flags.url).rstrip("/")
     headers = {"Authorization": f"Bearer {flags.api_key}"} if flags.api_key else {}
     # No limit on reading: a long answer on a slow machine takes its time.
-    timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
+    timeout = httpx.Timeout(None, connect=5.0)
+    hooks: dict[str, list[Any]] = {"response": [check]}
     # HTTP_PROXY and its like do not lead to this machine.
     is_here = url.host in ("localhost", "::", "::1") or url.host.startswith(("127.", "::ffff:127.", "0.0.0.0"))  # noqa: S104  of a client
     try:
-        client = httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=not is_here)
+        client = httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=not is_here, event_hooks=hooks)
     except ValueError as error:
         raise UseError(f"a variable such as HTTP_PROXY cannot be used: {error}") from None
     try:
         with client:
             ask(client, flags)
-    except ServerError as error:
-        return fail(str(error), status=1)
     except (httpx.ConnectError, httpx.ConnectTimeout):
         return fail(f"no server answers at {shown}; start one with: python main.py serve", status=3)
     except httpx.HTTPError as error:
@@ -147,18 +159,10 @@ def ask_at(flags: argparse.Namespace) -> int:
 
 def ask(client: httpx.Client, flags: argparse.Namespace) -> None:
     """One question and its answer, then the counts of tokens on stderr. Raises: ServerError, httpx.HTTPError."""
-    body = request_body(flags, flags.model or first_model(client))
-    print_it = print_stream if flags.stream else print_answer
-    usage = print_it(client, body, as_json=flags.json)
+    body = request_body(flags, flags.model or client.get("/v1/models").json()["data"][0]["id"])
+    usage = (print_stream if flags.stream else print_answer)(client, body, as_json=flags.json)
     if usage and not flags.json:
         sys.stderr.write(f"[{usage['prompt_tokens']} prompt tokens, {usage['completion_tokens']} answer tokens]\n")
-
-
-def first_model(client: httpx.Client) -> str:
-    """Raises: ServerError if the server does not tell its models."""
-    response = client.get("/v1/models")
-    check(response)
-    return str(response.json()["data"][0]["id"])
 
 
 def request_body(flags: argparse.Namespace, model: str) -> dict[str, Any]:
@@ -166,6 +170,7 @@ def request_body(flags: argparse.Namespace, model: str) -> dict[str, Any]:
     messages = [{"role": "system", "content": flags.system}] if flags.system else []
     messages.append({"role": "user", "content": flags.prompt})
     body = {"model": model, "messages": messages, "max_tokens": flags.max_tokens, "temperature": flags.temperature}
+    body |= {"response_format": flags.schema, "structured_outputs": flags.choice and {"choice": flags.choice}}
     if flags.stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     return {name: value for name, value in body.items() if value is not None}
@@ -174,7 +179,6 @@ def request_body(flags: argparse.Namespace, model: str) -> dict[str, Any]:
 def print_answer(client: httpx.Client, body: dict[str, Any], *, as_json: bool) -> dict[str, Any]:
     """Print the whole answer at once; its ``usage``, in tokens."""
     response = client.post("/v1/chat/completions", json=body)
-    check(response)
     answer: dict[str, Any] = response.json()
     write(response.text + "\n" if as_json else (answer["choices"][0]["message"]["content"] or "") + "\n")
     return dict(answer.get("usage") or {})
@@ -184,7 +188,6 @@ def print_stream(client: httpx.Client, body: dict[str, Any], *, as_json: bool) -
     """Print each piece of text, or the JSON of each event, as it comes; the ``usage`` of the last event."""
     usage = None
     with client.stream("POST", "/v1/chat/completions", json=body) as response:
-        check(response)
         for chunk in chunks(response):
             usage = chunk.get("usage") or usage
             text = "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
@@ -196,15 +199,13 @@ def print_stream(client: httpx.Client, body: dict[str, Any], *, as_json: bool) -
 def chunks(response: httpx.Response) -> Iterator[dict[str, Any]]:
     """The JSON of each server-sent event. Raises: ServerError for one with an error, or an end without ``[DONE]``."""
     for line in response.iter_lines():
-        data = line.removeprefix("data: ")
-        if data == line or not data:
-            continue
-        if data == "[DONE]":
+        if line == "data: [DONE]":
             return
-        chunk = json.loads(data)
-        if "error" in chunk:
-            raise ServerError(f"the server gave up: {chunk['error']['message']}")
-        yield chunk
+        if line.removeprefix("data: ") not in (line, ""):
+            chunk = json.loads(line.removeprefix("data: "))
+            if "error" in chunk:
+                raise ServerError(f"the server gave up: {chunk['error']['message']}")
+            yield chunk
     raise ServerError("the stream broke off")
 
 
@@ -220,10 +221,9 @@ def prepare_streams() -> None:
     for name, flags, mode in (("stdin", os.O_RDWR, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_RDWR, "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, flags), mode, closefd=False))
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "replace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
 
 
 def write(text: str) -> None:

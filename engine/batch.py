@@ -9,11 +9,7 @@ from dataclasses import dataclass
 from engine.random_numbers import uniform
 from engine.sampling_params import SamplingParams
 from engine.sequence import Sequence
-
-
-def _both(one: bytes, other: bytes) -> bytes:
-    common = int.from_bytes(one, "little") & int.from_bytes(other, "little")
-    return common.to_bytes(len(one), "little")
+from engine.token_mask import intersection
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +28,6 @@ class SamplingRow:
         return self.seq.params
 
     @property
-    def allowed_mask(self) -> bytes | None:
-        """The ids that may be chosen, as ``GrammarState.mask`` has them; ``None``: all."""
-        ids = self.params.allowed_token_ids
-        of_params = sum(1 << token_id for token_id in ids)
-        if self.grammar_mask is None:
-            return of_params.to_bytes(ids[-1] // 8 + 1, "little") if ids else None
-        return (
-            self.grammar_mask if not ids else _both(self.grammar_mask, of_params.to_bytes(ids[-1] // 8 + 1, "little"))
-        )
-
-    @property
     def num_tokens(self) -> int:
         """Also the position of the token to choose."""
         return self.seq.num_tokens + len(self.draft_token_ids)
@@ -56,6 +41,14 @@ class SamplingRow:
         """The random number of the token to choose, in [0, 1)."""
         assert self.params.seed is not None, "the engine draws a seed for requests without one"
         return uniform(self.params.seed, self.num_tokens, self.seq.index)
+
+    @property
+    def allowed_mask(self) -> bytes | None:
+        """The ids that can be chosen, as bits (``token_mask.py``), by the request and by its grammar; ``None``: all."""
+        mask, grammar_mask = self.params.allowed_mask, self.grammar_mask
+        if mask is None or grammar_mask is None:
+            return grammar_mask if mask is None else mask
+        return intersection(mask, grammar_mask)
 
     @property
     def token_ids(self) -> list[int]:

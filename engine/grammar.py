@@ -9,48 +9,30 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import replace
 from typing import Any
 
 from engine.errors import GrammarError
-from engine.grammar_library import RefusedError, VocabularyTrie
-from engine.grammar_state import GrammarState, Matcher, TokenRules
+from engine.grammar_closing import CLOSING_CHARS
+from engine.grammar_library import LibraryMatcher, RefusedError, VocabularyTrie
+from engine.grammar_schema_faults import located
+from engine.grammar_spec import GrammarKind, GrammarSpec, check_size, library_text, schemas_of
+from engine.grammar_state import GrammarState, TokenRules, bits_of
 from gemma3.errors import TokenizerError
 
-MAX_GRAMMAR_BYTES = 64 * 1024
+__all__ = ["Grammar", "GrammarCompiler", "GrammarKind", "GrammarSpec", "GrammarState"]
+
 MAX_CACHED_GRAMMARS = 64
+MAX_CACHED_BYTES = 64 * 1024 * 1024
+MAX_GRAMMAR_BYTES_IN_USE = 8 * 1024 * 1024  # a larger one is compiled afresh for the next request
+MAX_CLOSING_TOKENS = 2048
 MAX_MESSAGE_CHARS = 300
-MAX_CACHED_BYTES = 32 * 1024 * 1024
-
-# Compact JSON as the model knows it; no other whitespace is possible.
-ITEM_SEPARATOR = ", "
-KEY_SEPARATOR = ": "
-
-
-class GrammarKind(StrEnum):
-    JSON_SCHEMA = "json_schema"
-    REGEX = "regex"
-    LARK = "lark"  # the library's own dialect, which may embed ``%json {...}`` and ``%regex``
-
-
-@dataclass(frozen=True, slots=True)
-class GrammarSpec:
-    """What an answer must be.
-
-    ``text`` is the JSON of a schema, a regular expression, or a Lark grammar. The output begins with ``lead``, which
-    is no part of the answer: " " after a transcript's "Assistant:".
-    """
-
-    kind: GrammarKind
-    text: str
-    lead: str = ""
 
 
 class Grammar:
     """Compiled. Nothing changes after construction: any thread may start from it."""
 
-    def __init__(self, spec: GrammarSpec, matcher: Matcher, rules: TokenRules) -> None:
+    def __init__(self, spec: GrammarSpec, matcher: LibraryMatcher, rules: TokenRules) -> None:
         self.spec = spec
         self._matcher = matcher
         self._rules = rules
@@ -60,6 +42,30 @@ class Grammar:
     def end_token_ids(self) -> frozenset[int]:
         """Each of them ends an output, where the grammar allows the end."""
         return self._rules.end_token_ids
+
+    @property
+    def num_bytes(self) -> int:
+        """Of memory, at most, about."""
+        return self._matcher.wear.num_bytes
+
+    @property
+    def is_worn(self) -> bool:
+        """Nobody should start from it any more."""
+        return self._matcher.wear.is_broken or self.num_bytes > MAX_GRAMMAR_BYTES_IN_USE
+
+    def check_closes(self, max_tokens: int) -> None:
+        """For ``x_close``: an answer that begins here can be made to end within ``max_tokens``. Any thread.
+
+        Raises:
+            GrammarError: no way to an end was found, or none that is as short.
+        """
+        way = self.start().closing(MAX_CLOSING_TOKENS)
+        if way is None:
+            words = f"x_close: no way was found to end the answer within {MAX_CLOSING_TOKENS} tokens."
+            raise GrammarError(words, param="x_close", code=self.spec.kind.error_code)
+        if len(way) > max_tokens:
+            words = f"x_close: the answer needs {len(way)} tokens to end; max_tokens is {max_tokens}."
+            raise GrammarError(words, param="max_tokens", code="invalid_value")
 
     def start(self) -> GrammarState:
         """The state of a sequence that has no token yet."""
@@ -88,7 +94,8 @@ class GrammarCompiler:
         num_mask_bytes = (vocab_size + 31) // 32 * 4
         never_ids = self._special_ids - self._end_token_ids
         self._rules = TokenRules(num_mask_bytes, self._end_token_ids)
-        self._strict_rules = TokenRules(num_mask_bytes, self._end_token_ids, never_ids, _bits(never_ids))
+        self._strict_rules = replace(self._rules, never_ids=never_ids, never_bits=bits_of(never_ids, num_mask_bytes))
+        self._closing_ids: tuple[int, ...] = ()
         self._trie: VocabularyTrie | None = None
         self._trie_lock = threading.Lock()
         self._cache: OrderedDict[GrammarSpec, Grammar] = OrderedDict()
@@ -98,8 +105,9 @@ class GrammarCompiler:
         """The trie of the vocabulary: made at the first call, which may be in a thread after the start."""
         with self._trie_lock:
             if self._trie is None:
+                self._closing_ids = tuple(ids[0] for c in CLOSING_CHARS if len(ids := self._encode(c)) == 1)
                 self._trie = VocabularyTrie(
-                    [self._piece(i) for i in range(self._vocab_size)],
+                    self._pieces(),
                     encode=self._encode,
                     special_ids=self._special_ids | self._end_token_ids,
                     end_token_ids=self._end_token_ids,
@@ -113,27 +121,51 @@ class GrammarCompiler:
             GrammarError: it is too large, not supported, or can have no answer.
         """
         with self._cache_lock:
-            if spec in self._cache:
+            cached = self._cache.get(spec)
+            if cached is not None and not cached.is_worn:
                 self._cache.move_to_end(spec)
-                return self._cache[spec]
-        if len(spec.text.encode("utf-8", "replace")) > MAX_GRAMMAR_BYTES:
-            raise GrammarError(f"it is longer than {MAX_GRAMMAR_BYTES} bytes.", code=_code(spec.kind))
+                return cached
+        check_size(spec)
         grammar = Grammar(spec, self._matcher(spec), self._rules_of(spec))
         with self._cache_lock:
             self._cache[spec] = grammar
-            while len(self._cache) > MAX_CACHED_GRAMMARS:
-                self._cache.popitem(last=False)
+            self._cache.move_to_end(spec)
+            self._shrink()
         return grammar
 
-    def _matcher(self, spec: GrammarSpec) -> Matcher:
+    def _shrink(self) -> None:
+        num_bytes = sum(grammar.num_bytes for grammar in self._cache.values())
+        while len(self._cache) > MAX_CACHED_GRAMMARS or num_bytes > MAX_CACHED_BYTES:
+            num_bytes -= self._cache.popitem(last=False)[1].num_bytes
+
+    def _matcher(self, spec: GrammarSpec) -> LibraryMatcher:
+        text, trie = library_text(spec), self.build()
         try:
-            return self.build().compile(_library_text(spec))
+            return trie.compile(text)
         except RefusedError as error:
-            raise GrammarError(_one_line(str(error)), code=_code(spec.kind)) from None
+            message = str(error)
+        for schema in schemas_of(spec):
+            words = _refusal(trie, schema)
+            if words is not None:
+                raise located(schema, words, lambda part: _refusal(trie, part))
+        raise GrammarError(f"the grammar cannot be used: {_one_line(message)}", code=spec.kind.error_code)
 
     def _rules_of(self, spec: GrammarSpec) -> TokenRules:
         # Lark alone can name a token: <eos>, <[2]>.
-        return self._strict_rules if spec.kind is GrammarKind.LARK and "<" in spec.text else self._rules
+        rules = self._strict_rules if spec.kind is GrammarKind.LARK and "<" in spec.text else self._rules
+        return replace(rules, closing_ids=self._closing_ids)
+
+    def _pieces(self) -> list[bytes]:
+        """By id; of two ids with one text the one stays that a text is encoded to."""
+        pieces = [self._piece(i) for i in range(self._vocab_size)]
+        first: dict[bytes, int] = {}
+        for token_id, piece in enumerate(pieces):
+            other = first.setdefault(piece, token_id)
+            if piece and other != token_id and not self._special_ids & {other, token_id}:
+                spare = other if self._encode(piece.decode("utf-8", "replace")) == [token_id] else token_id
+                pieces[spare] = b""
+                first[piece] = other + token_id - spare
+        return pieces
 
     def _piece(self, token_id: int) -> bytes:
         try:
@@ -143,45 +175,14 @@ class GrammarCompiler:
         return b"" if piece.startswith(b"\xff") else piece  # never in UTF-8, and the library's mark of special tokens
 
 
-def _code(kind: GrammarKind) -> str:
-    return "invalid_json_schema" if kind is GrammarKind.JSON_SCHEMA else "invalid_grammar"
-
-
-def _bits(ids: Iterable[int]) -> int:
-    return sum(1 << i for i in ids)
-
-
-def _library_text(spec: GrammarSpec) -> str:
-    """``spec`` as the library's list of grammars: the first is the start, and names the others."""
-    body: dict[str, Any] = {"name": "answer"}
-    if spec.kind is GrammarKind.JSON_SCHEMA:
-        body["json_schema"] = _with_options(spec.text)
-    elif spec.kind is GrammarKind.REGEX:
-        body["lark_grammar"] = f"start: /{_in_slashes(spec.text)}/"
-    else:
-        body["lark_grammar"] = spec.text
-    if not spec.lead:
-        return json.dumps({"grammars": [body]})
-    return json.dumps({"grammars": [{"lark_grammar": f"start: {json.dumps(spec.lead)} @answer"}, body]})
-
-
-def _with_options(text: str) -> Any:
+def _refusal(trie: VocabularyTrie, schema: dict[str, Any]) -> str | None:
     try:
-        schema = json.loads(text)
-    except ValueError as error:
-        raise GrammarError(f"it is no JSON: {error}.", code="invalid_json_schema") from None
-    if not isinstance(schema, dict):
-        return schema
-    options = {"whitespace_flexible": False, "item_separator": ITEM_SEPARATOR, "key_separator": KEY_SEPARATOR}
-    return schema | {"x-guidance": options}
-
-
-def _in_slashes(regex: str) -> str:
-    from llguidance import regex_to_lark
-
-    return regex_to_lark(regex)
+        trie.compile(json.dumps({"grammars": [{"json_schema": schema}]}))
+    except RefusedError as error:
+        return str(error)
+    return None
 
 
 def _one_line(text: str) -> str:
-    line = " ".join(text.split())
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= MAX_MESSAGE_CHARS else line[: MAX_MESSAGE_CHARS - 3] + "..."

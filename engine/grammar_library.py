@@ -4,13 +4,24 @@ Owns the options, the limits and the words of what the library refuses; the rest
 It is imported at first use, so that a start does not pay for it. Any thread; construction gives the GIL free.
 """
 
+import threading
+import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 from engine.errors import StepError
+from engine.grammar_matcher import is_too_complex
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits
+
+T = TypeVar("T")
+
+COMPILE_STACK_BYTES = 256 * 1024 * 1024  # of address space: only what is used becomes memory
+PROBED_TOKENS = 64
+_STACK_LOCK = threading.Lock()
 
 
 class VocabularyTrie:
@@ -31,64 +42,121 @@ class VocabularyTrie:
         self._tokenizer = LLTokenizer(source, eos_token=sorted(end_token_ids))  # type: ignore[arg-type]
 
     def compile(self, grammar: str) -> "LibraryMatcher":
-        """A matcher at its start.
+        """A matcher at its start, which has an answer to begin.
 
         Raises:
             RefusedError: the library refuses the grammar, or its limits do.
         """
+        return on_large_stack(lambda: self._compile(grammar))
+
+    def _compile(self, grammar: str) -> "LibraryMatcher":
         from llguidance import LLMatcher
 
         with _no_panic(RefusedError):
             matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=_limits())
-        if matcher.is_error():
-            raise RefusedError(matcher.get_error())
-        return LibraryMatcher(matcher)
+            # The first step shows an empty language, and what is too complex to go on with.
+            first = matcher.deep_copy() if not matcher.is_error() else matcher
+            first.consume_tokens(first.compute_ff_tokens()[:PROBED_TOKENS])
+            first.compute_bitmask()
+        if first.is_error():
+            raise RefusedError(_first_words(first) if first is not matcher else matcher.get_error())
+        return LibraryMatcher(matcher, Wear(num_bytes_at_start=100_000 + 200 * len(grammar)))
+
+
+def _first_words(matcher: "LLMatcher") -> str:
+    """Why the first step failed."""
+    return "it is too complex" if is_too_complex(matcher.get_error()) else "no answer fits it"
+
+
+def on_large_stack(call: Callable[[], T]) -> T:
+    """``call()`` in a thread of its own: the library recurses, some kilobytes for each level of rules or references,
+    and 64 KiB of text have levels enough to leave a usual stack, which ends the process."""
+    with _STACK_LOCK:
+        usual = threading.stack_size(COMPILE_STACK_BYTES)
+        try:
+            done: Future[T] = Future()
+            thread = threading.Thread(target=_run, args=(call, done), name="grammar", daemon=True)
+            thread.start()
+        finally:
+            threading.stack_size(usual)
+    return done.result()
+
+
+def _run(call: Callable[[], T], done: "Future[T]") -> None:
+    try:
+        done.set_result(call())
+    except BaseException as error:  # told to the caller
+        done.set_exception(error)
 
 
 class RefusedError(Exception):
     """The library's own words about a grammar; may be long and hold pieces of it."""
 
 
+@dataclass(slots=True)
+class Wear:
+    """Of a grammar: all its matchers share one lexer, which only grows, and once it has failed fails for each of them.
+
+    Mutable; engine thread. The library does not tell its size, but the states it adds take time: at most 40 kB are
+    added in a millisecond (measured over expressions made to explode).
+    """
+
+    num_bytes_at_start: int
+    seconds: float = 0.0
+    is_broken: bool = False
+
+    @property
+    def num_bytes(self) -> int:
+        """At most, about."""
+        return self.num_bytes_at_start + int(self.seconds * 40e6)
+
+
 class LibraryMatcher:
     """The library's matcher behind a guard: a panic in it is a StepError."""
 
-    def __init__(self, matcher: "LLMatcher") -> None:
+    def __init__(self, matcher: "LLMatcher", wear: Wear) -> None:
         self._matcher = matcher
+        self.wear = wear
 
     def is_error(self) -> bool:
-        return self._matcher.is_error()
+        if not self._matcher.is_error():
+            return False
+        self.wear.is_broken = True
+        return True
 
     def is_stopped(self) -> bool:
-        with _no_panic(StepError):
-            return self._matcher.is_stopped()
+        return self._asked(self._matcher.is_stopped)
 
-    def stop_reason(self) -> str:
-        with _no_panic(StepError):
-            return self._matcher.stop_reason()
+    def is_accepting(self) -> bool:
+        return self._asked(self._matcher.is_accepting)
+
+    def get_error(self) -> str:
+        return self._asked(self._matcher.get_error)
 
     def rollback(self, num_tokens: int) -> bool:
-        with _no_panic(StepError):
-            return self._matcher.rollback(num_tokens)
+        return self._asked(lambda: self._matcher.rollback(num_tokens))
 
     def consume_tokens(self, token_ids: list[int]) -> bool:
-        with _no_panic(StepError):
-            return self._matcher.consume_tokens(token_ids)
+        return self._asked(lambda: self._matcher.consume_tokens(token_ids))
 
     def validate_tokens(self, token_ids: list[int]) -> int:
-        with _no_panic(StepError):
-            return self._matcher.validate_tokens(token_ids)
+        return self._asked(lambda: self._matcher.validate_tokens(token_ids))
 
     def compute_ff_tokens(self) -> list[int]:
-        with _no_panic(StepError):
-            return self._matcher.compute_ff_tokens()
+        return self._asked(self._matcher.compute_ff_tokens)
 
     def compute_bitmask(self) -> bytes:
-        with _no_panic(StepError):
-            return self._matcher.compute_bitmask()
+        return self._asked(self._matcher.compute_bitmask)
 
     def deep_copy(self) -> "LibraryMatcher":
+        return LibraryMatcher(self._asked(self._matcher.deep_copy), self.wear)
+
+    def _asked(self, call: Callable[[], T]) -> T:
+        began = time.perf_counter()
         with _no_panic(StepError):
-            return LibraryMatcher(self._matcher.deep_copy())
+            answer = call()
+        self.wear.seconds += time.perf_counter() - began
+        return answer
 
 
 class _no_panic:  # noqa: N801 (reads as the statement it is)
@@ -129,6 +197,19 @@ class _TokenizerSource:
 
 
 def _limits() -> "LLParserLimits":
+    """The library's own, but for the states of a lexer, about 1 kB each, which are 250,000 there, and the items of a row,
+    2,000 there, which cost their square.
+
+    A mask spends at most ``step_lexer_fuel``, some 40 ms, or ``step_max_items``, at most 60 ms, without the GIL; a
+    construction at most ``initial_lexer_fuel``, under a second.
+    """
     from llguidance import LLParserLimits
 
-    return LLParserLimits(verbose_errors=False)
+    return LLParserLimits(
+        initial_lexer_fuel=1_000_000,
+        step_lexer_fuel=200_000,
+        step_max_items=50_000,
+        max_items_in_row=1_000,
+        max_lexer_states=65_536,
+        verbose_errors=False,
+    )

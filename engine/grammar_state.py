@@ -2,38 +2,20 @@
 
 Owns how a matcher of the library is driven and how its failures are told: whatever goes wrong here is a
 ``StepError``, which ends that sequence alone. A mask is never guessed: a matcher in an error state gives none.
-Knows no library by name (``Matcher`` is the part of it that is used) and no text. Engine thread only.
+Knows no library and no text. Engine thread only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
+from typing import TypeVar
 
 from engine.errors import StepError
+from engine.grammar_closing import ends, way_to_end
+from engine.grammar_matcher import Matcher, is_too_complex
 
 T = TypeVar("T")
 
-
-class Matcher(Protocol):
-    """What is used of the library's matcher. After an error it stays in it, and its answers mean nothing."""
-
-    def is_error(self) -> bool: ...
-
-    def is_stopped(self) -> bool: ...
-
-    def stop_reason(self) -> str: ...
-
-    def rollback(self, num_tokens: int) -> bool: ...
-
-    def consume_tokens(self, token_ids: list[int]) -> bool: ...
-
-    def validate_tokens(self, token_ids: list[int]) -> int: ...
-
-    def compute_ff_tokens(self) -> list[int]: ...
-
-    def compute_bitmask(self) -> bytes: ...
-
-    def deep_copy(self) -> Self: ...
+TOKENS_PER_STEP = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +24,25 @@ class TokenRules:
 
     ``num_mask_bytes`` is 4 * ceil(vocab / 32). An output ends with one of ``end_token_ids``, where the grammar
     allows the end. ``never_ids`` are in no mask, whatever the grammar says; empty where it cannot name an id.
+    ``closing_ids``: of ``grammar_closing.CLOSING_CHARS``.
     """
 
     num_mask_bytes: int
     end_token_ids: frozenset[int]
     never_ids: frozenset[int] = frozenset()
-    never_bits: int = 0
+    never_bits: bytes = b""
+    closing_ids: tuple[int, ...] = ()
+
+
+def bits_of(ids: Iterable[int], num_bytes: int) -> bytes:
+    """A mask that allows ``ids``."""
+    return sum(1 << i for i in ids).to_bytes(num_bytes, "little")
+
+
+def _without(mask: bytes, never: bytes) -> bytes:
+    import numpy as np  # numbers of Python take 20 times as long
+
+    return (np.frombuffer(mask, np.uint32) & ~np.frombuffer(never, np.uint32)).tobytes()
 
 
 class GrammarState:
@@ -57,6 +52,7 @@ class GrammarState:
         self._matcher = matcher
         self._rules = rules
         self._is_ended = False
+        self._way: list[int] | None = None  # to the end, from here; kept for ``accept_within``
 
     @property
     def is_complete(self) -> bool:
@@ -73,8 +69,36 @@ class GrammarState:
             return
         if self._is_ended or any(i in self._rules.never_ids for i in token_ids):
             raise StepError("the grammar of this answer does not allow a token that was taken.")
-        self._consume(list(token_ids))
-        self._is_ended = token_ids[-1] in self._rules.end_token_ids
+        is_end = token_ids[-1] in self._rules.end_token_ids
+        self._consume(list(token_ids[:-1] if is_end else token_ids))
+        if is_end and not self.is_complete:  # a matcher that has stopped takes no end
+            self._consume([token_ids[-1]])
+        self._is_ended = is_end
+        self._way = self._way_behind(token_ids)
+
+    def closing(self, limit: int) -> list[int] | None:
+        """A short way from here to the end, which may be an end token; None if none of ``limit`` tokens was found."""
+        if self._is_ended:
+            return []
+        return self._told(self._way_from(self._matcher.deep_copy(), limit))
+
+    def accept_within(self, token_id: int, room: int) -> list[int]:
+        """Take ``token_id`` if the answer can still end in the ``room`` tokens behind it; else the known way to the end.
+
+        Returns what was taken. Where every token goes through here, forced ones through ``accept``, and ``closing`` knew
+        a way that fits in the beginning, the answer is complete when the room is used up.
+
+        Raises:
+            StepError: as ``accept``; or no way is known.
+        """
+        known = self.closing(room + 1) if self._way is None else self._way
+        way = self._way_after(token_id, room, known)
+        if way is None and known is None:
+            raise StepError("no way to the end of this answer is known that fits into max_tokens.")
+        taken = [token_id] if way is not None else known or []
+        self.accept(taken)
+        self._way = way or []
+        return taken
 
     def forced(self, limit: int) -> list[int]:
         """What must follow, at most ``limit`` tokens of the canonical tokenization; they are not accepted yet."""
@@ -90,7 +114,7 @@ class GrammarState:
         """
         bits = self._told(self._matcher.compute_bitmask())[: self._rules.num_mask_bytes]
         if self._rules.never_bits:
-            bits = (int.from_bytes(bits, "little") & ~self._rules.never_bits).to_bytes(len(bits), "little")
+            bits = _without(bits, self._rules.never_bits)
         if bits.count(0) == len(bits):
             raise StepError("the grammar of this answer allows no token here.")
         return bits
@@ -105,6 +129,36 @@ class GrammarState:
             raise self._failure()
         return found
 
+    def _way_behind(self, token_ids: Sequence[int]) -> list[int] | None:
+        num, way = len(token_ids), self._way
+        return way[num:] if way is not None and way[:num] == list(token_ids) else None
+
+    def _way_after(self, token_id: int, room: int, known: list[int] | None) -> list[int] | None:
+        """To the end, behind ``token_id``, in ``room`` tokens."""
+        if token_id in self._rules.end_token_ids:
+            return []
+        if known and known[0] == token_id:
+            return known[1:]
+        ahead = self._matcher.deep_copy()
+        if not ahead.consume_tokens([token_id]):
+            raise self._failure()
+        # Within a text the way stays as it was. What is forced comes first, in its own tokens.
+        if (
+            known
+            and len(known) <= room
+            and not ahead.compute_ff_tokens()
+            and ends(ahead.deep_copy(), known, self._end_id)
+        ):
+            return known
+        return self._way_from(ahead, room)
+
+    def _way_from(self, matcher: Matcher, limit: int) -> list[int] | None:
+        return way_to_end(matcher, self._rules.closing_ids, end_id=self._end_id, limit=limit)
+
+    @property
+    def _end_id(self) -> int:
+        return min(self._rules.end_token_ids)
+
     def _admitted(self, draft_token_ids: Sequence[int]) -> list[int]:
         refused = self._rules.end_token_ids | self._rules.never_ids
         end = next((at for at, i in enumerate(draft_token_ids) if i in refused), len(draft_token_ids))
@@ -114,8 +168,12 @@ class GrammarState:
         return drafts[: self._told(self._matcher.validate_tokens(drafts))]
 
     def _consume(self, token_ids: list[int]) -> None:
-        if not self._matcher.consume_tokens(token_ids):
-            raise self._failure()
+        for at in range(0, len(token_ids), TOKENS_PER_STEP):
+            if at:
+                self.mask()  # what the library may spend is set anew only here
+            if not self._matcher.consume_tokens(token_ids[at : at + TOKENS_PER_STEP]):
+                self._told(None)
+                raise self._failure()
 
     def _told(self, answer: T) -> T:
         """``answer``, unless the matcher is in an error state."""
@@ -124,11 +182,7 @@ class GrammarState:
         return answer
 
     def _failure(self) -> StepError:
-        reason = _REASONS.get(self._matcher.stop_reason(), "it does not allow a token that was taken")
+        """The library's words hold pieces of the grammar and of the answer: only their kind is told."""
+        is_complex = is_too_complex(self._matcher.get_error())
+        reason = "it is too complex for one step" if is_complex else "it does not allow a token that was taken"
         return StepError(f"the grammar of this answer failed: {reason}.")
-
-
-_REASONS = {
-    "LexerTooComplex": "its strings or expressions are too complex for one step",
-    "ParserTooComplex": "its rules are too complex for one step",
-}

@@ -8,7 +8,8 @@ The definition, which every runner obeys:
 
 1. Reported log probabilities are those of the model's own distribution: float32 logits before anything below.
 2. While fewer than ``min_tokens`` were sampled, the ids that would end the sequence cannot be. Where there are
-   ``allowed_token_ids``, no other ids can be, and where there is a ``grammar`` none that it does not allow.
+   ``allowed_token_ids``, no other ids can be, and where there is a ``grammar`` none that it does not allow: both make one
+   set of bits, ``SamplingRow.allowed_mask``. If nothing is left, nothing is chosen.
 3. ``repetition_penalty`` divides positive and multiplies negative logits of every token of prompt and output (CTRL,
    arXiv 1909.05858); ``frequency_penalty`` times its count and ``presence_penalty`` are taken off each token of the
    output; ``logit_bias`` is added.
@@ -29,6 +30,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine.grammar import Grammar
+
+from engine.token_mask import mask_of
 
 MAX_INTEGER = 2**31 - 1
 MAX_LOGPROBS = 20
@@ -120,6 +123,7 @@ class SamplingParams:
     Attributes:
         logit_bias: token id -> what is added to its logit, from -100 to 100.
         allowed_token_ids: nothing else is sampled; kept distinct and in rising order; empty allows all.
+        allowed_mask: ``allowed_token_ids`` as bits (``token_mask.py``), made once; ``None`` allows all.
         logprob_token_ids: with ``logprobs`` these are reported beside each chosen token, and not the likeliest ones.
         prompt_ranks: log probabilities of the prompt come with the rank of each token.
         grammar: what the output must be. What it forces is not sampled, and when nothing may follow the sequence ends.
@@ -177,6 +181,7 @@ class SamplingParams:
     allowed_token_ids: tuple[int, ...] = ()
     logprob_token_ids: tuple[int, ...] = ()
     grammar: "Grammar | None" = None
+    allowed_mask: bytes | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, setting in SETTINGS.items():
@@ -185,6 +190,7 @@ class SamplingParams:
         self._check_ends()
         self._check_token_ids()
         object.__setattr__(self, "allowed_token_ids", tuple(sorted(set(self.allowed_token_ids))))
+        object.__setattr__(self, "allowed_mask", mask_of(self.allowed_token_ids) if self.allowed_token_ids else None)
         object.__setattr__(self, "logprob_token_ids", tuple(dict.fromkeys(self.logprob_token_ids)))
         # -1 is how vLLM and SGLang write "all"; a mass of 0 is made up by the likeliest token alone, as any small one is.
         object.__setattr__(self, "top_k", max(self.top_k, 0))

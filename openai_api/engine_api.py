@@ -2,8 +2,8 @@
 
 Owns no code, only the shape, which ``engine.async_engine.AsyncLLMEngine`` has, and so has the
 scripted engine of the tests. Only plain values cross: those of ``engine.outputs``,
-``SamplingParams``, ``Message`` and ``ChatPrompt``. Everything is called on the event loop but ``tokenizer`` and
-``render_chat``, which any thread may use.
+``SamplingParams``, ``Grammar``, ``Message`` and ``ChatPrompt``. Everything is called on the event loop but ``tokenizer``,
+``render_chat`` and ``compile_grammar``, which any thread may use.
 """
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -11,6 +11,7 @@ from typing import Protocol
 
 from engine.caller import Caller
 from engine.engine_info import EngineStats, EngineStatus, ModelInfo
+from engine.grammar import Grammar, GrammarSpec
 from engine.outputs import ContinuationScores, RequestOutput
 from engine.sampling_params import SamplingParams
 from gemma3.text.chat import ChatPrompt, Message
@@ -44,7 +45,7 @@ class Tokenizer(Protocol):
 class Engine(Protocol):
     """One model that serves many requests at once.
 
-    On the event loop but for ``tokenizer`` and ``render_chat``.
+    On the event loop but for ``tokenizer``, ``render_chat`` and ``compile_grammar``.
     """
 
     @property
@@ -95,6 +96,13 @@ class Engine(Protocol):
         Raises:
             RequestError: they cannot be a prompt; ``param`` is ``messages``, or the flag that is
                 wrong.
+        """
+
+    def compile_grammar(self, spec: GrammarSpec) -> Grammar:
+        """What ``SamplingParams.grammar`` carries. It may take seconds.
+
+        Raises:
+            GrammarError: no answer can be promised to be so.
         """
 
     def generate(

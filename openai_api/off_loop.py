@@ -16,6 +16,7 @@ from openai_api.settings import ServerSettings
 T = TypeVar("T")
 
 _NUM_HEAVY_THREADS = 2
+_NUM_GRAMMAR_THREADS = 2
 
 
 class OffLoop:
@@ -25,6 +26,7 @@ class OffLoop:
         self._inline_bytes = settings.off_loop_bytes
         self._heavy_bytes = settings.heavy_bytes
         self._heavy = ThreadPoolExecutor(_NUM_HEAVY_THREADS, thread_name_prefix="heavy")
+        self._grammars = ThreadPoolExecutor(_NUM_GRAMMAR_THREADS, thread_name_prefix="grammar")
 
     async def run(self, size: int, work: Callable[[], T]) -> T:
         """``work()``; ``size`` (bytes, characters, tokens or log probabilities) says where.
@@ -36,3 +38,7 @@ class OffLoop:
         if size <= self._heavy_bytes:
             return await asyncio.to_thread(work)
         return await asyncio.get_running_loop().run_in_executor(self._heavy, work)
+
+    async def compile(self, work: Callable[[], T]) -> T:
+        """``work()``, which compiles a grammar. That may take seconds, and only other grammars wait for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._grammars, work)

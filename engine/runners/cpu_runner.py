@@ -68,12 +68,6 @@ def _untold_row(item: ScheduledSequence, row: int, target: int) -> RowRequest:
     return request
 
 
-def _ids(mask: bytes) -> list[int]:
-    import numpy as np
-
-    return np.flatnonzero(np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")).tolist()
-
-
 def _sampling_row(wanted: SamplingRow, row: int) -> RowRequest:
     """The row that chooses a token; whatever does not apply keeps its neutral value, which costs nothing."""
     params, seq = wanted.params, wanted.seq
@@ -92,8 +86,8 @@ def _sampling_row(wanted: SamplingRow, row: int) -> RowRequest:
         request.logit_bias = list(params.logit_bias.items())
     if wanted.num_output_tokens < params.min_tokens:
         request.banned = list(seq.end_token_ids)
-    if wanted.allowed_mask is not None:
-        request.allowed = _ids(wanted.allowed_mask)
+    if (mask := wanted.allowed_mask) is not None:
+        request.allowed = mask
     if params.logprob_token_ids:
         request.reported = params.logprob_token_ids
     return request

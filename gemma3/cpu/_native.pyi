@@ -56,7 +56,9 @@ class RowRequest:
         output_counts: the distinct ids of the output and how often each is there; only for the other penalties.
         logit_bias: ids, and what is added to their logits.
         banned: ids that cannot be chosen.
-        allowed: distinct ids in rising order, of which alone one is chosen; empty allows all.
+        allowed: the ids that alone can be chosen, as bits: little-endian uint32 words, id i being bit i % 32 of word
+            i // 32; at most as many words as the vocabulary needs, and no bit beyond it. Empty allows all. A target is
+            reported whatever it says.
         reported: ids whose log probabilities are reported instead of the likeliest ones', in this order.
     """
 
@@ -65,7 +67,7 @@ class RowRequest:
     output_counts: Sequence[tuple[int, int]]
     logit_bias: Sequence[tuple[int, float]]
     banned: Sequence[int]
-    allowed: Sequence[int]
+    allowed: bytes
     reported: Sequence[int]
 
     def __init__(self, row: int, *, num_logprobs: int = -1, target: int = -1, wants_rank: bool = False) -> None: ...

@@ -19,6 +19,7 @@ from openai_api.request.field_support import CHAT_FIELDS
 from openai_api.request.prompts import check_room, render_chat, truncated
 from openai_api.request.sampling_params import prompt_logprobs, sampling_params
 from openai_api.request.schemas import NO_LIMIT, ChatCompletionRequest
+from openai_api.request.structured_outputs import compiled
 
 
 async def create_chat_completion(request: Request) -> Response:
@@ -37,6 +38,7 @@ async def _render(body: ChatCompletionRequest, request_id: str, app_state: AppSt
     )
     token_ids = truncated(prompt.token_ids, body.truncate_prompt_tokens, keep_bos=True)
     check_room(app_state, token_ids)
+    grammar = await compiled(body, app_state, lead=prompt.answer_lead)
     params = sampling_params(
         body,
         app_state,
@@ -44,6 +46,7 @@ async def _render(body: ChatCompletionRequest, request_id: str, app_state: AppSt
         logprobs=logprobs,
         stop=prompt.stop,
         stop_token_ids=prompt.stop_token_ids,
+        grammar=grammar,
     )
     return Job(
         request_id=request_id,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
+from engine.grammar import Grammar
 from engine.sampling_params import SamplingParams
 from openai_api.answer.completion_writer import CompletionWriter
 from openai_api.answer.generation import Echo, Job
@@ -22,6 +23,7 @@ from openai_api.request.field_support import COMPLETION_FIELDS, DEFAULT_MAX_TOKE
 from openai_api.request.prompts import begins_with_bos, check_text_length, check_token_ids, encode_prompt, truncated
 from openai_api.request.sampling_params import prompt_logprobs, sampling_params
 from openai_api.request.schemas import CompletionRequest
+from openai_api.request.structured_outputs import compiled
 
 
 async def create_completion(request: Request) -> Response:
@@ -34,7 +36,7 @@ async def _render(body: CompletionRequest, request_id: str, app_state: AppState)
     job = Job(
         request_id=request_id,
         prompts=tuple(prompt.token_ids for prompt in prompts),
-        params=_params(body, app_state),
+        params=_params(body, app_state, await compiled(body, app_state)),
         echo=tuple(prompt.echo for prompt in prompts) if body.echo else (),
         num_echo_logprobs=body.logprobs,
         num_prompt_logprobs=prompt_logprobs(body),
@@ -104,7 +106,7 @@ def _of_text(given: str, body: CompletionRequest, app_state: AppState) -> _Promp
     return _Prompt(kept, Echo(given, hides_first))
 
 
-def _params(body: CompletionRequest, app_state: AppState) -> SamplingParams:
+def _params(body: CompletionRequest, app_state: AppState, grammar: Grammar | None) -> SamplingParams:
     if body.logprob_token_ids and body.max_tokens == 0:
         message = "'logprob_token_ids' are told of generated tokens; with 'max_tokens': 0 there are none."
         raise invalid_value("logprob_token_ids", message)
@@ -114,6 +116,7 @@ def _params(body: CompletionRequest, app_state: AppState) -> SamplingParams:
         max_tokens=DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens,
         logprobs=body.logprobs,
         echo_logprobs=body.logprobs if body.echo else None,
+        grammar=grammar,
     )
 
 

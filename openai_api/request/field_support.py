@@ -4,8 +4,7 @@ Owns the names, the limits of bodies that are not the engine's, and the notes. `
 /v1/capabilities`` answers with these tables, ``field_tables`` writes them into the documentation,
 and ``neutral_fields`` has the values that are as good as left out, refused fields' too. The numeric
 sampling fields are rows of ``engine.sampling_params.SETTINGS``: a setting that is added there is a
-field here.
-Constants, so any thread may read them.
+field here. Constants, so any thread may read them.
 """
 
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from engine.sampling_params import (
     Setting,
 )
 from openai_api.request.decision_notes import DECISION_NO_EFFECT, DECISION_NOTES, SYSTEM_ONE_NOTES, SYSTEM_ONE_REFUSED
+from openai_api.request.structured_output_fields import NO_EFFECT_NOTES, REFUSED_NOTES, STRUCTURED_OUTPUT_NOTES
 
 MAX_MESSAGES = 4096
 MAX_PROMPTS = 128
@@ -116,13 +116,18 @@ _SAMPLING = (
         f"{PROMPT_LOGPROBS.allowed}, only without `stream`: log probability and rank of each prompt token, and so many "
         "alternatives",
     ),
-    _exact("allowed_token_ids", f"1 to {MAX_ALLOWED_TOKEN_IDS:,} token ids: no other is sampled"),
+    _exact(
+        "allowed_token_ids", f"1 to {MAX_ALLOWED_TOKEN_IDS:,} token ids: no other is sampled; not with a constraint"
+    ),
     _exact(
         "logprob_token_ids",
         f"up to {MAX_LOGPROB_TOKEN_IDS} token ids, only with `logprobs`: reported beside each chosen token, in place of "
         "the likeliest",
     ),
     _exact("return_tokens_as_token_ids", "boolean: tokens of `logprobs` are written `token_id:818`"),
+    *(_exact(name, note) for name, note in STRUCTURED_OUTPUT_NOTES.items()),
+    *(_no_effect(name, note) for name, note in NO_EFFECT_NOTES.items()),
+    *(_refused(name, note) for name, note in REFUSED_NOTES.items()),
 )
 
 CHAT_FIELDS = (
@@ -186,7 +191,6 @@ CHAT_FIELDS = (
     _no_effect("prompt_cache_options", "anything; equal prefixes are found by their tokens"),
     _no_effect("prompt_cache_retention", "anything; equal prefixes are found by their tokens"),
     _refused("reasoning_effort", "the model does not reason apart"),
-    _refused("response_format", "no constrained output"),
     _refused("tool_choice", "no tools"),
     _refused("tools", "no tools"),
     _refused("verbosity", "no such control"),
@@ -208,7 +212,6 @@ COMPLETION_FIELDS = (
     _exact("logprobs", f"{LOGPROBS.allowed}, default none: {LOGPROBS.does}"),
     _exact("echo", "boolean: the prompt in front of the text, with `logprobs` its own log probabilities too"),
     _refused("best_of", "one answer per choice; as much as `n` asks for nothing"),
-    _refused("response_format", "no constrained output"),
     _refused("suffix", "the model cannot fill in the middle"),
 )
 

@@ -22,6 +22,7 @@ from openai_api.request.neutral_values import (
     Values,
     any_value,
 )
+from openai_api.request.structured_output_fields import ANY_OF_OUR_WHITESPACE
 
 _SAMPLING: Mapping[str, Values] = {
     "seed": (-1,),  # draw one, as in vLLM and llama.cpp
@@ -75,13 +76,14 @@ _CONSTRAINED_OUTPUT: Mapping[str, Values] = {
     "grammar": NO_TEXT,
     "grammar_lazy": OFF,
     "grammar_triggers": NO_LIST,
-    "json_schema": NO_TEXT,  # {} is any JSON
+    "json_schema": NO_TEXT,
     "regex": NO_TEXT,
     "ebnf": NO_TEXT,
     "guided_json": NO_TEXT,
     "guided_regex": NO_TEXT,
     "guided_grammar": NO_TEXT,
     "guided_choice": NO_LIST,
+    "guided_whitespace_pattern": ANY_OF_OUR_WHITESPACE,
     "structured_outputs": NO_OBJECT,
     "structural_tag": NO_TEXT,
 }
@@ -187,7 +189,7 @@ _WITHOUT_EFFECT: Mapping[str, str] = {
         "dynatemp_exponent xtc_threshold dry_base dry_allowed_length dry_penalty_last_n dry_sequence_breakers "
         "mirostat_tau mirostat_eta adaptive_decay"
     ),
-    "tunes a constraint that is refused": "guided_decoding_backend guided_whitespace_pattern",
+    "says which library obeys a constraint": "guided_decoding_backend",
     "says how drafts are made, which no answer depends on": (
         "speculative.n_max speculative.n_min speculative.p_min backend_sampling"
     ),

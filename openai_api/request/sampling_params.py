@@ -7,6 +7,7 @@ Owns the precedence of request, checkpoint and default; names no setting, as
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from engine.grammar import Grammar
 from engine.sampling_params import SamplingParams
 from openai_api.app_state import AppState
 from openai_api.errors import MAX_PARAM_CHARS, invalid_value
@@ -24,13 +25,14 @@ def sampling_params(
     echo_logprobs: int | None = None,
     stop: Sequence[str] = (),
     stop_token_ids: Sequence[int] = (),
+    grammar: Grammar | None = None,
 ) -> SamplingParams:
     """What ``body`` asks of the engine.
 
     Each setting is the request's, else the checkpoint's where it may bring one, else the engine's
     default. ``stop`` and ``stop_token_ids`` are those of the prompt's format, beside what the
     request asks for; ``ignore_eos`` is about these too. ``echo_logprobs`` are alternatives beside
-    each token of a prompt that is echoed.
+    each token of a prompt that is echoed. ``grammar`` is what the answer must be.
 
     Raises:
         ApiError: 400, a token id is outside of the vocabulary, or two names of a setting differ.
@@ -38,6 +40,9 @@ def sampling_params(
     """
     for name in ("stop_token_ids", "allowed_token_ids", "logprob_token_ids"):
         check_token_ids(app_state, getattr(body, name) or (), param=name)
+    if grammar is not None and body.allowed_token_ids is not None:
+        message = "'allowed_token_ids' does not go with a field that says what the answer must be; give one of them."
+        raise invalid_value("allowed_token_ids", message)
     num_prompt_logprobs = prompt_logprobs(body)
     params = SamplingParams(
         **_settings(body, app_state.engine.info.default_sampling),
@@ -51,6 +56,7 @@ def sampling_params(
         prompt_ranks=num_prompt_logprobs is not None,
         allowed_token_ids=tuple(body.allowed_token_ids or ()),
         logprob_token_ids=tuple(body.logprob_token_ids or ()),
+        grammar=grammar,
     )
     _check_answer_size(params, app_state.engine.info.max_model_len)
     return params

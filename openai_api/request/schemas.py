@@ -42,6 +42,7 @@ from openai_api.request.neutral_fields import IN_ANY_REQUEST, IN_CHAT, IN_COMPLE
 from openai_api.request.neutral_values import asks_for_nothing
 from openai_api.request.setting_fields import SettingFields, in_range, whole_count, whole_number, whole_numbers
 from openai_api.request.strict_model import StrictModel
+from openai_api.request.structured_output_fields import StructuredOutputFields
 
 NO_LIMIT = MAX_INTEGER
 """Of tokens: no context is as long."""
@@ -151,7 +152,7 @@ class GenerationRequest(SettingFields):
     stream: bool | None = None
 
 
-class SamplingFields(GenerationRequest):
+class SamplingFields(GenerationRequest, StructuredOutputFields):
     """What chat and text completions have in common.
 
     ``stop`` is a list of up to 16 strings of 1 to 256 characters; ``truncate_prompt_tokens`` is in

@@ -13,7 +13,11 @@ from openai_api.errors import ApiError, invalid_value
 from openai_api.request.long_json import LongJson, TooManyValuesError
 
 # A shorter text takes json.loads at most 5 ms.
-_LONG_BYTES = 64 * 1024
+_LONG_CHARS = 64 * 1024
+
+
+class NotJsonError(Exception):
+    """A text is no JSON that is taken here; says why, and where, never what."""
 
 
 def parse_json(body: bytes | bytearray, *, max_depth: int, max_values: int) -> object:
@@ -23,18 +27,33 @@ def parse_json(body: bytes | bytearray, *, max_depth: int, max_values: int) -> o
         ApiError: 400 ``invalid_json``; it says where, never what.
     """
     try:
-        text = body.decode("utf-8")
-        value = _long(text, max_depth, max_values) if len(body) > _LONG_BYTES else _short(text)
+        return json_value(body.decode("utf-8"), max_depth=max_depth, max_values=max_values)
     except UnicodeDecodeError:
-        raise _invalid("it is not UTF-8") from None
+        why = "it is not UTF-8"
+    except TooManyValuesError:
+        raise invalid_value(None, f"The request body has more than {max_values} values.") from None
+    except NotJsonError as error:
+        why = str(error)
+    raise ApiError(400, f"The request body is not valid JSON: {why}.", code="invalid_json")
+
+
+def json_value(text: str, *, max_depth: int, max_values: int) -> object:
+    """The value of ``text``, by the same rules.
+
+    Raises:
+        NotJsonError: it is none.
+        TooManyValuesError: it holds more than ``max_values`` values.
+    """
+    try:
+        value = _long(text, max_depth, max_values) if len(text) > _LONG_CHARS else _short(text)
     except json.JSONDecodeError as error:
-        raise _invalid(f"syntax error at character {error.pos}") from None
+        raise NotJsonError(f"syntax error at character {error.pos}") from None
     except RecursionError:
         raise _too_deep(max_depth) from None
     except TooManyValuesError:
-        raise invalid_value(None, f"The request body has more than {max_values} values.") from None
+        raise
     except ValueError:  # an integer of more than 4,300 digits
-        raise _invalid("a number is too long") from None
+        raise NotJsonError("a number is too long") from None
     _check(value, max_depth, max_depth)
     return value
 
@@ -57,19 +76,19 @@ def _long(text: str, max_depth: int, max_values: int) -> object:
 def _unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
     as_dict = dict(pairs)
     if len(as_dict) != len(pairs):
-        raise _invalid("a name occurs twice in one object")
+        raise NotJsonError("a name occurs twice in one object")
     return as_dict
 
 
 def _finite_float(digits: str) -> float:
     value = float(digits)
     if math.isinf(value):
-        raise _invalid("a number is too large")
+        raise NotJsonError("a number is too large")
     return value
 
 
 def _refuse_constant(_name: str) -> NoReturn:
-    raise _invalid("NaN and Infinity are not JSON")
+    raise NotJsonError("NaN and Infinity are not JSON")
 
 
 def _check(value: object, depth_left: int, max_depth: int) -> None:
@@ -101,12 +120,8 @@ def _check_text(text: str) -> None:
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise _invalid("a string has a lone surrogate") from None
+            raise NotJsonError("a string has a lone surrogate") from None
 
 
-def _too_deep(max_depth: int) -> ApiError:
-    return _invalid(f"it is nested deeper than {max_depth} levels")
-
-
-def _invalid(why: str) -> ApiError:
-    return ApiError(400, f"The request body is not valid JSON: {why}.", code="invalid_json")
+def _too_deep(max_depth: int) -> NotJsonError:
+    return NotJsonError(f"it is nested deeper than {max_depth} levels")

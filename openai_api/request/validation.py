@@ -43,6 +43,8 @@ EXPECTED: Mapping[str, str] = {
     "prompt_type": "a string, an array of token ids, or an array of either",
     "prompt_count": "1 to {most} prompts",
     "choice_value": "a string, true or false",
+    "object_type": "an object, or its JSON as a string",
+    "json_text": "an object, or its JSON as a string, but this string is no JSON: {why}",
     "too_many_fields": "at most {most} fields",
 }
 # Fields that take one string in place of an array.
@@ -76,6 +78,9 @@ def _to_api_error(finding: ErrorDetails, model: type[StrictModel], fields: tuple
         case "missing":
             message = f"Missing required parameter: '{param}'."
             return ApiError(400, message, code="missing_required_parameter", param=param)
+        case "json_text":
+            message = f"Invalid value for '{param}': expected {_expected(finding)}."
+            return ApiError(400, message, code="invalid_json_schema", param=param)
         case "literal_error" if _PART_TYPE.search(param):
             message = "Only content parts of type 'text' are supported; the model reads nothing else."
             return ApiError(400, message, code="unsupported_parameter", param=param)

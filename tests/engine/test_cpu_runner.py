@@ -142,7 +142,7 @@ def test_what_a_row_is_told(runner: CpuRunner, model: FakeModel) -> None:
     assert told(min_tokens=3) == {}
     assert told(logprobs=0) == {"num_logprobs": 0}
     assert told(logprobs=2) == {"num_logprobs": 2}
-    assert told(allowed_token_ids=(9, 7, 9)) == {"allowed": (7, 9)}
+    assert told(allowed_token_ids=(9, 7, 9)) == {"allowed": bytes([0x80, 2, 0, 0])}
     assert told(logprobs=0, logprob_token_ids=(9, 7, 9)) == {"num_logprobs": 0, "reported": (9, 7)}
 
 

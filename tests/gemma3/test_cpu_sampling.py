@@ -20,6 +20,7 @@ from engine.runners.torch_sampler import sample as torch_sample
 from engine.sampling_params import SETTINGS as RANGES
 from engine.sampling_params import SamplingParams
 from engine.sequence import Sequence, new_sequences
+from engine.token_mask import mask_of
 from gemma3 import cpu
 
 if (reason := cpu.why_unavailable()) is not None:
@@ -92,7 +93,7 @@ def native_row(seq: Sequence) -> RowRequest:
         output_counts=sorted(Counter(output).items()),
         logit_bias=list(params.logit_bias.items()),
         banned=[END] if len(output) < params.min_tokens else [],
-        allowed=params.allowed_token_ids,
+        allowed=params.allowed_mask or b"",
         num_logprobs=-1 if params.logprobs is None else params.logprobs,
     )
 
@@ -300,7 +301,7 @@ def extreme_params(rng: random.Random) -> SamplingParams:
     return SamplingParams(**chosen | {"seed": rng.randrange(2**40)})
 
 
-@pytest.mark.parametrize("num_allowed", [1, 2, 257, 1_024])
+@pytest.mark.parametrize("num_allowed", [1, 2, 257, 1_024, VOCAB])
 def test_a_row_of_few_allowed_ids_is_a_row_of_few_logits(num_allowed: int) -> None:
     """What is drawn from them is drawn as from a vocabulary that has no others; log probabilities are the whole row's."""
     rng = random.Random(num_allowed)
@@ -309,7 +310,7 @@ def test_a_row_of_few_allowed_ids_is_a_row_of_few_logits(num_allowed: int) -> No
         allowed = sorted(rng.sample(range(len(logits)), num_allowed))
         expected = torch.tensor(logits).double().log_softmax(-1).numpy()
         for u in (0.0, 0.31, 0.77, 1 - 2**-53):
-            sampled = sample(logits, uniform=u, allowed=allowed, num_logprobs=1, **settings)
+            sampled = sample(logits, uniform=u, allowed=mask_of(allowed), num_logprobs=1, **settings)
             alone = sample(logits[allowed], uniform=u, **settings)
             assert sampled.token_id == allowed[alone.token_id]
             assert sampled.logprob == pytest.approx(expected[sampled.token_id], abs=2e-6)
@@ -320,18 +321,20 @@ def test_what_is_banned_among_the_allowed_cannot_be_chosen() -> None:
     logits = random_logits(random.Random(13), VOCAB)
     for settings in ({}, *SETTINGS):
         chosen = {
-            sample(logits, uniform=u, allowed=[5, 9, 40], banned=[9, 40], **settings).token_id for u in (0.0, 0.9)
+            sample(logits, uniform=u, allowed=mask_of([5, 9, 40]), banned=[9, 40], **settings).token_id
+            for u in (0.0, 0.9)
         }
         assert chosen == {5}
-    assert sample(logits, allowed=[5], banned=[5]).token_id == -1
+    assert sample(logits, allowed=mask_of([5]), banned=[5]).token_id == -1
 
 
 def test_penalties_and_biases_weigh_among_the_allowed() -> None:
     logits = np.zeros(VOCAB, np.float32)
     logits[[5, 9]] = 2.0, 1.0
-    assert sample(logits, allowed=[5, 9]).token_id == 5
-    assert sample(logits, allowed=[5, 9], repetition_penalty=4.0, seen=[5]).token_id == 9
-    assert sample(logits, allowed=[5, 9], logit_bias=[(7, 100.0), (9, 1.5)]).token_id == 9
+    allowed = mask_of([5, 9])
+    assert sample(logits, allowed=allowed).token_id == 5
+    assert sample(logits, allowed=allowed, repetition_penalty=4.0, seen=[5]).token_id == 9
+    assert sample(logits, allowed=allowed, logit_bias=[(7, 100.0), (9, 1.5)]).token_id == 9
 
 
 def test_reported_ids_take_the_place_of_the_likeliest() -> None:
@@ -439,11 +442,11 @@ def test_a_target_is_reported_and_nothing_is_chosen() -> None:
 @pytest.mark.parametrize(
     "settings",
     [{"seen": [-1]}, {"output_counts": [(VOCAB, 1)]}, {"logit_bias": [(2**31 - 1, 1.0)]}, {"banned": [VOCAB]},
-     {"target": VOCAB}, {"allowed": [VOCAB]}, {"allowed": [-1, 3]}, {"allowed": [4, 3]}, {"allowed": [3, 3]},
+     {"target": VOCAB}, {"allowed": mask_of([VOCAB])}, {"allowed": bytes(4 * (VOCAB // 32 + 2))}, {"allowed": bytes(5)},
      {"reported": [VOCAB]}],
-    ids=str,
+    ids=lambda settings: str(settings)[:40],
 )  # fmt: skip
-def test_what_lies_outside_the_vocabulary_is_refused(settings: dict[str, list[int]]) -> None:
+def test_what_lies_outside_the_vocabulary_is_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
         sample(np.zeros(VOCAB, np.float32), **settings)
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 
 from engine.caller import ANYBODY, Caller
 from engine.engine_info import EngineStats, EngineStatus, ModelInfo
-from engine.errors import ContextLengthError, EngineNotReadyError, QueueFullError, RequestError
+from engine.errors import ContextLengthError, EngineNotReadyError, GrammarError, QueueFullError, RequestError
+from engine.grammar import GrammarKind, GrammarSpec
 from engine.outputs import ContinuationScores, FinishReason, RequestOutput, SequenceDelta, TokenLogprob
 from engine.sampling_params import SamplingParams
 from engine.step_sizes import StepSizes
@@ -49,6 +50,13 @@ class Call:
     caller: Caller = ANYBODY
 
 
+@dataclass(frozen=True)
+class FakeGrammar:
+    """It constrains nothing; the script is the answer."""
+
+    spec: GrammarSpec
+
+
 @dataclass
 class FakeEngine:
     """Set ``script`` (or ``scripts``, by a word of the prompt) at any time; read ``calls``, ``aborted``, ``running``."""
@@ -61,10 +69,12 @@ class FakeEngine:
     max_running: int = 64
     max_waiting: int = 64
     implicit_stop: tuple[str, ...] = ()
+    answer_lead: str = ""
     calls: list[Call] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
     running: set[str] = field(default_factory=set)
     waiting: set[str] = field(default_factory=set)
+    compiled: list[GrammarSpec] = field(default_factory=list)
     rendered: list[list[Message]] = field(default_factory=list)
     was_shut_down: bool = False
     fails_after_s: float = 1e6
@@ -128,7 +138,15 @@ class FakeEngine:
         text = "".join(f"{message.role}: {message.content}\n" for message in messages)
         text = text.rstrip("\n") if continue_final_message else text + ("model: " if add_generation_prompt else "")
         token_ids = self.tokenizer.encode(text, add_bos=True)
-        return ChatPrompt(tuple(token_ids), self.implicit_stop, (END_OF_TURN_ID,))
+        return ChatPrompt(tuple(token_ids), self.implicit_stop, (END_OF_TURN_ID,), self.answer_lead)
+
+    def compile_grammar(self, spec: GrammarSpec) -> "FakeGrammar":
+        """Anything but what is called "impossible"."""
+        self.compiled.append(spec)
+        if "impossible" in spec.text:
+            is_schema = spec.kind is GrammarKind.JSON_SCHEMA
+            raise GrammarError("it is impossible.", code="invalid_json_schema" if is_schema else "invalid_grammar")
+        return FakeGrammar(spec)
 
     async def generate(
         self,

@@ -27,6 +27,7 @@ from openai_api.request.schemas import (
     TokenizeRequest,
 )
 from openai_api.request.strict_model import StrictModel
+from openai_api.request.structured_output_fields import NamedSchema, ResponseFormat, StructuredOutputs
 from openai_api.request.system_one_fields import SystemOneRequest
 from tests.openai_api.harness import Asgi
 
@@ -48,6 +49,9 @@ PARTS: dict[str, type[StrictModel]] = {
     "prediction.content[].": TextPart,
     "prediction.": Prediction,
     "stream_options.": StreamOptions,
+    "response_format.json_schema.": NamedSchema,
+    "response_format.": ResponseFormat,
+    "structured_outputs.": StructuredOutputs,
 }
 
 
@@ -73,7 +77,8 @@ def test_the_schemas_have_just_the_fields_that_are_taken(endpoint: str) -> None:
 
 def own_or_any(model: type[StrictModel], taken: set[str]) -> set[str]:
     """The model's fields, and those of ``taken`` that may be anything and are dropped."""
-    return {*model.model_fields, *(name for name in taken if model.neutral.get(name) is ANYTHING)}
+    own = (field.alias or name for name, field in model.model_fields.items())
+    return {*own, *(name for name in taken if model.neutral.get(name) is ANYTHING)}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The little client ``query_fastapi.py`` against a live server with a scripted engine, and against none."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -49,6 +50,40 @@ def test_json(live: LiveServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert chunks[-1]["usage"]["completion_tokens"] == 29
 
 
+@pytest.mark.parametrize("stream", [[], ["--stream"]])
+def test_a_schema_and_choices(
+    live: LiveServer, capsys: pytest.CaptureFixture[str], tmp_path: Path, stream: list[str]
+) -> None:
+    file = tmp_path / "schema.json"
+    file.write_text('\ufeff{"properties": {"z": {}, "\u00e9": {}}}', encoding="utf-8")
+    assert query_fastapi.main(["--url", live.url, *stream, "--schema", str(file)]) == 0
+    assert query_fastapi.main(["--url", live.url, *stream, "--choice", "yes", "--choice", "no"]) == 0
+    assert capsys.readouterr().out == f"{TEXT}\n{TEXT}\n"
+    assert [spec.text for spec in live.engine.compiled] == [
+        '{"properties":{"z":{},"\u00e9":{}},"additionalProperties":false}',
+        'start: CHOICE\nCHOICE: "yes" | "no"',
+    ]
+    file.write_text('{"const": "impossible"}')
+    assert query_fastapi.main(["--url", live.url, *stream, "--schema", str(file)]) == 1
+    assert "answered 400: Invalid value for 'response_format.json_schema.schema': it is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ['{"const": NaN}', '{"const": "\\ud800"}', "[" * 100_000, "\udcff"], ids=ascii)
+def test_what_is_no_json_is_no_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    file = tmp_path / "schema.json"
+    file.write_text(text, encoding="utf-8", errors="surrogateescape")
+    assert query_fastapi.main(["--schema", str(file)]) == 2
+    assert "schema.json is not JSON: " in capsys.readouterr().err
+
+
+def test_one_shape_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "schema.json"
+    file.write_text("{}")
+    with pytest.raises(SystemExit, match="2"):
+        query_fastapi.main(["--choice", "a", "--schema", str(file)])
+    assert "argument --schema: not allowed with argument --choice" in capsys.readouterr().err
+
+
 def test_no_server(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -82,13 +117,21 @@ def test_errors_of_the_server(live: LiveServer, capsys: pytest.CaptureFixture[st
         (["--prompt", "bad \udcff"], "--prompt holds bytes that are no UTF-8"),
         (["--system", "bad \udcff"], "--system holds bytes"),
         (["--model", "bad \udcff"], "--model holds bytes"),
+        (["--choice", "ok", "--choice", "bad \udcff"], "--choice holds bytes"),
+        (["--schema", "no-such-file"], "--schema no-such-file cannot be read: No such file"),
+        (["--schema", "query_fastapi.py"], "--schema query_fastapi.py is not JSON: "),
+        (["--schema", "docs", "--stream"], "--schema docs cannot be read: Is a directory"),
+        (["--choice", "a", "--schema", os.devnull], "/dev/null is not JSON"),
         (["--api-key", "\u00e9"], "--api-key is ASCII"),
         (["--api-key", "a\nb"], "--api-key is ASCII"),
         *((["--url", url], "is no address such as http://127.0.0.1:8000") for url in NO_URLS),
     ],
     ids=ascii,
 )
-def test_wrong_use_is_one_line_and_status_2(args: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_use_is_one_line_and_status_2(
+    args: list[str], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
     try:
         status = query_fastapi.main(args)
     except SystemExit as stop:

@@ -6,6 +6,9 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstring>
+#include <utility>
+
 #include "kernels/isa.h"
 #include "model.h"
 #include "quantize.h"
@@ -23,6 +26,14 @@ namespace {
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Rows = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Ids = std::vector<int32_t>;
+
+// As engine/token_mask.py writes it, on a machine that is little-endian as well.
+TokenMask mask_of(const nb::bytes& bits) {
+    std::vector<uint32_t> words(bits.size() / sizeof(uint32_t));
+    if (bits.size() % sizeof(uint32_t)) throw std::invalid_argument("allowed is no list of 32-bit words.");
+    std::memcpy(words.data(), bits.c_str(), bits.size());
+    return TokenMask(std::move(words));
+}
 
 template <typename T>
 nb::bytes to_bytes(const std::vector<T>& values) {
@@ -113,7 +124,8 @@ void bind_requests(nb::module_& m) {
         .def_rw("output_counts", &RowRequest::output_counts)
         .def_rw("logit_bias", &RowRequest::logit_bias)
         .def_rw("banned", &RowRequest::banned)
-        .def_rw("allowed", &RowRequest::allowed)
+        .def_prop_rw("allowed", [](const RowRequest& self) { return to_bytes(self.allowed.words()); },
+                     [](RowRequest& self, const nb::bytes& mask) { self.allowed = mask_of(mask); })
         .def_rw("reported", &RowRequest::reported);
 #define GEMMA3_ATTRIBUTE(Type, name, neutral)                                        \
     request.def_prop_rw(#name, [](const RowRequest& self) { return self.name; },     \

@@ -25,8 +25,13 @@ LowPlaneShare low_plane_share(const Activations& in, int row) {
     return {(kLowCentre - 128.0f) * sum, kDeviations * kLowDeviation * std::sqrt(static_cast<float>(squares))};
 }
 
-inline float logit_of(int32_t high, int32_t low, int32_t sum, float scale) {
-    return static_cast<float>(16 * high + low - 128 * sum) * scale;
+// Sums of ids that cannot be chosen, below those of all that can: 15 * 127 for each input.
+constexpr int32_t kHidden = -(1 << 28);
+
+// Takes the ids of a panel whose bits are not set out of the running.
+void hide(uint32_t bits, int32_t* sums) {
+    if (bits == TokenMask::kWhole) return;
+    for (int i = 0; i < kPanel; ++i) sums[i] = bits & 1u << i ? sums[i] : kHidden;
 }
 
 // Copy row `from` of `in` to row `to` of `out`.
@@ -43,44 +48,40 @@ void copy_row(const Activations& in, int from, Activations& out, int to) {
 Head::Head(const Kernels& kernels, Embedding embedding, int num_threads)
     : kernels_(kernels),
       embedding_(embedding),
-      num_chunks_((embedding.high.num_panels + kChunkPanels - 1) / kChunkPanels),
+      masked_head_(kernels, embedding, num_threads),
+      num_chunks_((embedding.num_panels() + kChunkPanels - 1) / kChunkPanels),
       scratch_(size_t(num_threads)) {
-    for (Scratch& scratch : scratch_) {
-        scratch.high.reserve(int64_t{kRowsAtOnce} * kChunkPanels * kPanel);
-        scratch.low.reserve(int64_t{kRowsAtOnce} * kChunkPanels * kPanel);
-        scratch.unpacked.reserve(int64_t{kChunkPanels} * kPanel * embedding.high.num_inputs);
-    }
+    for (Scratch& scratch : scratch_) scratch.planes.reserve(kRowsAtOnce, kChunkPanels, embedding.high.num_inputs);
 }
 
 void Head::begin(const Activations& in, const std::vector<RowRequest>& requests) {
     requests_ = &requests;
     results_.assign(requests.size(), Sampled());
-    greedy_.clear();
-    full_.clear();
-    for (size_t i = 0; i < requests.size(); ++i) (requests[i].is_plain_greedy() ? greedy_ : full_).push_back(int(i));
+    for (std::vector<int>* rows : {&greedy_, &full_, &masked_}) rows->clear();
+    for (size_t i = 0; i < requests.size(); ++i) {
+        const RowRequest& request = requests[i];
+        (masked_head_.takes(request, int(requests.size())) ? masked_ : request.is_plain_greedy() ? greedy_ : full_).push_back(int(i));
+    }
+    masked_head_.begin(in, requests, masked_);
     greedy_in_ = greedy_rows_.of(int(greedy_.size()), in.num_inputs);
     full_in_ = full_rows_.of(int(full_.size()), in.num_inputs);
     for (size_t i = 0; i < greedy_.size(); ++i) copy_row(in, greedy_[i], greedy_in_, int(i));
     for (size_t i = 0; i < full_.size(); ++i) copy_row(in, full_[i], full_in_, int(i));
-    upper_bounds_.reserve(int64_t(greedy_.size()) * embedding_.high.num_panels);
+    upper_bounds_.reserve(int64_t(greedy_.size()) * embedding_.num_panels());
     // All memory of the items, which must not throw.
     found_.resize(std::max(found_.size(), greedy_.size()));
-    for (size_t i = 0; i < greedy_.size(); ++i) found_[i].reserve(size_t(embedding_.high.num_panels));
-    candidates_.reserve(greedy_.size() * size_t(embedding_.high.num_panels));
+    for (size_t i = 0; i < greedy_.size(); ++i) found_[i].reserve(size_t(embedding_.num_panels()));
+    candidates_.reserve(greedy_.size() * size_t(embedding_.num_panels()));
     best_.assign(greedy_.size(), Best{-INFINITY, -1});
-    for (Scratch& scratch : scratch_) scratch.high.reserve(int64_t(greedy_.size()) * kChunkPanels * kPanel);
+    for (Scratch& scratch : scratch_) scratch.planes.high.reserve(int64_t(greedy_.size()) * kChunkPanels * kPanel);
     logits_.reserve(std::min<int64_t>(int64_t(full_.size()), kRowsAtOnce) * padded_vocab());
 }
 
 void Head::run(ThreadTeam& team, int thread) {
+    if (!masked_.empty()) masked_head_.run(team, thread, results_);
     if (!greedy_.empty()) choose_greedily(team, thread);
     for (int first = 0; first < int(full_.size()); first += kRowsAtOnce) {
-        Activations rows = full_in_;
-        rows.num_rows = std::min(kRowsAtOnce, int(full_.size()) - first);
-        rows.values += int64_t{first} * rows.num_inputs;
-        rows.group_sums += int64_t{first} * (rows.num_inputs / kGroup);
-        rows.scales += first;
-        rows.sums += first;
+        const Activations rows = full_in_.slice(first, std::min(kRowsAtOnce, int(full_.size()) - first));
         all_logits(team, thread, rows, logits_.data(), padded_vocab());
         team.for_each(rows.num_rows, [&](int i) {
             const int row = full_[size_t(first + i)];
@@ -91,21 +92,10 @@ void Head::run(ThreadTeam& team, int thread) {
 }
 
 void Head::all_logits(ThreadTeam& team, int thread, const Activations& in, float* out, int64_t stride) {
-    team.for_each(num_chunks_, [&](int chunk) { logits_of_chunk(in, chunk, out, stride, scratch_[size_t(thread)]); });
-}
-
-void Head::logits_of_chunk(const Activations& in, int chunk, float* out, int64_t stride, Scratch& scratch) const {
-    const int first = chunk * kChunkPanels, last = std::min(first + kChunkPanels, embedding_.high.num_panels);
-    const int width = (last - first) * kPanel;
-    kernels_.matmul_nibbles(embedding_.high, in, first, last, scratch.high.data(), width, scratch.unpacked.data());
-    kernels_.matmul_nibbles(embedding_.low, in, first, last, scratch.low.data(), width, scratch.unpacked.data());
-    const float* scales = embedding_.scales + first * kPanel;
-    for (int row = 0; row < in.num_rows; ++row) {
-        const int32_t* high = scratch.high.data() + row * width;
-        const int32_t* low = scratch.low.data() + row * width;
-        float* logits = out + row * stride + first * kPanel;
-        for (int i = 0; i < width; ++i) logits[i] = logit_of(high[i], low[i], in.sums[row], scales[i] * in.scales[row]);
-    }
+    team.for_each(num_chunks_, [&](int chunk) {
+        const int first = chunk * kChunkPanels, last = std::min(first + kChunkPanels, embedding_.num_panels());
+        exact_logits(kernels_, embedding_, in, first, last, out + first * kPanel, stride, scratch_[size_t(thread)].planes);
+    });
 }
 
 void Head::choose_greedily(ThreadTeam& team, int thread) {
@@ -116,22 +106,24 @@ void Head::choose_greedily(ThreadTeam& team, int thread) {
 }
 
 void Head::bound_chunk(int chunk, Scratch& scratch) {
-    const int first = chunk * kChunkPanels, last = std::min(first + kChunkPanels, embedding_.high.num_panels);
+    const int first = chunk * kChunkPanels, last = std::min(first + kChunkPanels, embedding_.num_panels());
     const int width = (last - first) * kPanel;
-    kernels_.matmul_nibbles(embedding_.high, greedy_in_, first, last, scratch.high.data(), width, scratch.unpacked.data());
-    for (int row = 0; row < greedy_in_.num_rows; ++row) {
+    int32_t* sums = scratch.planes.high.data();
+    kernels_.matmul_nibbles(embedding_.high, greedy_in_, first, last, sums, width, scratch.planes.unpacked.data());
+    for (int row = 0; row < greedy_in_.num_rows; ++row, sums += width) {
+        if (const TokenMask& allowed = request_of(row).allowed; allowed.restricts())
+            for (int panel = first; panel < last; ++panel) hide(allowed.of_panel(panel), sums + (panel - first) * kPanel);
         const LowPlaneShare low = low_plane_share(greedy_in_, row);
-        kernels_.bound_logits(scratch.high.data() + int64_t{row} * width, embedding_.scales + first * kPanel, last - first,
-                              greedy_in_.scales[row], low.centre + low.margin,
-                              upper_bounds_.data() + int64_t{row} * embedding_.high.num_panels + first);
+        kernels_.bound_logits(sums, embedding_.scales + first * kPanel, last - first, greedy_in_.scales[row], low.centre + low.margin,
+                              upper_bounds_.data() + int64_t{row} * embedding_.num_panels() + first);
     }
 }
 
 // The panel with the highest bound sets the bar: its best exact logit. Usually a few dozen panels reach over it.
 void Head::find_candidates(int row, Scratch& scratch) {
     std::vector<Candidate>& found = found_[size_t(row)];
-    const float* upper = upper_bounds_.data() + int64_t{row} * embedding_.high.num_panels;
-    const int num_panels = embedding_.high.num_panels;
+    const int num_panels = embedding_.num_panels();
+    const float* upper = upper_bounds_.data() + int64_t{row} * num_panels;
     Candidate highest{row, int(std::max_element(upper, upper + num_panels) - upper), {-INFINITY, -1}};
     score(highest, scratch);
     found.clear();
@@ -146,21 +138,14 @@ void Head::join_candidates() {
 }
 
 void Head::score(Candidate& candidate, Scratch& scratch) const {
-    const int row = candidate.row, panel = candidate.panel;
-    Activations in = greedy_in_;
-    in.num_rows = 1;
-    in.values += int64_t{row} * in.num_inputs;
-    in.group_sums += int64_t{row} * (in.num_inputs / kGroup);
-    in.scales += row;
-    in.sums += row;
-    kernels_.matmul_nibbles(embedding_.high, in, panel, panel + 1, scratch.high.data(), kPanel, scratch.unpacked.data());
-    kernels_.matmul_nibbles(embedding_.low, in, panel, panel + 1, scratch.low.data(), kPanel, scratch.unpacked.data());
-    for (int i = 0; i < std::min(kPanel, embedding_.vocab_size - panel * kPanel); ++i) {
-        const int token_id = panel * kPanel + i;
-        const float logit =
-            logit_of(scratch.high[i], scratch.low[i], in.sums[0], embedding_.scales[token_id] * in.scales[0]);
-        if (logit > candidate.best.logit) candidate.best = {logit, token_id};
-    }
+    const int first_id = candidate.panel * kPanel;
+    const TokenMask& allowed = request_of(candidate.row).allowed;
+    const uint32_t bits = allowed.restricts() ? allowed.of_panel(candidate.panel) : TokenMask::kWhole;
+    float logits[kPanel];
+    exact_logits(kernels_, embedding_, greedy_in_.slice(candidate.row, 1), candidate.panel, candidate.panel + 1, logits, kPanel,
+                 scratch.planes);
+    for (int i = 0; i < std::min(kPanel, embedding_.vocab_size - first_id); ++i)
+        if (bits & 1u << i && logits[i] > candidate.best.logit) candidate.best = {logits[i], first_id + i};
 }
 
 void Head::take_best() {

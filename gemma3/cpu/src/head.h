@@ -5,24 +5,21 @@
 #include <vector>
 
 #include "buffers.h"
+#include "embedding.h"
+#include "masked_head.h"
 #include "sampling.h"
 #include "thread_team.h"
 
 namespace gemma3 {
-
-// The int8 rows of the tied embedding in two planes: byte = 16 * high + low.
-struct Embedding {
-    Matrix high, low;
-    const float* scales = nullptr;
-    int vocab_size = 0;
-};
 
 // Greedy rows read the high plane alone: it gives every logit but for sum(low * a), what the low nibbles add. Only panels that
 // may still hold the largest logit are then scored exactly: those within eight standard deviations, 8 * 4.61 * |a|, of nibbles
 // that are independent and uniform on 0..15. That is no proof. Nibbles that follow the signs of the input reach 25 deviations
 // (Cauchy-Schwarz, 640 inputs), so a row made for one input can be missed; random nibbles stay within eight but once in 10^15.
 // A margin of 25 would be a proof, and leave 14 % of the panels instead of 0.1 % (988 greedy steps of real texts).
-// Other rows get all logits.
+// Where a row allows only some ids, the bounds and the scores are of those alone.
+//
+// Rows that may choose among few ids are the masked head's. All others get all logits.
 class Head {
 public:
     Head(const Kernels& kernels, Embedding embedding, int num_threads);
@@ -35,12 +32,11 @@ public:
     // All logits of all rows of `in` instead: (rows, stride).
     void all_logits(ThreadTeam& team, int thread, const Activations& in, float* out, int64_t stride);
 
-    int64_t padded_vocab() const { return int64_t{embedding_.high.num_panels} * kPanel; }
+    int64_t padded_vocab() const { return int64_t{embedding_.num_panels()} * kPanel; }
 
 private:
     struct Scratch {
-        Buffer<int32_t> high, low;
-        Buffer<uint8_t> unpacked;
+        PlaneScratch planes;
         SamplingScratch sampling;
     };
     struct Best {
@@ -52,21 +48,22 @@ private:
         Best best;
     };
 
+    const RowRequest& request_of(int greedy_row) const { return (*requests_)[size_t(greedy_[size_t(greedy_row)])]; }
     void choose_greedily(ThreadTeam& team, int thread);
     void bound_chunk(int chunk, Scratch& scratch);
     void find_candidates(int row, Scratch& scratch);
     void join_candidates();
     void score(Candidate& candidate, Scratch& scratch) const;
     void take_best();
-    void logits_of_chunk(const Activations& in, int chunk, float* out, int64_t stride, Scratch& scratch) const;
 
     const Kernels& kernels_;
     const Embedding embedding_;
+    MaskedHead masked_head_;
     const int num_chunks_;
     std::vector<Scratch> scratch_;
 
     const std::vector<RowRequest>* requests_ = nullptr;
-    std::vector<int> greedy_, full_;  // rows of the request list
+    std::vector<int> greedy_, full_, masked_;  // rows of the request list
     Activations greedy_in_, full_in_;
     ActivationBuffer greedy_rows_, full_rows_;
     Buffer<float> upper_bounds_;  // (greedy rows, panels)

@@ -40,6 +40,12 @@ struct Activations {
     int32_t* sums = nullptr;        // of the int8 values of a row
     int num_inputs = 0;
     int num_rows = 0;
+
+    // The rows [first, first + count).
+    Activations slice(int first, int count) const {
+        return {values + int64_t{first} * num_inputs, scales + first, group_sums + int64_t{first} * (num_inputs / kGroup),
+                sums + first, num_inputs, count};
+    }
 };
 
 // One chunk of keys and values, as the blocks of the KV cache hold them.

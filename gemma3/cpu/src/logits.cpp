@@ -1,0 +1,83 @@
+// Compiled with -ffp-contract=off: a * b + c is rounded alike everywhere.
+#include "logits.h"
+
+#include <cfloat>
+
+#include "wide.h"
+
+namespace gemma3 {
+namespace {
+
+constexpr int kLanes = 64;  // partial maxima and sums of a block: fixed here, whatever the vector width
+
+inline double sum(double a, double b) { return a + b; }
+
+// Combines `2 * kHalf` numbers into the first of them, in halves.
+template <int kHalf, typename Number, typename Combine>
+inline void fold(Number* numbers, const Combine& combine) {
+    for (int i = 0; i < kHalf; ++i) numbers[i] = combine(numbers[i], numbers[i + kHalf]);
+    if constexpr (kHalf > 1) fold<kHalf / 2>(numbers, combine);
+}
+
+}  // namespace
+
+GEMMA3_WIDE bool find_block_peaks(Logits row, float* block_peaks) {
+    alignas(64) float padded[kBlock], peaks[kLanes];
+    alignas(64) uint32_t nan[kLanes] = {};
+    for (int b = 0; b < row.num_blocks(); ++b) {
+        const float* x = row.block(b, padded);
+        for (int i = 0; i < kLanes; ++i) {
+            const float x0 = x[i], x1 = x[i + kLanes], x2 = x[i + 2 * kLanes], x3 = x[i + 3 * kLanes];
+            peaks[i] = larger(larger(x0, x1), larger(x2, x3));
+            nan[i] |= (x0 != x0) | (x1 != x1) | (x2 != x2) | (x3 != x3);
+        }
+        fold<kLanes / 2>(peaks, larger);
+        block_peaks[b] = peaks[0];
+    }
+    return std::any_of(nan, nan + kLanes, [](uint32_t found) { return found != 0; });
+}
+
+GEMMA3_WIDE float lowest_finite(Logits row) {
+    alignas(64) float padded[kBlock], lowest[kLanes];
+    std::fill(lowest, lowest + kLanes, FLT_MAX);
+    for (int b = 0; b < row.num_blocks(); ++b) {
+        const float* x = row.block(b, padded);
+        for (int first = 0; first < kBlock; first += kLanes) {
+            for (int i = 0; i < kLanes; ++i) {
+                const float value = x[first + i];
+                lowest[i] = smaller(value >= -FLT_MAX ? value : FLT_MAX, lowest[i]);
+            }
+        }
+    }
+    fold<kLanes / 2>(lowest, smaller);
+    return lowest[0];
+}
+
+GEMMA3_WIDE void find_block_masses(Logits row, Distribution distribution, double* block_masses) {
+    alignas(64) float padded[kBlock], weights[kBlock];
+    alignas(64) double sums[kLanes];
+    for (int b = 0; b < row.num_blocks(); ++b) {
+        const float* x = row.block(b, padded);
+        for (int i = 0; i < kBlock; ++i) weights[i] = distribution.weight(x[i]);
+        for (int i = 0; i < kLanes; ++i) {
+            const double w0 = weights[i], w1 = weights[i + kLanes];
+            const double w2 = weights[i + 2 * kLanes], w3 = weights[i + 3 * kLanes];
+            sums[i] = (w0 + w1) + (w2 + w3);
+        }
+        fold<kLanes / 2>(sums, sum);
+        block_masses[b] = sums[0];
+    }
+}
+
+GEMMA3_WIDE void find_bin_masses(Logits row, Bins bins, Distribution distribution, double* bin_masses) {
+    alignas(64) float padded[kBlock], weights[kBlock];
+    alignas(64) int indices[kBlock];
+    for (int b = 0; b < row.num_blocks(); ++b) {
+        const float* x = row.block(b, padded);
+        for (int i = 0; i < kBlock; ++i) weights[i] = distribution.weight(x[i]);
+        for (int i = 0; i < kBlock; ++i) indices[i] = bins.of(x[i]);
+        for (int i = 0; i < kBlock; ++i) bin_masses[indices[i]] += static_cast<double>(weights[i]);
+    }
+}
+
+}  // namespace gemma3
