@@ -16,7 +16,7 @@ from openai_api.app_state import AppState
 from openai_api.endpoints.generate import Endpoint, answer
 from openai_api.errors import invalid_value
 from openai_api.request.field_support import CHAT_FIELDS
-from openai_api.request.prompts import check_room, render_chat, truncated
+from openai_api.request.prompts import check_room, render_chat, room_for_answer, truncated
 from openai_api.request.sampling_params import prompt_logprobs, sampling_params
 from openai_api.request.schemas import NO_LIMIT, ChatCompletionRequest
 from openai_api.request.structured_outputs import compiled
@@ -38,7 +38,8 @@ async def _render(body: ChatCompletionRequest, request_id: str, app_state: AppSt
     )
     token_ids = truncated(prompt.token_ids, body.truncate_prompt_tokens, keep_bos=True)
     check_room(app_state, token_ids)
-    grammar = await compiled(body, app_state, lead=prompt.answer_lead)
+    room = room_for_answer(app_state, len(token_ids), max_tokens)
+    grammar = await compiled(body, app_state, max_tokens=room, lead=prompt.answer_lead)
     params = sampling_params(
         body,
         app_state,

@@ -45,8 +45,12 @@ class _Said:
     read: Callable[[Any], GrammarSpec]
 
 
-async def compiled(body: StructuredOutputFields, app_state: AppState, *, lead: str = "") -> Grammar | None:
+async def compiled(
+    body: StructuredOutputFields, app_state: AppState, *, max_tokens: int, lead: str = ""
+) -> Grammar | None:
     """What the answer to ``body`` must be, ``None`` if nothing; ``lead`` as in ``GrammarSpec``.
+
+    ``max_tokens``: so many there is room for, which ``x_close`` needs to know.
 
     Raises:
         ApiError: 400, the fields contradict each other, or no answer can be promised to be so.
@@ -56,9 +60,23 @@ async def compiled(body: StructuredOutputFields, app_state: AppState, *, lead: s
 
     def compile_it() -> Grammar | None:
         constraint = constraint_of(body)
-        return None if constraint is None else compile_constraint(constraint, app_state, lead=lead)
+        if constraint is None:
+            if body.x_close:
+                raise invalid_value("x_close", "'x_close' needs a field that says what the answer must be.")
+            return None
+        grammar = compile_constraint(constraint, app_state, lead=lead)
+        if body.x_close:
+            _check_closes(grammar, max_tokens)
+        return grammar
 
     return await app_state.off_loop.compile(compile_it)
+
+
+def _check_closes(grammar: Grammar, max_tokens: int) -> None:
+    try:
+        grammar.check_closes(max_tokens)
+    except GrammarError as error:
+        raise _named(error, error.param or "x_close") from None
 
 
 def compile_constraint(constraint: Constraint, app_state: AppState, *, lead: str) -> Grammar:

@@ -219,3 +219,26 @@ def test_query_program(server: RealServer, tmp_path: Path, capsys: pytest.Captur
     person, color = capsys.readouterr().out.splitlines()
     assert Person.model_validate_json(person) == ANNA
     assert color in ("yes", "no")
+
+
+@pytest.mark.parametrize("max_tokens", [12, 25])
+def test_an_answer_that_closes_within_its_tokens(url: str, max_tokens: int) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"cities": {"type": "array", "items": {"type": "string"}}, "tag": {"enum": ["a", "b"]}},
+        "required": ["cities", "tag"],
+        "additionalProperties": False,
+    }
+    body = {"messages": MESSAGES, "json_schema": schema, "x_close": True, "max_tokens": max_tokens}
+    for seed in range(6):
+        answer = httpx.post(f"{url}/chat/completions", json={**body, "temperature": 2, "seed": seed}, timeout=120)
+        (choice,) = answer.json()["choices"]
+        assert choice["finish_reason"] == "stop", choice
+        assert list(json.loads(choice["message"]["content"])) == ["cities", "tag"]
+    refused = httpx.post(f"{url}/chat/completions", json={**body, "max_tokens": 3}).json()["error"]
+    assert (refused["param"], refused["code"]) == ("max_tokens", "invalid_value")
+
+
+def test_only_a_constrained_answer_can_close(url: str) -> None:
+    refused = httpx.post(f"{url}/chat/completions", json={"messages": MESSAGES, "x_close": True})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "x_close")
