@@ -264,7 +264,7 @@ def test_query_program(server: RealServer, tmp_path: Path, capsys: pytest.Captur
     assert color in ("yes", "no")
 
 
-@pytest.mark.parametrize("max_tokens", [12, 25])
+@pytest.mark.parametrize("max_tokens", [20, 30])
 def test_an_answer_that_closes_within_its_tokens(url: str, max_tokens: int) -> None:
     schema = {
         "type": "object",
