@@ -45,7 +45,6 @@ EXPECTED: Mapping[str, str] = {
     "choice_value": "a string, true or false",
     "object_type": "an object, or its JSON as a string",
     "json_text": "an object, or its JSON as a string, but this string is no JSON: {why}",
-    "choice_value": "a string, true or false",
     "too_many_fields": "at most {most} fields",
 }
 # Fields that take one string in place of an array.
