@@ -85,6 +85,6 @@ def test_within_a_text_the_way_is_not_searched_again(
     state = compiler.compile(spec_of({"type": "array", "items": {"type": "string"}, "minItems": 1})).start()
     state.accept(vocabulary.encode('["'))
     state.accept_within(vocabulary.encode("x")[0], 9)
-    monkeypatch.setattr("engine.grammar_state.way_to_end", None)
+    monkeypatch.setattr("engine.grammar_state.shorter_way", None)
     for _ in range(4):
         assert state.accept_within(vocabulary.encode("k")[0], 9) == vocabulary.encode("k")
