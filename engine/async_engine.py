@@ -14,6 +14,7 @@ import gc
 import logging
 import time
 from collections import abc, deque
+from contextlib import aclosing
 from dataclasses import replace
 
 from engine.admission import Amount
@@ -22,15 +23,17 @@ from engine.clients import Client, Clients
 from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.engine_options import MAX_NUM_WAITING, MAX_WAITING_PROMPT_TOKENS, EngineOptions
 from engine.engine_thread import Abort, Add, EngineThread
-from engine.errors import EngineError, EngineNotReadyError, QueueTimeoutError, StepError
+from engine.errors import EngineError, EngineNotReadyError, QueueTimeoutError, RequestError, StepError
 from engine.grammar import Grammar, GrammarSpec
 from engine.loading import LoadedEngine, load_engine
 from engine.news_queue import News
-from engine.outputs import RequestOutput
+from engine.outputs import ContinuationScores, RequestOutput
 from engine.sampling_params import SamplingParams
+from engine.scoring import SCORING
 from gemma3.progress import Progress, no_progress
 from gemma3.text.chat import ChatPrompt, Message
 from gemma3.text.tokenizer import Gemma3Tokenizer
+from gemma3.text.tool_form import ToolForm, Tools
 
 QUEUE_TIMEOUT_S = 60.0
 MAX_DEATHS, DEATHS_WITHIN_S = 3, 60.0  # of the engine thread, until only a new process helps
@@ -88,14 +91,26 @@ class AsyncLLMEngine:
         assert self._loaded is not None
         return self._loaded
 
+    @property
+    def tool_form(self) -> ToolForm:
+        return self._ready().tool_form
+
     def render_chat(
-        self, messages: abc.Sequence[Message], *, add_generation_prompt: bool, continue_final_message: bool
+        self,
+        messages: abc.Sequence[Message],
+        *,
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+        tools: Tools | None = None,
     ) -> ChatPrompt:
         """Messages as token ids; ``RequestError`` with ``param="messages"`` if they cannot be a
         prompt.
         """
         return self._ready().render_chat(
-            messages, add_generation_prompt=add_generation_prompt, continue_final_message=continue_final_message
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            tools=tools,
         )
 
     async def start(self) -> None:
@@ -131,7 +146,7 @@ class AsyncLLMEngine:
         self.status.check_ready()
         self._clients.room.check(caller.name, mean_request_s=self._mean_request_s)
 
-    async def generate(
+    def generate(
         self,
         request_id: str,
         prompt_token_ids: abc.Sequence[int],
@@ -152,12 +167,40 @@ class AsyncLLMEngine:
             RequestError: the request cannot be served as it is.
             EngineNotReadyError, QueueFullError, QueueTimeoutError, StepError.
         """
+        command = Add(request_id, tuple(prompt_token_ids), params, tuple(prediction_token_ids), caller)
+        return self._serve(command, is_further_prompt=is_further_prompt)
+
+    async def score(
+        self,
+        request_id: str,
+        prompt_token_ids: abc.Sequence[int],
+        continuations: abc.Sequence[abc.Sequence[int]],
+        *,
+        caller: Caller = ANYBODY,
+        is_further_prompt: bool = False,
+    ) -> ContinuationScores:
+        """How likely the model holds each of ``continuations`` after the prompt; cancelled, it is aborted.
+
+        Raises:
+            RequestError, EngineNotReadyError, QueueFullError, QueueTimeoutError, StepError: as ``generate``.
+        """
+        if not continuations:
+            raise RequestError("There are no continuations to score.", param="continuations")
+        plain = tuple([tuple(tokens) for tokens in continuations])
+        command = Add(request_id, tuple(prompt_token_ids), SCORING, (), caller, plain)
+        async with aclosing(self._serve(command, is_further_prompt=is_further_prompt)) as outputs:
+            last = [output async for output in outputs][-1]
+        return ContinuationScores(last.scores, last.num_cached_tokens)
+
+    async def _serve(self, command: Add, *, is_further_prompt: bool) -> abc.AsyncGenerator[RequestOutput, None]:
+        request_id, caller = command.request_id, command.caller
         if is_further_prompt:
             self.status.check_ready()
         else:
             self.check_admission(caller)
-        client = self._clients.enter(request_id, caller, Amount(params.n, len(prompt_token_ids)))
-        self._thread.send(Add(request_id, tuple(prompt_token_ids), params, tuple(prediction_token_ids), caller))
+        num_sequences = len(command.continuations) or command.params.n
+        client = self._clients.enter(request_id, caller, Amount(num_sequences, len(command.prompt_token_ids)))
+        self._thread.send(command)
         began_s, is_finished = time.monotonic(), False
         try:
             news = await self._first_news(client)

@@ -126,6 +126,11 @@ class ScheduledSequence:
         return [] if self.seq.params.logprobs is None else self.seq.token_ids[self.first_untold : self.end + 1]
 
     @property
+    def told_beside(self) -> tuple[int, ...]:
+        """The ids whose log probabilities are told beside each untold target's."""
+        return self.seq.rival_token_ids or self.seq.params.logprob_token_ids
+
+    @property
     def num_answers(self) -> int:
         """What the step must say of this sequence: of its prompt targets, its untold targets, its sampling rows."""
         return len(self.prompt_targets) + len(self.untold_targets) + self.num_sampling_rows

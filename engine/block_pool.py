@@ -100,11 +100,13 @@ class BlockPool:
                 self._free.move_to_end(block_id, last=False)
 
     def publish(self, block_id: int, key: PrefixKey) -> int:
-        """Make a full block findable; call it only after its K and V are written. Returns the prefix id of ``key``.
+        """Make a full block findable, or one that nobody fills any further; call it only after its K and V are written.
+
+        Returns the prefix id of ``key``.
 
         If another block with the same content is there already, that one stays and ``block_id`` remains private.
         """
-        assert len(key.token_ids) == self.block_size, "only full blocks are published"
+        assert 0 < len(key.token_ids) <= self.block_size, "a block is published with what it contains"
         assert self._ref_counts[block_id] > 0, "only used blocks are published"
         assert self._keys[block_id] is None, f"block {block_id} is published already"
         holder = self._published.setdefault(key, block_id)

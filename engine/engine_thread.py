@@ -35,13 +35,14 @@ log = logging.getLogger("gemma3")
 
 @dataclass(frozen=True, slots=True)
 class Add:
-    """Queue a request."""
+    """Queue a request; with ``continuations`` it scores these and generates nothing."""
 
     request_id: str
     prompt_token_ids: tuple[int, ...]
     params: SamplingParams
     prediction_token_ids: tuple[int, ...]
     caller: Caller
+    continuations: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +150,7 @@ def _obey(command: Add | Abort, core: EngineCore) -> list[tuple[str, News]]:
         core.abort_request(command.request_id)
         return []
     try:
-        core.add_request(
-            command.request_id,
-            command.prompt_token_ids,
-            command.params,
-            prediction_token_ids=command.prediction_token_ids,
-            caller=command.caller,
-        )
+        _add(command, core)
     except EngineError as error:
         return [(command.request_id, error)]
     except Exception as error:
@@ -163,6 +158,21 @@ def _obey(command: Add | Abort, core: EngineCore) -> list[tuple[str, News]]:
         log.error("Request %s could not be added: %s", command.request_id, type(error).__name__)
         return [(command.request_id, StepError("This request failed inside the engine."))]
     return []
+
+
+def _add(command: Add, core: EngineCore) -> None:
+    if command.continuations:
+        core.add_scoring_request(
+            command.request_id, command.prompt_token_ids, command.continuations, caller=command.caller
+        )
+        return
+    core.add_request(
+        command.request_id,
+        command.prompt_token_ids,
+        command.params,
+        prediction_token_ids=command.prediction_token_ids,
+        caller=command.caller,
+    )
 
 
 def _build_in_background(grammars: GrammarCompiler) -> None:

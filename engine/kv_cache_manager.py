@@ -9,8 +9,9 @@ its pool at once; there it stays findable until it is reused. Global layers keep
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from engine.block_copies import BlockCopy, PartialBlock
 from engine.block_pool import LayerPool, PrefixKey
 from engine.kv_cache_sizes import BlockCounts, blocks_for_one_sequence
 from engine.sequence import Sequence
@@ -26,6 +27,7 @@ class PrefixHit:
     global_block_ids: list[int]
     sliding_block_ids: list[int]
     prefix_id: int | str
+    partial: PartialBlock | None = None
 
 
 class KVCacheManager:
@@ -39,6 +41,7 @@ class KVCacheManager:
         self.counts = counts
         self._global = LayerPool(counts.num_global, block_size=block_size, window=WHOLE_CONTEXT)
         self._sliding = LayerPool(counts.num_sliding, block_size=block_size, window=window)
+        self._copies: list[BlockCopy] = []
 
     @property
     def usage(self) -> float:
@@ -62,6 +65,10 @@ class KVCacheManager:
             )
 
     def find_prefix(self, seq: Sequence) -> PrefixHit:
+        """The longest prefix whose K and V are all there: of whole blocks, and of a scored prompt all of it."""
+        return self._with_partial(seq, self._find_prefix(seq))
+
+    def _find_prefix(self, seq: Sequence) -> PrefixHit:
         """The longest prefix of whole blocks, short of the last token, whose K and V are all there.
 
         A length L is reusable when the global blocks of ``[0, L)`` exist and the sliding blocks of
@@ -78,6 +85,23 @@ class KVCacheManager:
         visible_ids = [block_id for block_id in sliding_ids[first_visible:end] if block_id is not None]
         prefix_id = self._global.pool.prefix_id(global_ids[end - 1])
         return PrefixHit(end * self.block_size, global_ids[:end], visible_ids, prefix_id)
+
+    def _with_partial(self, seq: Sequence, hit: PrefixHit) -> PrefixHit:
+        """``hit`` with the rest of a scored prompt, if all before it was found."""
+        key = self._partial_key(seq, hit.num_tokens, hit.prefix_id)
+        if key is None or seq.num_reusable_tokens < seq.num_prompt_tokens:
+            return hit
+        global_id, sliding_id = self._global.pool.find(key), self._sliding.pool.find(key)
+        if global_id is None or sliding_id is None:
+            return hit
+        return replace(hit, partial=PartialBlock(len(key.token_ids), global_id, sliding_id))
+
+    def _partial_key(self, seq: Sequence, start: int, prefix_id: int | str) -> PrefixKey | None:
+        """What the last block of a scored prompt contains, if it begins at ``start`` and is not full."""
+        num_left = seq.num_prompt_tokens - start
+        if not seq.scored_token_ids or not 0 < num_left < self.block_size:
+            return None
+        return PrefixKey(prefix_id, tuple(seq.token_ids[start : seq.num_prompt_tokens]))
 
     def _find_blocks(self, seq: Sequence) -> tuple[list[int], list[int | None]]:
         """The blocks of the longest prefix in the global pool, and for each its counterpart in the sliding pool."""
@@ -131,6 +155,26 @@ class KVCacheManager:
         self._sliding.attach(seq.sliding_table, hit.sliding_block_ids, first_block=first_visible)
         seq.num_computed_tokens = hit.num_tokens
         seq.prefix_id = hit.prefix_id
+        if hit.partial is not None and self.allocate(seq, hit.partial.num_tokens):
+            self._copy(seq, hit.partial)
+
+    def _copy(self, seq: Sequence, partial: PartialBlock) -> None:
+        """Have ``partial`` copied into the newest block of both tables.
+
+        Whoever takes the source meanwhile does not write to it before the copy is made.
+        """
+        pairs = {
+            False: (partial.global_block_id, seq.global_table.block_ids[-1]),
+            True: (partial.sliding_block_id, seq.sliding_table.block_ids[-1]),
+        }
+        self._copies += [BlockCopy(seq.request_id, *pair, is_sliding) for is_sliding, pair in pairs.items()]
+        seq.num_computed_tokens += partial.num_tokens
+        self._sliding.release_invisible(seq.sliding_table, seq.num_computed_tokens)
+
+    def take_copies(self) -> list[BlockCopy]:
+        """All that were asked for since the last call, to be made in this order before anything is written."""
+        copies, self._copies = self._copies, []
+        return copies
 
     def allocate(self, seq: Sequence, num_new_tokens: int) -> bool:
         """Make room for the next tokens of ``seq`` in both pools, or change nothing and return False."""
@@ -157,7 +201,17 @@ class KVCacheManager:
             key = PrefixKey(seq.prefix_id, self._tokens_of(seq, block))
             self._sliding.pool.publish(seq.sliding_table.block_ids[block - seq.sliding_table.first_block], key)
             seq.prefix_id = self._global.pool.publish(seq.global_table.block_ids[block], key)
+        self._publish_partial(seq)
         self._sliding.release_invisible(seq.sliding_table, seq.num_computed_tokens)
+
+    def _publish_partial(self, seq: Sequence) -> None:
+        """Of the sequence that computes a scored prompt, which ends there: nothing more is written to its last block."""
+        start = seq.num_computed_tokens // self.block_size * self.block_size
+        if seq.num_computed_tokens == seq.num_prompt_tokens and len(seq.scored_token_ids) == 1:
+            key = self._partial_key(seq, start, seq.prefix_id)
+            if key is not None:
+                self._global.pool.publish(seq.global_table.block_ids[-1], key)
+                self._sliding.pool.publish(seq.sliding_table.block_ids[-1], key)
 
     def release_surplus(self, seq: Sequence) -> None:
         """Take back the blocks behind the known tokens: they were for drafts."""

@@ -53,7 +53,8 @@ class RequestOutput:
 
     ``prompt_logprobs`` (the first entry is ``None``) and ``num_cached_tokens`` come with the first output that has
     deltas. ``finished`` is true on the last output, when all ``n`` sequences have ended. ``admitted_s`` is when the
-    request left the queue, by ``time.perf_counter``; 0 is unknown.
+    request left the queue, by ``time.perf_counter``; 0 is unknown. ``scores`` come with the last output of a request
+    that only scores: the log probabilities of each continuation's tokens.
     """
 
     request_id: str
@@ -63,6 +64,15 @@ class RequestOutput:
     num_cached_tokens: int = 0
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
     admitted_s: float = 0.0
+    scores: tuple[tuple[float, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ContinuationScores:
+    """The log probabilities of each continuation's tokens, natural, in the order asked; what the prompt cost."""
+
+    logprobs: tuple[tuple[float, ...], ...]
+    num_cached_tokens: int
 
 
 def joined(outputs: abc.Sequence[RequestOutput]) -> RequestOutput:
@@ -80,6 +90,7 @@ def joined(outputs: abc.Sequence[RequestOutput]) -> RequestOutput:
         num_cached_tokens=first_told.num_cached_tokens,
         prompt_logprobs=first_told.prompt_logprobs,
         admitted_s=outputs[0].admitted_s,
+        scores=outputs[-1].scores,
     )
 
 

@@ -38,6 +38,7 @@ from bisect import insort
 from collections import abc
 
 from engine.batch import Batch, ScheduledSequence
+from engine.block_copies import BlockCopy
 from engine.drafting import with_drafts
 from engine.errors import ContextLengthError, RequestError
 from engine.kv_cache_manager import KVCacheManager
@@ -82,6 +83,10 @@ class Scheduler:
     @property
     def kv_cache_usage(self) -> float:
         return self._kv.usage
+
+    def take_copies(self) -> list[BlockCopy]:
+        """What must be copied, in this order, before the batch that was scheduled last is run."""
+        return self._kv.take_copies()
 
     def add(self, seq: Sequence) -> None:
         """Put a sequence at the end of its caller's line; ``RequestError`` if its prompt leaves no room."""

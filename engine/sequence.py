@@ -51,6 +51,9 @@ class Sequence:
         is_complete: nothing may follow in the grammar.
         num_forced_tokens: the newest tokens that no row chose, since the grammar allows no others.
         num_told_tokens: the prompt's, and the output's that were reported; the engine core's.
+        scored_token_ids: output that is known from the start, of which only log probabilities are wanted; ``begin``
+            appends it, and its last token is never computed. Empty for a sequence that generates.
+        rival_token_ids: whose log probabilities are told beside those of the scored tokens.
         prefix_id: names the prefix that the full computed blocks make up; the KV cache manager's.
         last_turn: when it last got a whole prefill chunk; the scheduler's.
     """
@@ -77,6 +80,8 @@ class Sequence:
     is_complete: bool = False
     num_forced_tokens: int = 0
     num_told_tokens: int = 0
+    scored_token_ids: tuple[int, ...] = ()
+    rival_token_ids: tuple[int, ...] = ()
     global_table: BlockTable = field(default_factory=BlockTable)
     sliding_table: BlockTable = field(default_factory=BlockTable)
     prefix_id: int | str = ""
@@ -88,6 +93,8 @@ class Sequence:
         if self.leader is not None:
             self.token_ids = self.token_ids.copy()
             self.lookup = PromptLookup(self.token_ids, self.prediction_token_ids)
+        if self.scored_token_ids:
+            self.token_ids = [*self.token_ids, *self.scored_token_ids]
         if self.params.grammar is not None:
             self.grammar = self.params.grammar.start()
             self.follow_grammar(())
@@ -99,11 +106,16 @@ class Sequence:
         """
         if self.grammar is None:
             return
-        self.grammar.accept(chosen)
+        num_chosen = len(chosen)
+        if self.params.closes and chosen:
+            chosen = self.grammar.accept_within(chosen[-1], self.max_num_tokens - self.num_tokens)
+            self.token_ids[-1:] = chosen
+        else:
+            self.grammar.accept(chosen)
         forced = [] if self.grammar.is_complete else self.grammar.forced(self.max_num_tokens - self.num_tokens)
         self.grammar.accept(forced)
         self.token_ids += forced
-        self.num_forced_tokens = len(forced)
+        self.num_forced_tokens = len(chosen) - num_chosen + len(forced)
         self.is_complete = self.grammar.is_complete
 
     def end(self) -> None:
@@ -127,16 +139,19 @@ class Sequence:
     @property
     def num_uncomputed_tokens(self) -> int:
         """1 while decoding: the token sampled last has no K and V yet."""
-        return len(self.token_ids) - self.num_computed_tokens
+        return len(self.token_ids) - bool(self.scored_token_ids) - self.num_computed_tokens
 
     @property
     def decodes(self) -> bool:
         """Whether a step can bring its next token, for a row or for a few: forced tokens come in front."""
-        return 0 < self.num_uncomputed_tokens <= min(1 + self.num_forced_tokens, MAX_DECODE_TOKENS)
+        num_most = 0 if self.scored_token_ids else min(1 + self.num_forced_tokens, MAX_DECODE_TOKENS)
+        return 0 < self.num_uncomputed_tokens <= num_most
 
     @property
     def num_reusable_tokens(self) -> int:
         """Of the first so many, none has a row that must be computed again for what it says of the next."""
+        if self.scored_token_ids:
+            return min(self.num_told_tokens - 1, self.num_tokens)  # it has only the prompt until it begins
         num_known = self.num_tokens if self.params.logprobs is None else min(self.num_tokens, self.num_told_tokens)
         return num_known - 1
 

@@ -5,12 +5,13 @@ checks run on the event loop, its values may be read from any thread.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
 from engine.caller import ANYBODY, Caller
 from openai_api.body_budget import BodyBudget
+from openai_api.calibrations import Calibrations
 from openai_api.engine_api import Engine
 from openai_api.metrics import Metrics
 from openai_api.model_names import served_name
@@ -30,6 +31,7 @@ class AppState:
     metrics: Metrics
     off_loop: OffLoop
     body_budget: BodyBudget
+    calibrations: Calibrations = field(default_factory=Calibrations)
 
     def check_ready(self) -> None:
         """Raises: EngineNotReadyError while loading, draining or dead."""

@@ -12,9 +12,10 @@ from typing import Protocol
 from engine.caller import Caller
 from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.grammar import Grammar, GrammarSpec
-from engine.outputs import RequestOutput
+from engine.outputs import ContinuationScores, RequestOutput
 from engine.sampling_params import SamplingParams
 from gemma3.text.chat import ChatPrompt, Message
+from gemma3.text.tool_form import ToolForm, Tools
 
 
 class Tokenizer(Protocol):
@@ -88,8 +89,21 @@ class Engine(Protocol):
             QueueFullError: a request of this caller would be refused now.
         """
 
+    @property
+    def tool_form(self) -> ToolForm:
+        """How the model writes calls of tools.
+
+        Raises:
+            EngineNotReadyError: before the model is loaded.
+        """
+
     def render_chat(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool, continue_final_message: bool
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+        tools: Tools | None = ...,
     ) -> ChatPrompt:
         """A conversation as token ids, with what ends the answer.
 
@@ -124,6 +138,21 @@ class Engine(Protocol):
 
         Raises:
             EngineError: from the generator, before or between outputs.
+        """
+
+    async def score(
+        self,
+        request_id: str,
+        prompt_token_ids: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+        *,
+        caller: Caller = ...,
+        is_further_prompt: bool = ...,
+    ) -> ContinuationScores:
+        """The log probabilities of known continuations; cancelled, it is aborted.
+
+        Raises:
+            EngineError: as ``generate``.
         """
 
     async def drain(self, timeout_s: float) -> None:

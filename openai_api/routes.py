@@ -19,24 +19,27 @@ from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import Response
 
-from openai_api.answer.models import (
+from openai_api.answer.decision_models import Decision, SystemOneAnswer
+from openai_api.answer.models import ChatCompletion, Completion, ErrorAnswer
+from openai_api.answer.server_models import (
     CapabilitiesAnswer,
-    ChatCompletion,
-    Completion,
     DetokenizeAnswer,
-    ErrorAnswer,
     ModelCard,
     ModelList,
     StatusAnswer,
     TokenizeAnswer,
+    TokenizerInfoAnswer,
+    VersionAnswer,
 )
-from openai_api.answer.server_models import TokenizerInfoAnswer, VersionAnswer
 from openai_api.endpoints import status
 from openai_api.endpoints.chat import create_chat_completion
 from openai_api.endpoints.completions import create_completion
+from openai_api.endpoints.decisions import create_decision, system_one
 from openai_api.endpoints.home_page import home_page
 from openai_api.endpoints.tokenization import detokenize, tokenize, tokenizer_info
+from openai_api.request.decision_fields import DecisionRequest
 from openai_api.request.schemas import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
+from openai_api.request.system_one_fields import SystemOneRequest
 
 DESCRIPTIONS: Mapping[int, str] = {
     400: "The request is wrong: `error.param` names the field.",
@@ -97,6 +100,8 @@ ROUTES = (
         streams=True,
         errors=GENERATION,
     ),
+    Route(path="/v1/decisions", serve=create_decision, body=DecisionRequest, answer=Decision, errors=GENERATION),
+    Route(path="/v1/systemone", serve=system_one, body=SystemOneRequest, answer=SystemOneAnswer, errors=GENERATION),
     Route(path="/tokenize", serve=tokenize, body=TokenizeRequest, answer=TokenizeAnswer, errors=BODY),
     Route(path="/detokenize", serve=detokenize, body=DetokenizeRequest, answer=DetokenizeAnswer, errors=BODY),
     Route(path="/tokenizer_info", serve=tokenizer_info, answer=TokenizerInfoAnswer, errors=MODEL),

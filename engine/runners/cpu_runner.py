@@ -9,9 +9,10 @@ from collections import Counter
 from itertools import islice
 
 from engine.batch import Batch, SamplingRow, ScheduledSequence
+from engine.block_copies import BlockCopy
 from engine.kv_cache_sizes import BlockCounts
 from engine.runners.model_runner import SequenceResult, result_of
-from engine.sampling_params import SETTINGS, SamplingParams
+from engine.sampling_params import SETTINGS
 from gemma3.cpu.model import CpuModel, RowRequest, Segment
 
 # The settings that shape a row, and the values with which the core leaves the logits as they are.
@@ -24,6 +25,9 @@ class CpuRunner:
     def __init__(self, model: CpuModel, counts: BlockCounts) -> None:
         self._model = model
         model.allocate_kv(counts.num_global, counts.num_sliding)
+
+    def copy_block(self, copy: BlockCopy) -> None:
+        self._model.copy_block(copy.source, copy.target, is_sliding=copy.is_sliding)
 
     def run(self, batch: Batch) -> list[SequenceResult]:
         token_ids: list[int] = []
@@ -51,16 +55,16 @@ def _rows(item: ScheduledSequence, first_row: int) -> list[RowRequest]:
         for row, target in enumerate(item.prompt_targets, first_row)
     ]
     first_untold_row = first_row + item.first_untold - 1 - item.start
-    untold_rows = [_untold_row(params, row, target) for row, target in enumerate(item.untold_targets, first_untold_row)]
+    untold_rows = [_untold_row(item, row, target) for row, target in enumerate(item.untold_targets, first_untold_row)]
     first_sampling_row = first_row + item.num_scheduled_tokens - 1
     sampling_rows = [_sampling_row(wanted, row) for row, wanted in enumerate(item.sampling_rows, first_sampling_row)]
     return prompt_rows + untold_rows + sampling_rows
 
 
-def _untold_row(params: SamplingParams, row: int, target: int) -> RowRequest:
-    request = RowRequest(row, num_logprobs=params.logprobs or 0, target=target)
-    if params.logprob_token_ids:
-        request.reported = params.logprob_token_ids
+def _untold_row(item: ScheduledSequence, row: int, target: int) -> RowRequest:
+    request = RowRequest(row, num_logprobs=item.seq.params.logprobs or 0, target=target)
+    if item.told_beside:
+        request.reported = item.told_beside
     return request
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine.batch import Batch, ScheduledSequence
+from engine.block_copies import BlockCopy
 from engine.outputs import TokenLogprob
 
 
@@ -99,6 +100,9 @@ def _logprobs(rows: abc.Sequence[Sampled]) -> tuple[TokenLogprob, ...]:
 
 class ModelRunner(Protocol):
     """Owns the KV storage and the model."""
+
+    def copy_block(self, copy: BlockCopy) -> None:
+        """Copy K and V of all layers of a pool; done before the step that writes next."""
 
     def run(self, batch: Batch) -> list[SequenceResult]:
         """Compute the batch, writing K and V into the blocks of each sequence: a result for each of ``batch.scheduled``.

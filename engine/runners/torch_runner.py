@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from engine.batch import Batch, ScheduledSequence
+from engine.block_copies import BlockCopy
 from engine.block_pool import BlockTable
 from engine.kv_cache_sizes import BlockCounts
 from engine.runners.model_runner import SampledToken, SequenceResult, result_of
@@ -32,6 +33,10 @@ class TorchRunner:
         self._model = model
         self._vocab_size = vocab_size
         self._storage = KVStorage(model, counts, block_size=block_size)
+
+    @torch.inference_mode()
+    def copy_block(self, copy: BlockCopy) -> None:
+        self._storage.copy_block(copy)
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> list[SequenceResult]:
@@ -73,7 +78,7 @@ class TorchRunner:
         """Of the prompt's tokens, then of untold ones: each by the row before it."""
         params = item.seq.params
         of_prompt = Asked(params.prompt_logprobs or 0, wants_rank=params.prompt_ranks)
-        of_output = Asked(params.logprobs or 0, params.logprob_token_ids)
+        of_output = Asked(params.logprobs or 0, item.told_beside)
         return [
             *self._logprobs_of(item.prompt_targets, rows_TD, of_prompt),
             *self._logprobs_of(item.untold_targets, rows_TD[item.first_untold - 1 - item.start :], of_output),
@@ -98,6 +103,15 @@ class KVStorage:
         self.is_sliding = [config.window(i) is not None for i in range(config.num_hidden_layers)]
         num_slots = {False: counts.num_global * block_size, True: counts.num_sliding * block_size}
         self.layers = [_layer_storage(num_slots[sliding], config, weight) for sliding in self.is_sliding]
+
+    def copy_block(self, copy: BlockCopy) -> None:
+        source, target = (
+            slice(block * self.block_size, (block + 1) * self.block_size) for block in (copy.source, copy.target)
+        )
+        for layer, is_sliding in zip(self.layers, self.is_sliding, strict=True):
+            if is_sliding is copy.is_sliding:
+                for storage in (layer.k_SKH, layer.v_SKH):
+                    storage[target] = storage[source]
 
 
 def _layer_storage(num_slots: int, config: Gemma3TextConfig, like: Tensor) -> KeysValues:

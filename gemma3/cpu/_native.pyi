@@ -124,6 +124,9 @@ class Model:
     def allocate_kv(self, num_global_blocks: int, num_sliding_blocks: int) -> None:
         """Storage for that many blocks of 16 tokens, bfloat16; what was there before is gone."""
 
+    def copy_block(self, source: int, target: int, sliding: bool) -> None:
+        """Copy keys and values from block to block of the sliding or of the global layers' pool."""
+
     def step(self, token_ids: Sequence[int], segments: Sequence[Segment], rows: Sequence[RowRequest]) -> list[Sampled]:
         """Compute all rows of all segments, writing K and V into their blocks, and choose for ``rows``, in their order."""
 

@@ -76,6 +76,14 @@ class CpuModel:
         """Make room for so many blocks of 16 tokens in the global and in the sliding layers; what was there is forgotten."""
         self._model.allocate_kv(num_global_blocks, num_sliding_blocks)
 
+    def copy_block(self, source: int, target: int, *, is_sliding: bool) -> None:
+        """Copy keys and values from block to block of the sliding or of the global layers' pool.
+
+        Raises:
+            ValueError: a block does not exist.
+        """
+        self._model.copy_block(source, target, is_sliding)
+
     def step(self, token_ids: Sequence[int], segments: Sequence[Segment], rows: Sequence[RowRequest]) -> list[Sampled]:
         """Compute every token of every segment, in their order, and choose a token for each of ``rows``.
 

@@ -4,13 +4,13 @@ Owns the names, the limits of bodies that are not the engine's, and the notes. `
 /v1/capabilities`` answers with these tables, ``field_tables`` writes them into the documentation,
 and ``neutral_fields`` has the values that are as good as left out, refused fields' too. The numeric
 sampling fields are rows of ``engine.sampling_params.SETTINGS``: a setting that is added there is a
-field here.
-Constants, so any thread may read them.
+field here. Constants, so any thread may read them.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import starmap
 
 from engine.sampling_params import (
     MAX_ABS_LOGIT_BIAS,
@@ -21,7 +21,9 @@ from engine.sampling_params import (
     SETTINGS,
     Setting,
 )
+from openai_api.request.decision_notes import DECISION_NO_EFFECT, DECISION_NOTES, SYSTEM_ONE_NOTES, SYSTEM_ONE_REFUSED
 from openai_api.request.structured_output_fields import NO_EFFECT_NOTES, REFUSED_NOTES, STRUCTURED_OUTPUT_NOTES
+from openai_api.request.tool_fields import TOOL_NOTES
 
 MAX_MESSAGES = 4096
 MAX_PROMPTS = 128
@@ -157,6 +159,7 @@ CHAT_FIELDS = (
     _exact("messages[].function_call.arguments", "JSON as a string, or an object"),
     _exact("messages[].refusal", "string: the content of a message without one"),
     _exact("messages[].prefix", "boolean; true on the last message is `continue_final_message`"),
+    *(_exact(name, note) for name, note in TOOL_NOTES.items()),
     _refused("messages[].audio", "text only"),
     _refused("messages[].images", "text only"),
     _no_effect("messages[].reasoning_content", "anything, and so is what else SDKs put into messages they hand back"),
@@ -181,17 +184,12 @@ CHAT_FIELDS = (
     _no_effect("service_tier", "string"),
     _no_effect("safety_identifier", "string"),
     _no_effect("prompt_cache_key", "string; equal prefixes are found by their tokens"),
-    _no_effect("parallel_tool_calls", "boolean; there are no tools"),
     _refused("audio", "text only"),
-    _refused("function_call", "no tools"),
-    _refused("functions", "no tools"),
     _refused("modalities", "text only"),
     _refused("moderation", "not here"),
     _no_effect("prompt_cache_options", "anything; equal prefixes are found by their tokens"),
     _no_effect("prompt_cache_retention", "anything; equal prefixes are found by their tokens"),
     _refused("reasoning_effort", "the model does not reason apart"),
-    _refused("tool_choice", "no tools"),
-    _refused("tools", "no tools"),
     _refused("verbosity", "no such control"),
     _refused("web_search_options", "no web search"),
     _refused("parse_special", "the text of messages is never read as control tokens"),
@@ -236,9 +234,14 @@ DETOKENIZE_FIELDS = (
     _exact("tokens", "required: token ids; control tokens are written by name"),
 )
 
+DECISION_FIELDS = (*starmap(_exact, DECISION_NOTES.items()), *starmap(_no_effect, DECISION_NO_EFFECT.items()))
+SYSTEM_ONE_FIELDS = (*starmap(_exact, SYSTEM_ONE_NOTES.items()), *starmap(_refused, SYSTEM_ONE_REFUSED.items()))
+
 FIELDS_BY_ENDPOINT: Mapping[str, tuple[RequestField, ...]] = {
     "/v1/chat/completions": CHAT_FIELDS,
     "/v1/completions": COMPLETION_FIELDS,
     "/tokenize": TOKENIZE_FIELDS,
     "/detokenize": DETOKENIZE_FIELDS,
+    "/v1/decisions": DECISION_FIELDS,
+    "/v1/systemone": SYSTEM_ONE_FIELDS,
 }

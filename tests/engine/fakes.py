@@ -9,6 +9,7 @@ from collections import abc
 from dataclasses import dataclass, field
 
 from engine.batch import Batch, SamplingRow, ScheduledSequence
+from engine.block_copies import BlockCopy
 from engine.block_pool import BlockTable
 from engine.caller import Caller
 from engine.kv_cache_manager import KVCacheManager
@@ -61,6 +62,10 @@ class FakeRunner:
         self._global_blocks = [[0] * block_size for _ in range(counts.num_global)]
         self._sliding_blocks = [[0] * block_size for _ in range(counts.num_sliding)]
         self._contents: dict[int, list[int]] = {}
+
+    def copy_block(self, copy: BlockCopy) -> None:
+        blocks = self._sliding_blocks if copy.is_sliding else self._global_blocks
+        blocks[copy.target] = blocks[copy.source].copy()
 
     def run(self, batch: Batch) -> list[SequenceResult]:
         for item in batch.scheduled:

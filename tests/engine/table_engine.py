@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.batch import Batch, ScheduledSequence
+from engine.block_copies import BlockCopy
 from engine.engine_core import EngineCore
 from engine.kv_cache_sizes import BlockCounts
 from engine.outputs import RequestOutput
@@ -48,6 +49,10 @@ class TableRunner:
         self._sliding = [-1] * (setup.num_sliding * setup.block_size)
         self.num_rows_of_steps: list[int] = []
 
+    def copy_block(self, copy: BlockCopy) -> None:
+        size, pool = self._setup.block_size, self._sliding if copy.is_sliding else self._global
+        pool[copy.target * size : (copy.target + 1) * size] = pool[copy.source * size : (copy.source + 1) * size]
+
     def run(self, batch: Batch) -> list[SequenceResult]:
         for item in batch.scheduled:
             for position, token_id in enumerate(item.row_token_ids, start=item.start):
@@ -84,7 +89,7 @@ class TableRunner:
     def _untold_logprobs(self, item: ScheduledSequence) -> list[SampledToken]:
         targets = item.untold_targets
         logits = [self._row(item.seq, item.first_untold - 1 + i) for i in range(len(targets))]
-        asked = [Asked(item.seq.params.logprobs or 0)] * len(targets)
+        asked = [Asked(item.seq.params.logprobs or 0, item.told_beside)] * len(targets)
         return token_logprobs(torch.stack(logits), torch.tensor(targets), asked) if targets else []
 
 

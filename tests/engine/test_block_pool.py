@@ -121,11 +121,13 @@ def test_the_first_of_two_equal_blocks_is_found_and_names_the_prefix_of_both() -
     assert pool.allocate() == second, "the private one is reused first"
 
 
-def test_only_full_used_blocks_can_be_published_and_only_once() -> None:
+def test_only_used_blocks_can_be_published_and_only_once() -> None:
     pool = BlockPool(2, 2)
     block_id = pool.allocate()
-    with pytest.raises(AssertionError, match="full"):
-        pool.publish(block_id, PrefixKey("", (1,)))
+    with pytest.raises(AssertionError, match="contains"):
+        pool.publish(block_id, PrefixKey("", (1, 2, 3)))
+    with pytest.raises(AssertionError, match="contains"):
+        pool.publish(block_id, PrefixKey("", ()))
     with pytest.raises(AssertionError, match="only used"):
         pool.publish(1 - block_id, PrefixKey("", (1, 2)))
     pool.publish(block_id, PrefixKey("", (1, 2)))

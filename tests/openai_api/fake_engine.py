@@ -13,11 +13,13 @@ from engine.caller import ANYBODY, Caller
 from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.errors import ContextLengthError, EngineNotReadyError, GrammarError, QueueFullError, RequestError
 from engine.grammar import GrammarKind, GrammarSpec
-from engine.outputs import FinishReason, RequestOutput, SequenceDelta, TokenLogprob
+from engine.outputs import ContinuationScores, FinishReason, RequestOutput, SequenceDelta, TokenLogprob
 from engine.sampling_params import SamplingParams
 from engine.step_sizes import StepSizes
 from gemma3.text.chat import ChatPrompt, Message
 from gemma3.text.tokenizer import Gemma3Tokenizer
+from gemma3.text.tool_form import ToolForm, Tools
+from gemma3.text.tool_json import GOOGLES_JSON
 
 EOS_ID = 1
 END_OF_TURN_ID = 5
@@ -77,6 +79,8 @@ class FakeEngine:
     compiled: list[GrammarSpec] = field(default_factory=list)
     rendered: list[list[Message]] = field(default_factory=list)
     was_shut_down: bool = False
+    tool_form: ToolForm = GOOGLES_JSON
+    shown_tools: Tools | None = None  # with the messages rendered last
     fails_after_s: float = 1e6
 
     def __post_init__(self) -> None:
@@ -128,9 +132,15 @@ class FakeEngine:
             raise QueueFullError("Too many requests are waiting.", retry_after_s=7)
 
     def render_chat(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool, continue_final_message: bool
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+        tools: Tools | None = None,
     ) -> ChatPrompt:
         self.rendered.append(list(messages))
+        self.shown_tools = tools
         if add_generation_prompt and continue_final_message:
             raise RequestError("Both flags are true.", param="continue_final_message")
         if any("unrenderable" in message.content for message in messages):
@@ -181,6 +191,36 @@ class FakeEngine:
             self.running.discard(request_id)
             if not has_finished:
                 self.aborted.append(request_id)
+
+    async def score(
+        self,
+        request_id: str,
+        prompt_token_ids: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+        *,
+        caller: Caller = ANYBODY,
+        is_further_prompt: bool = False,
+    ) -> ContinuationScores:
+        """A continuation is the likelier the more of its words are in the prompt."""
+        self.calls.append(Call(request_id, tuple(prompt_token_ids), SamplingParams(max_tokens=0), (), caller))
+        script = self._script_for(prompt_token_ids)
+        self.running.add(request_id)
+        try:
+            self._check(prompt_token_ids, SamplingParams(max_tokens=0))
+            await self._pause(script.prefill_s)
+            if script.fail is not None:
+                raise script.fail
+        except BaseException:
+            self.aborted.append(request_id)
+            raise
+        finally:
+            self.running.discard(request_id)
+        told = set(self.tokenizer.decode(prompt_token_ids).lower().split())
+        scores = []
+        for tokens in continuations:
+            num_told = sum(word in told for word in self.tokenizer.decode(tokens).lower().split())
+            scores.append((float(num_told), *[-1.0] * (len(tokens) - 1)))
+        return ContinuationScores(tuple(scores), script.num_cached_tokens)
 
     async def drain(self, timeout_s: float) -> None:
         self.status = EngineStatus.DRAINING

@@ -170,6 +170,9 @@ void bind_model(nb::module_& m) {
         .def("allocate_kv", [](OwnedModel& self, int num_global_blocks, int num_sliding_blocks) {
             self.model.allocate_kv(num_global_blocks, num_sliding_blocks);
         }, "num_global_blocks"_a, "num_sliding_blocks"_a)
+        .def("copy_block", [](OwnedModel& self, int source, int target, bool sliding) {
+            self.model.copy_block(source, target, sliding);
+        }, "source"_a, "target"_a, "sliding"_a)
         .def("step", [](OwnedModel& self, const Ids& token_ids, const std::vector<Segment>& segments,
                         const std::vector<RowRequest>& rows) { return self.model.step(token_ids, segments, rows); },
              "token_ids"_a, "segments"_a, "rows"_a, nb::call_guard<nb::gil_scoped_release>())

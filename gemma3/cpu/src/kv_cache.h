@@ -1,6 +1,7 @@
 // Keys and values of all sequences, in blocks of 16 tokens that the engine hands out.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -43,6 +44,14 @@ public:
             k[d * kBlockSize + 1] = key[d + 1];
         }
         for (int d = 0; d < head_dim_; ++d) v[2 * d] = value[d];
+    }
+
+    // What block `source` of a pool holds in all its layers, into block `target`.
+    void copy(int source, int target, bool sliding) {
+        for (size_t i = 0; i < layers_.size(); ++i)
+            if (is_sliding_[i] == sliding && source != target)
+                std::copy_n(layers_[i].data() + offset_of(source, 0), num_kv_heads_ * block_size(),
+                            layers_[i].data() + offset_of(target, 0));
     }
 
 private:

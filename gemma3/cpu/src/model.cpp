@@ -62,6 +62,13 @@ void Model::allocate_kv(int num_global_blocks, int num_sliding_blocks) {
     kv_.allocate(num_global_blocks, num_sliding_blocks);
 }
 
+void Model::copy_block(int source, int target, bool sliding) {
+    const Turn turn(*this);
+    for (const int block : {source, target})
+        if (block < 0 || block >= kv_.num_blocks(sliding)) refuse("block " + std::to_string(block) + " does not exist.");
+    kv_.copy(source, target, sliding);
+}
+
 std::vector<Sampled> Model::step(const std::vector<int32_t>& token_ids, const std::vector<Segment>& segments,
                                  const std::vector<RowRequest>& requests) {
     const Turn turn(*this);

@@ -33,6 +33,10 @@ public:
     // Forget all keys and values and make room for this many blocks of 16 tokens.
     void allocate_kv(int num_global_blocks, int num_sliding_blocks);
 
+    // Copy keys and values from block to block of the pool of the sliding or of the global layers.
+    // Throws std::invalid_argument if a block does not exist.
+    void copy_block(int source, int target, bool sliding);
+
     // Compute the segments' tokens, write their K and V, and choose a token for each requested row, in their order.
     // Throws std::invalid_argument if an id, a row or a block is out of range; nothing is written then.
     std::vector<Sampled> step(const std::vector<int32_t>& token_ids, const std::vector<Segment>& segments,
