@@ -1,4 +1,4 @@
-"""Our server in a process of its own, and how the benchmarks ask it."""
+"""Our server in a process of its own, and how the benchmarks ask it; also the server of llama.cpp."""
 
 import contextlib
 import http.client
@@ -64,3 +64,32 @@ def server(num_threads: int, *flags: str) -> Iterator[Server]:
     finally:
         process.kill()
         process.communicate(timeout=60)
+
+
+@contextlib.contextmanager
+def llama_server(program: str, model: str, num_threads: int, num_slots: int) -> Iterator[int]:
+    """llama.cpp's server once it is ready, with 1,024 tokens for each slot. Yields its port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [program, "--model", model, "--port", str(port), "--threads", str(num_threads), "--no-webui"]
+    command += ["--parallel", str(num_slots), "--ctx-size", str(1_024 * num_slots), "--log-disable"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not _is_healthy(port):
+            assert process.poll() is None, f"{program} ended with status {process.returncode}"
+            time.sleep(0.2)
+        yield port
+    finally:
+        process.kill()
+        process.wait(timeout=60)
+
+
+def _is_healthy(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()

@@ -33,6 +33,7 @@ from engine.scoring import SCORING
 from gemma3.progress import Progress, no_progress
 from gemma3.text.chat import ChatPrompt, Message
 from gemma3.text.tokenizer import Gemma3Tokenizer
+from gemma3.text.tool_form import ToolForm, Tools
 
 QUEUE_TIMEOUT_S = 60.0
 MAX_DEATHS, DEATHS_WITHIN_S = 3, 60.0  # of the engine thread, until only a new process helps
@@ -90,14 +91,26 @@ class AsyncLLMEngine:
         assert self._loaded is not None
         return self._loaded
 
+    @property
+    def tool_form(self) -> ToolForm:
+        return self._ready().tool_form
+
     def render_chat(
-        self, messages: abc.Sequence[Message], *, add_generation_prompt: bool, continue_final_message: bool
+        self,
+        messages: abc.Sequence[Message],
+        *,
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+        tools: Tools | None = None,
     ) -> ChatPrompt:
         """Messages as token ids; ``RequestError`` with ``param="messages"`` if they cannot be a
         prompt.
         """
         return self._ready().render_chat(
-            messages, add_generation_prompt=add_generation_prompt, continue_final_message=continue_final_message
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            tools=tools,
         )
 
     async def start(self) -> None:

@@ -11,14 +11,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gemma3.checkpoints.checkpoint import Checkpoint
-from gemma3.errors import ChatError, ChatTemplateError
-from gemma3.text.chat import ChatPrompt, ChatStyle, Message, check_messages, render_chat
+from gemma3.errors import ChatTemplateError
+from gemma3.text.chat import (
+    ChatPrompt,
+    ChatStyle,
+    Message,
+    alternating,
+    check_messages,
+    render_chat,
+    with_instructions,
+)
 from gemma3.text.gemma_template import is_googles, renders_as_gemma
 from gemma3.text.template_files import ChatTemplates, read_text
 from gemma3.text.tokenizer import Gemma3Tokenizer
+from gemma3.text.tool_form import ToolForm, Tools
+from gemma3.text.tool_json import GOOGLES_JSON
 
 if TYPE_CHECKING:
-    from gemma3.text.template_messages import Tools
     from gemma3.text.template_renderer import TemplateRenderer
 
 _ANOTHER = "--chat-template FILE gives another"
@@ -33,12 +42,14 @@ class ChatFormat:
         reason: for the line in the log.
         template: the text of the checkpoint's or the given template, also where it is Gemma's own.
         is_tuned: the checkpoint was trained on turns, as far as can be told.
+        tool_form: how the model writes calls of tools.
     """
 
     form: "ChatStyle | TemplateRenderer"
     reason: str
     template: str | None
     is_tuned: bool
+    tool_form: ToolForm = GOOGLES_JSON
 
     @property
     def name(self) -> str:
@@ -52,20 +63,23 @@ class ChatFormat:
         *,
         add_generation_prompt: bool,
         continue_final_message: bool,
-        tools: "Tools | None" = None,
+        tools: Tools | None = None,
     ) -> ChatPrompt:
-        """The prompt of a conversation, and what ends the answer.
+        """The prompt of a conversation, and what ends the answer. A template shows ``tools`` itself, if it can.
 
         Raises:
             ChatError: the messages, or these with the flags, cannot be a prompt in this form.
             TokenizerError: a message holds a lone surrogate.
         """
         flags = {"add_generation_prompt": add_generation_prompt, "continue_final_message": continue_final_message}
-        if isinstance(self.form, ChatStyle):
-            if tools:
-                raise ChatError("tools need a chat template, which this checkpoint does not have.", param="tools")
-            return render_chat(messages, tokenizer, self.form, **flags)
         check_messages(messages, **flags)
+        told = tools if tools and self.tool_form.instructions else None
+        if told:
+            messages = with_instructions(messages, self.tool_form.prompt(told))
+        if isinstance(self.form, ChatStyle):
+            return render_chat(messages, tokenizer, self.form, **flags)
+        if told:
+            return self.form.render(alternating(messages), **flags, tools=None)
         return self.form.render(messages, **flags, tools=tools)
 
 
@@ -98,6 +112,7 @@ def _of_template(templates: ChatTemplates, tokenizer: Gemma3Tokenizer) -> ChatFo
     if is_googles(text):
         return ChatFormat(ChatStyle.GEMMA_TURNS, f"the template in {source} is Gemma's own", text, is_tuned=True)
     from gemma3.text.template_renderer import TemplateRenderer
+    from gemma3.text.tool_detection import tool_form_of
 
     renderer = TemplateRenderer(templates, tokenizer)
     if renders_as_gemma(text, renderer, tokenizer):
@@ -105,7 +120,7 @@ def _of_template(templates: ChatTemplates, tokenizer: Gemma3Tokenizer) -> ChatFo
             ChatStyle.GEMMA_TURNS, f"the template in {source} renders as Gemma's own", text, is_tuned=True
         )
     reason = f"{source} is not Gemma's own; contents as {renderer.content_form.value}; {renderer.ends}"
-    return ChatFormat(renderer, reason, text, is_tuned=True)
+    return ChatFormat(renderer, reason, text, is_tuned=True, tool_form=tool_form_of(renderer, tokenizer))
 
 
 def _text_of(file: Path) -> str:

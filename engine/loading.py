@@ -9,7 +9,6 @@ from collections import abc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from engine.capacity import BLOCK_SIZE, block_counts, cache_config, max_model_len, new_scheduler
 from engine.chat_format import ChatFormat, choose_chat_format
@@ -33,9 +32,7 @@ from gemma3.errors import ChatError, TokenizerError
 from gemma3.progress import Progress, no_progress
 from gemma3.text.chat import ChatPrompt, ChatStyle, Message
 from gemma3.text.tokenizer import Gemma3Tokenizer
-
-if TYPE_CHECKING:
-    from gemma3.text.template_messages import Tools
+from gemma3.text.tool_form import ToolForm, Tools
 
 log = logging.getLogger("gemma3")
 
@@ -55,13 +52,18 @@ class LoadedEngine:
     grammars: GrammarCompiler
     check_weights: abc.Callable[[float], None] | None = None
 
+    @property
+    def tool_form(self) -> ToolForm:
+        """How the model writes calls of tools."""
+        return self.chat_format.tool_form
+
     def render_chat(
         self,
         messages: abc.Sequence[Message],
         *,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
-        tools: "Tools | None" = None,
+        tools: Tools | None = None,
     ) -> ChatPrompt:
         """A conversation as token ids, in the form the checkpoint was trained on. Any thread.
 

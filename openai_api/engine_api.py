@@ -15,6 +15,7 @@ from engine.grammar import Grammar, GrammarSpec
 from engine.outputs import ContinuationScores, RequestOutput
 from engine.sampling_params import SamplingParams
 from gemma3.text.chat import ChatPrompt, Message
+from gemma3.text.tool_form import ToolForm, Tools
 
 
 class Tokenizer(Protocol):
@@ -88,8 +89,21 @@ class Engine(Protocol):
             QueueFullError: a request of this caller would be refused now.
         """
 
+    @property
+    def tool_form(self) -> ToolForm:
+        """How the model writes calls of tools.
+
+        Raises:
+            EngineNotReadyError: before the model is loaded.
+        """
+
     def render_chat(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool, continue_final_message: bool
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+        tools: Tools | None = ...,
     ) -> ChatPrompt:
         """A conversation as token ids, with what ends the answer.
 

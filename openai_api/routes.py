@@ -20,18 +20,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from openai_api.answer.decision_models import Decision, SystemOneAnswer
-from openai_api.answer.models import (
+from openai_api.answer.models import ChatCompletion, Completion, ErrorAnswer
+from openai_api.answer.server_models import (
     CapabilitiesAnswer,
-    ChatCompletion,
-    Completion,
     DetokenizeAnswer,
-    ErrorAnswer,
     ModelCard,
     ModelList,
     StatusAnswer,
     TokenizeAnswer,
+    TokenizerInfoAnswer,
+    VersionAnswer,
 )
-from openai_api.answer.server_models import TokenizerInfoAnswer, VersionAnswer
 from openai_api.endpoints import status
 from openai_api.endpoints.chat import create_chat_completion
 from openai_api.endpoints.completions import create_completion

@@ -109,6 +109,17 @@ def render_chat(
     return ChatPrompt(tuple(turn_ids), (), (tokenizer.end_of_turn_id, tokenizer.eos_token_id))
 
 
+def with_instructions(messages: Sequence[Message], text: str) -> list[Message]:
+    """``text`` as the last of the system's messages in front."""
+    num_leading = sum(1 for _ in takewhile(lambda message: message.role in _SYSTEM_ROLES, messages))
+    return [*messages[:num_leading], Message("system", text), *messages[num_leading:]]
+
+
+def alternating(messages: Sequence[Message]) -> list[Message]:
+    """The same conversation as texts of a user and of an assistant in turn, which every form can show."""
+    return [Message(turn.role, turn.text) for turn in _alternating(messages)]
+
+
 @dataclass(frozen=True, slots=True)
 class _Turn:
     role: str  # user or assistant

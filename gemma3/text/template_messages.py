@@ -6,14 +6,13 @@ thread.
 
 import enum
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from gemma3.errors import ChatError
 from gemma3.text.chat import Message, ToolCall
 from gemma3.text.marked_text import END_OF_CONTENT, check_no_stand_in
-
-Tools = Sequence[Mapping[str, object]]
+from gemma3.text.tool_form import Tools
 
 
 class ContentForm(enum.Enum):

@@ -5,24 +5,25 @@ start: whether it takes contents as texts or as lists of parts, which roles it d
 answer. Knows nothing of HTTP. Made once; any thread may render.
 """
 
+import re
 from collections.abc import Sequence
 from itertools import product, takewhile
 
 from gemma3.errors import ChatError, ChatTemplateError
-from gemma3.text.chat import ChatPrompt, Message
+from gemma3.text.chat import ChatPrompt, Message, ToolCall
 from gemma3.text.chat_template import ChatTemplate, TemplateFailureError
 from gemma3.text.marked_text import MarkedText
 from gemma3.text.template_environment import TemplateRefusalError
 from gemma3.text.template_files import ChatTemplates
 from gemma3.text.template_messages import (
     ContentForm,
-    Tools,
     cut_open,
     leave_open,
     template_message,
     template_tools,
 )
 from gemma3.text.tokenizer import Gemma3Tokenizer
+from gemma3.text.tool_form import Tools
 
 # A template shows a message if two contents, which do not end alike, give two texts.
 _USER, _OTHER_USER = Message("user", "Zebra asks"), Message("user", "Quokka asked")
@@ -31,6 +32,7 @@ _SYSTEM = Message("system", "Zebra")
 _TOOL = Message("tool", "Zebra", name="zebra", tool_call_id="zebra")
 # A mark that is shorter, as the quote behind a JSON text, would end answers anywhere.
 _MIN_STOP_CHARS, _MAX_STOP_CHARS = 3, 48
+_TOOLS = re.compile(r"\btools\b")
 # Its words may hold a message.
 _MAX_ERROR_CHARS = 300
 
@@ -120,12 +122,27 @@ class TemplateRenderer:
             raise ChatError(f"The chat template {self.source} makes an empty prompt of these messages.")
         return ChatPrompt(token_ids, self.stop, self.stop_token_ids)
 
+    def written_call(self, call: ToolCall) -> str:
+        """What the template writes for an assistant's call, between what opens and what ends its turn;
+        nothing where it does not show it.
+        """
+        asked, called = [self._shown(_USER)], self._shown(Message("assistant", "", tool_calls=(call,)))
+        try:
+            opening = self._tool_use.render(asked, opens_turn=True, tools=None)
+            text = self._tool_use.render([*asked, called], opens_turn=False, tools=None)
+        except (TemplateRefusalError, TemplateFailureError):
+            return ""
+        if not text.startswith(opening):
+            return ""
+        return self._tool_use.marks.restore(text[len(opening) :].removesuffix(self._behind_assistant()))
+
     def _compile(self, templates: ChatTemplates, *, makes_names_of_roles: bool) -> None:
         default, with_tools = (
             _Marked(text, templates, self._tokenizer, makes_names_of_roles=makes_names_of_roles)
             for text in (self.template, templates.by_name.get("tool_use", self.template))
         )
         self._default, self._tool_use = default, with_tools
+        self.takes_tools = _TOOLS.search(templates.by_name.get("tool_use", self.template)) is not None
 
     @property
     def ends(self) -> str:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from openai_api.answer.chunks import Chunk
 from openai_api.answer.generation import Job, Usage
 from openai_api.answer.logprobs import ChatLogprobsWriter
-from openai_api.answer.models import AssistantMessage, ChatChoice, ChatCompletion
+from openai_api.answer.models import AssistantMessage, ChatChoice, ChatCompletion, FinishWord
 from openai_api.answer.prompt_logprobs import prompt_logprobs_answer
+from openai_api.answer.tool_calls import CallReader
 from openai_api.answer.writer import ChunkWriter, Head, finish_word, usage_answer
 from openai_api.engine_api import Tokenizer
 from openai_api.request.schemas import ChatCompletionRequest
@@ -33,6 +34,7 @@ class ChatWriter:
         )
         self._num_choices = job.num_choices
         self._prompt_token_ids = job.prompts[0] if body.return_token_ids else None
+        self._calls = None if job.calls is None else CallReader(job.calls, job.num_choices)
         self._chunk_writer = ChunkWriter(head.envelope("chat.completion.chunk"), body.stream_options)
 
     def whole(self, chunks: Sequence[Chunk], usage: Usage) -> ChatCompletion:
@@ -51,12 +53,14 @@ class ChatWriter:
         return answer
 
     def _choice(self, chunk: Chunk) -> ChatChoice:
-        choice = ChatChoice(
-            index=chunk.choice,
-            message=AssistantMessage(role="assistant", content=chunk.text, refusal=None),
-            logprobs=self._logprobs.write(chunk),
-            finish_reason=finish_word(chunk.finish_reason),
-        )
+        finish_reason: FinishWord | None
+        if self._calls is None:
+            message = AssistantMessage(role="assistant", content=chunk.text, refusal=None)
+            finish_reason = finish_word(chunk.finish_reason)
+        else:
+            message, finish_reason = self._calls.message(chunk), self._calls.finish_word(chunk)
+        logprobs = self._logprobs.write(chunk)
+        choice = ChatChoice(index=chunk.choice, message=message, logprobs=logprobs, finish_reason=finish_reason)
         if self._prompt_token_ids is not None:
             choice.token_ids = list(chunk.token_ids)
         return choice
@@ -74,6 +78,8 @@ class ChatWriter:
         """Text of server-sent events: the gain of a choice is one, its end another, whose delta is
         empty, ``{}``.
         """
+        if self._calls is not None:
+            return "".join([self._events_of_calls(chunk, usage, self._calls) for chunk in chunks])
         return "".join([self._events(chunk, usage) for chunk in chunks])
 
     def end(self, usage: Usage) -> str:
@@ -95,6 +101,22 @@ class ChatWriter:
         if chunk.finish_reason is not None:
             events += self._event(chunk.choice, "{}", usage, finish_reason=f'"{chunk.finish_reason}"')
         return events
+
+    def _events_of_calls(self, chunk: Chunk, usage: Usage, calls: CallReader) -> str:
+        """As ``_events``: what is told of tokens stands beside the first delta, or alone."""
+        deltas, logprobs = calls.deltas(chunk), self._logprobs.write(chunk)
+        shows_ids = self._prompt_token_ids is not None and bool(chunk.token_ids)
+        if not deltas and (shows_ids or chunk.logprobs):
+            deltas = ["{}"]
+        told = "null" if logprobs is None else logprobs.model_dump_json()
+        ids = f',"token_ids":{list(chunk.token_ids)}' if shows_ids else ""
+        events = [
+            self._event(chunk.choice, delta, usage, logprobs="null" if i else told, token_ids="" if i else ids)
+            for i, delta in enumerate(deltas)
+        ]
+        word = calls.finish_word(chunk)
+        end = "" if word is None else self._event(chunk.choice, "{}", usage, finish_reason=f'"{word}"')
+        return "".join([*events, end])
 
     def _event(
         self,

@@ -18,6 +18,7 @@ from engine.sampling_params import SamplingParams
 from openai_api.answer.chunks import Chunk, joined, with_top
 from openai_api.engine_api import Engine
 from openai_api.metrics import Metrics, RequestTimer, Totals
+from openai_api.request.tools import CallPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Job:
         num_echo_logprobs: alternatives beside each token of the echo; ``None``: no log probabilities.
         num_prompt_logprobs: the same for ``Chunk.prompt_logprobs``.
         prediction: token ids that the output is believed to be; it only makes the request faster.
+        calls: how the answer may call tools; ``None``: it is text.
     """
 
     request_id: str
@@ -50,6 +52,7 @@ class Job:
     num_echo_logprobs: int | None = None
     num_prompt_logprobs: int | None = None
     prediction: Sequence[int] = ()
+    calls: CallPlan | None = None
 
     @property
     def num_choices(self) -> int:

@@ -14,6 +14,8 @@ from starlette.responses import Response
 
 from openai_api.answer.prompt_logprobs import PromptLogprobs
 
+FinishWord = Literal["stop", "length", "tool_calls", "function_call"]
+
 
 class Answer(BaseModel):
     """Base of every body: strict types, no further members; members that were never set are not
@@ -88,12 +90,29 @@ class ChatLogprobs(Answer):
     refusal: None = None
 
 
+class FunctionCallAnswer(Answer):
+    """What is called; ``arguments`` is JSON, as a string."""
+
+    name: str
+    arguments: str
+
+
+class ToolCallAnswer(Answer):
+    """One call of a tool; ``id`` is what its result names as ``tool_call_id``."""
+
+    id: str
+    type: Literal["function"]
+    function: FunctionCallAnswer
+
+
 class AssistantMessage(Answer):
-    """The text of a choice, without its stop string and without control tokens."""
+    """The text of a choice, without its stop string and without control tokens, or null; and what it calls."""
 
     role: Literal["assistant"]
-    content: str
+    content: str | None
     refusal: None = None
+    tool_calls: list[ToolCallAnswer] = []
+    function_call: FunctionCallAnswer | None = None
 
 
 class ChatChoice(Answer):
@@ -102,7 +121,7 @@ class ChatChoice(Answer):
     index: int
     message: AssistantMessage
     logprobs: ChatLogprobs | None
-    finish_reason: Literal["stop", "length"] | None
+    finish_reason: FinishWord | None
     token_ids: list[int] = []
 
 
@@ -126,11 +145,29 @@ class ChatCompletion(Envelope):
     prompt_logprobs: PromptLogprobs = []
 
 
+class FunctionCallDelta(Answer):
+    """The name comes first, then pieces of the arguments."""
+
+    name: str = ""
+    arguments: str
+
+
+class ToolCallDelta(Answer):
+    """More of the call ``index``; its first delta has an id."""
+
+    index: int
+    id: str = ""
+    type: Literal["function"] = "function"
+    function: FunctionCallDelta
+
+
 class ChatDelta(Answer):
-    """What a choice gained: its role first, then text, at the end nothing, ``{}``."""
+    """What a choice gained: its role first, then text or calls, at the end nothing, ``{}``."""
 
     role: Literal["assistant"] = "assistant"
-    content: str = ""
+    content: str | None = ""
+    tool_calls: list[ToolCallDelta] = []
+    function_call: FunctionCallDelta | None = None
 
 
 class ChatChunkChoice(Answer):
@@ -139,7 +176,7 @@ class ChatChunkChoice(Answer):
     index: int
     delta: ChatDelta
     logprobs: ChatLogprobs | None
-    finish_reason: Literal["stop", "length"] | None
+    finish_reason: FinishWord | None
     token_ids: list[int] = []
 
 
@@ -184,59 +221,6 @@ class Completion(Envelope):
     object: Literal["text_completion"]
     choices: list[CompletionChoice]
     usage: UsageAnswer | None = None
-
-
-class ModelCard(Answer):
-    """OpenAI's four members, then ours: ``created`` is in unix seconds, ``max_model_len`` in
-    tokens.
-    """
-
-    id: str
-    object: Literal["model"]
-    created: int
-    owned_by: str
-    max_model_len: int
-    quantization: str
-    dtype: str
-    is_instruction_tuned: bool
-
-
-class ModelList(Answer):
-    """The one model this server has, once under each of its names."""
-
-    object: Literal["list"]
-    data: list[ModelCard]
-
-
-class TokenizeAnswer(Answer):
-    """``count`` and ``max_model_len`` are in tokens; ``token_strs`` is ``null`` unless asked for."""
-
-    count: int
-    max_model_len: int
-    tokens: list[int]
-    token_strs: list[str] | None
-
-
-class DetokenizeAnswer(Answer):
-    """The text of the tokens, with a replacement character for bytes that are no UTF-8."""
-
-    prompt: str
-
-
-class StatusAnswer(Answer):
-    """The engine's status: ``loading``, ``ready``, ``draining`` or ``dead``."""
-
-    status: str
-
-
-class CapabilitiesAnswer(Answer):
-    """Endpoint -> ``exact``, ``no_effect`` or ``refused`` -> field -> note; and by name, the values
-    that ask for nothing.
-    """
-
-    object: Literal["capabilities"]
-    endpoints: dict[str, dict[str, dict[str, str]]]
-    neutral_values: dict[str, str]
 
 
 def json_response(answer: Answer) -> Response:

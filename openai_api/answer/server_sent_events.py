@@ -92,8 +92,8 @@ class EventStream(Response):
             async for chunks in steps:
                 if self._generation.job.echo and any(len(chunk.token_ids) > _MANY_TOKENS for chunk in chunks):
                     await sender.send(opening.encode() + await self._long_echo(chunks))
-                else:
-                    await sender.send((opening + writer.events(chunks, usage)).encode())
+                elif events := opening + writer.events(chunks, usage):
+                    await sender.send(events.encode())
                 opening = ""
         return writer.end(usage).encode()
 

@@ -39,7 +39,7 @@ class Writer(Protocol):
 
     def events(self, chunks: Sequence[Chunk], usage: Usage) -> str:
         """The text of the events for what one output of the engine brought, the way of every token;
-        never empty.
+        empty while all of it may be the beginning of a call.
         """
 
     def end(self, usage: Usage) -> str:

@@ -6,6 +6,7 @@ thread.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,7 +20,9 @@ from openai_api.request.field_support import CHAT_FIELDS
 from openai_api.request.prompts import check_room, render_chat, room_for_answer, truncated
 from openai_api.request.sampling_params import prompt_logprobs, sampling_params
 from openai_api.request.schemas import NO_LIMIT, ChatCompletionRequest
-from openai_api.request.structured_outputs import compiled
+from openai_api.request.structured_outputs import check_closes, compiled
+from openai_api.request.tool_choice import tool_choice
+from openai_api.request.tools import call_plan
 
 
 async def create_chat_completion(request: Request) -> Response:
@@ -28,18 +31,21 @@ async def create_chat_completion(request: Request) -> Response:
 
 
 async def _render(body: ChatCompletionRequest, request_id: str, app_state: AppState) -> Job:
-    logprobs, max_tokens = _num_logprobs(body), _max_tokens(body)
+    logprobs, max_tokens, choice = _num_logprobs(body), _max_tokens(body), tool_choice(body)
     prompt = await render_chat(
         app_state,
         body.messages,
         add_generation_prompt=body.add_generation_prompt,
         continue_final_message=body.continue_final_message,
         must_fit=body.truncate_prompt_tokens is None,
+        tools=None if choice is None else choice.shown,
     )
     token_ids = truncated(prompt.token_ids, body.truncate_prompt_tokens, keep_bos=True)
     check_room(app_state, token_ids)
-    room = room_for_answer(app_state, len(token_ids), max_tokens)
-    grammar = await compiled(body, app_state, max_tokens=room, lead=prompt.answer_lead)
+    calls = None if choice is None else await call_plan(body, choice, app_state, prompt)
+    grammar = await compiled(body, app_state, lead=prompt.answer_lead) if calls is None else calls.grammar
+    if body.x_close:
+        await check_closes(grammar, app_state, room=room_for_answer(app_state, len(token_ids), max_tokens))
     params = sampling_params(
         body,
         app_state,
@@ -49,12 +55,15 @@ async def _render(body: ChatCompletionRequest, request_id: str, app_state: AppSt
         stop_token_ids=prompt.stop_token_ids,
         grammar=grammar,
     )
+    if calls is not None:
+        params = replace(params, stop=())  # the grammar has them
     return Job(
         request_id=request_id,
         prompts=(token_ids,),
         params=params,
         num_prompt_logprobs=prompt_logprobs(body),
         prediction=await _prediction(body, app_state),
+        calls=calls,
     )
 
 

@@ -30,7 +30,7 @@ from openai_api.request.prompts import (
 )
 from openai_api.request.sampling_params import prompt_logprobs, sampling_params
 from openai_api.request.schemas import CompletionRequest
-from openai_api.request.structured_outputs import compiled
+from openai_api.request.structured_outputs import check_closes, compiled
 
 
 async def create_completion(request: Request) -> Response:
@@ -40,11 +40,14 @@ async def create_completion(request: Request) -> Response:
 
 async def _render(body: CompletionRequest, request_id: str, app_state: AppState) -> Job:
     prompts = await _prompts(body, app_state)
-    room = room_for_answer(app_state, max(len(prompt.token_ids) for prompt in prompts), _max_tokens(body))
+    grammar = await compiled(body, app_state)
+    if body.x_close:
+        longest = max(len(prompt.token_ids) for prompt in prompts)
+        await check_closes(grammar, app_state, room=room_for_answer(app_state, longest, _max_tokens(body)))
     job = Job(
         request_id=request_id,
         prompts=tuple(prompt.token_ids for prompt in prompts),
-        params=_params(body, app_state, await compiled(body, app_state, max_tokens=room)),
+        params=_params(body, app_state, grammar),
         echo=tuple(prompt.echo for prompt in prompts) if body.echo else (),
         num_echo_logprobs=body.logprobs,
         num_prompt_logprobs=prompt_logprobs(body),

@@ -13,8 +13,8 @@ from starlette.responses import Response
 
 from engine.engine_info import EngineStatus, ModelInfo
 from gemma3 import __version__
-from openai_api.answer.models import CapabilitiesAnswer, ModelCard, ModelList, StatusAnswer, json_response
-from openai_api.answer.server_models import VersionAnswer
+from openai_api.answer.models import json_response
+from openai_api.answer.server_models import CapabilitiesAnswer, ModelCard, ModelList, StatusAnswer, VersionAnswer
 from openai_api.app_state import app_state_of
 from openai_api.request.field_support import FIELDS_BY_ENDPOINT, RequestField, Support
 from openai_api.request.neutral_fields import IN_ANY_REQUEST

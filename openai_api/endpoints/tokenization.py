@@ -13,8 +13,8 @@ from starlette.responses import Response
 
 from openai_api.answer.json_pieces import large_json_response
 from openai_api.answer.logprobs import legacy_token
-from openai_api.answer.models import DetokenizeAnswer, TokenizeAnswer, json_response
-from openai_api.answer.server_models import TokenizerInfoAnswer
+from openai_api.answer.models import json_response
+from openai_api.answer.server_models import DetokenizeAnswer, TokenizeAnswer, TokenizerInfoAnswer
 from openai_api.app_state import AppState, app_state_of, caller_of
 from openai_api.disconnects import unless_disconnected
 from openai_api.engine_api import Tokenizer

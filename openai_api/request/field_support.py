@@ -23,6 +23,7 @@ from engine.sampling_params import (
 )
 from openai_api.request.decision_notes import DECISION_NO_EFFECT, DECISION_NOTES, SYSTEM_ONE_NOTES, SYSTEM_ONE_REFUSED
 from openai_api.request.structured_output_fields import NO_EFFECT_NOTES, REFUSED_NOTES, STRUCTURED_OUTPUT_NOTES
+from openai_api.request.tool_fields import TOOL_NOTES
 
 MAX_MESSAGES = 4096
 MAX_PROMPTS = 128
@@ -158,6 +159,7 @@ CHAT_FIELDS = (
     _exact("messages[].function_call.arguments", "JSON as a string, or an object"),
     _exact("messages[].refusal", "string: the content of a message without one"),
     _exact("messages[].prefix", "boolean; true on the last message is `continue_final_message`"),
+    *(_exact(name, note) for name, note in TOOL_NOTES.items()),
     _refused("messages[].audio", "text only"),
     _refused("messages[].images", "text only"),
     _no_effect("messages[].reasoning_content", "anything, and so is what else SDKs put into messages they hand back"),
@@ -182,17 +184,12 @@ CHAT_FIELDS = (
     _no_effect("service_tier", "string"),
     _no_effect("safety_identifier", "string"),
     _no_effect("prompt_cache_key", "string; equal prefixes are found by their tokens"),
-    _no_effect("parallel_tool_calls", "boolean; there are no tools"),
     _refused("audio", "text only"),
-    _refused("function_call", "no tools"),
-    _refused("functions", "no tools"),
     _refused("modalities", "text only"),
     _refused("moderation", "not here"),
     _no_effect("prompt_cache_options", "anything; equal prefixes are found by their tokens"),
     _no_effect("prompt_cache_retention", "anything; equal prefixes are found by their tokens"),
     _refused("reasoning_effort", "the model does not reason apart"),
-    _refused("tool_choice", "no tools"),
-    _refused("tools", "no tools"),
     _refused("verbosity", "no such control"),
     _refused("web_search_options", "no web search"),
     _refused("parse_special", "the text of messages is never read as control tokens"),

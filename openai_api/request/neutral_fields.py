@@ -230,6 +230,8 @@ IN_CHAT: Mapping[str, Values] = {
     "logprobs": (0,),
     "add_special_tokens": OFF,
     "parse_special": OFF,
+    "tool_choice": NO_TEXT,  # its other words say something where there are tools
+    "function_call": NO_TEXT,
 }
 IN_COMPLETION: Mapping[str, Values] = {
     **IN_ANY_REQUEST,

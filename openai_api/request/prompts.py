@@ -5,10 +5,12 @@ engine and its tokenizer make the token ids. Runs on the event loop, with much t
 thread.
 """
 
+import json
 from collections.abc import Sequence
 
 from engine.errors import ContextLengthError
 from gemma3.text.chat import ChatPrompt, Message, ToolCall
+from gemma3.text.tool_form import Tools
 from openai_api.app_state import AppState
 from openai_api.engine_api import Tokenizer
 from openai_api.errors import invalid_value
@@ -33,6 +35,7 @@ async def render_chat(
     add_generation_prompt: bool | None,
     continue_final_message: bool | None,
     must_fit: bool,
+    tools: Tools | None = None,
 ) -> ChatPrompt:
     """The messages as the model reads them.
 
@@ -55,10 +58,14 @@ async def render_chat(
         check_text_length(app_state, text, param="messages", must_fit=must_fit)
         # A format may leave them out, so they need not fit.
         check_text_length(app_state, arguments, param="messages", must_fit=False)
-        return app_state.engine.render_chat(plain, add_generation_prompt=open_turn, continue_final_message=continues)
+        if tools is not None:
+            check_text_length(app_state, json.dumps(tools, ensure_ascii=False), param="tools", must_fit=must_fit)
+        return app_state.engine.render_chat(
+            plain, add_generation_prompt=open_turn, continue_final_message=continues, tools=tools
+        )
 
     size = len(arguments) + sum(len(message.content) for message in plain)
-    if app_state.engine.info.chat_format == "template":
+    if app_state.engine.info.chat_format == "template" or tools is not None:
         # A checkpoint's own template may take a second to be refused, whatever it is given.
         size = max(size, app_state.settings.off_loop_bytes + 1)
     return await app_state.off_loop.run(size, render)

@@ -43,6 +43,7 @@ from openai_api.request.neutral_values import asks_for_nothing
 from openai_api.request.setting_fields import SettingFields, in_range, whole_count, whole_number, whole_numbers
 from openai_api.request.strict_model import StrictModel
 from openai_api.request.structured_output_fields import StructuredOutputFields
+from openai_api.request.tool_fields import ToolFields
 
 NO_LIMIT = MAX_INTEGER
 """Of tokens: no context is as long."""
@@ -180,7 +181,7 @@ class SamplingFields(GenerationRequest, StructuredOutputFields):
     return_tokens_as_token_ids: bool | None = None
 
 
-class ChatCompletionRequest(SamplingFields):
+class ChatCompletionRequest(SamplingFields, ToolFields):
     """Limits are in tokens; ``max_completion_tokens`` and its old name must be equal if both are
     given.
     """
@@ -200,7 +201,6 @@ class ChatCompletionRequest(SamplingFields):
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
-    parallel_tool_calls: bool | None = None
 
 
 class CompletionRequest(SamplingFields):

@@ -45,12 +45,8 @@ class _Said:
     read: Callable[[Any], GrammarSpec]
 
 
-async def compiled(
-    body: StructuredOutputFields, app_state: AppState, *, max_tokens: int, lead: str = ""
-) -> Grammar | None:
+async def compiled(body: StructuredOutputFields, app_state: AppState, *, lead: str = "") -> Grammar | None:
     """What the answer to ``body`` must be, ``None`` if nothing; ``lead`` as in ``GrammarSpec``.
-
-    ``max_tokens``: so many there is room for, which ``x_close`` needs to know.
 
     Raises:
         ApiError: 400, the fields contradict each other, or no answer can be promised to be so.
@@ -60,21 +56,21 @@ async def compiled(
 
     def compile_it() -> Grammar | None:
         constraint = constraint_of(body)
-        if constraint is None:
-            if body.x_close:
-                raise invalid_value("x_close", "'x_close' needs a field that says what the answer must be.")
-            return None
-        grammar = compile_constraint(constraint, app_state, lead=lead)
-        if body.x_close:
-            _check_closes(grammar, max_tokens)
-        return grammar
+        return None if constraint is None else compile_constraint(constraint, app_state, lead=lead)
 
     return await app_state.off_loop.compile(compile_it)
 
 
-def _check_closes(grammar: Grammar, max_tokens: int) -> None:
+async def check_closes(grammar: Grammar | None, app_state: AppState, *, room: int) -> None:
+    """Whether ``x_close`` can be promised of an answer that has room for so many tokens.
+
+    Raises:
+        ApiError: 400, nothing says what the answer must be, or it cannot end in time.
+    """
+    if grammar is None:
+        raise invalid_value("x_close", "'x_close' needs a field that says what the answer must be.")
     try:
-        grammar.check_closes(max_tokens)
+        await app_state.off_loop.compile(lambda: grammar.check_closes(room))
     except GrammarError as error:
         raise _named(error, error.param or "x_close") from None
 

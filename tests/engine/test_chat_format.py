@@ -14,7 +14,8 @@ import pytest
 from engine.errors import RequestError
 from engine.loading import LoadedEngine
 from gemma3.errors import ChatTemplateError
-from gemma3.text.chat import ChatStyle, Message, render_chat
+from gemma3.text.chat import ChatStyle, Message, ToolCall, render_chat
+from gemma3.text.tool_json import GOOGLES_JSON
 from tests.engine.engines import load, tiny_checkpoint
 from tests.gemma3 import tiny
 from tests.gemma3.chat_templates import (
@@ -189,9 +190,22 @@ def test_the_tools_template_is_for_tools(folder: Path) -> None:
     assert "# Tools" in engine.tokenizer.decode(with_tools, skip_special=False)
     assert "# Tools" not in text_of(engine)
     assert with_tools.count(engine.tokenizer.token_to_id("<|im_end|>") or -1) == 2
-    with pytest.raises(RequestError, match="tools need a chat template") as caught:
-        load(folder, chat_template="gemma").render_chat(HI, tools=tools)
-    assert caught.value.param == "tools"
+
+
+def test_google_s_prompt_shows_the_tools_where_no_template_does(folder: Path) -> None:
+    """Behind the system's text; the call of an earlier answer reads as the prompt has it written."""
+    call = Message("assistant", "", tool_calls=(ToolCall("f", '{"x": 1}'),))
+    messages = [Message("system", "Be brief."), Message("user", "Hi"), call, Message("tool", "<end_of_turn>2")]
+    (folder / "chat_template.jinja").write_text(CHATML.replace("tools", "tulips"))
+    for choice in ("gemma", "transcript", None):
+        engine = load(folder, chat_template=choice)
+        prompt = engine.render_chat(messages, tools=[{"type": "function", "function": {"name": "f"}}])
+        text = engine.tokenizer.decode(prompt.token_ids, skip_special=False)
+        assert "Be brief.\n\nYou have access to functions." in text
+        assert text.index('[{"name": "f"}]\n\nHi') < text.index('{"name": "f", "parameters": {"x": 1}}')
+        assert engine.tool_form is GOOGLES_JSON
+        assert text.index("<end_of_turn>2") > 0
+        assert "tulips" not in text
 
 
 def test_roles_are_as_the_template_takes_them(folder: Path) -> None:
@@ -293,3 +307,25 @@ def test_a_gguf_with_a_template(tmp_path: Path) -> None:
         "tokenizer.chat_template is not Gemma's own; contents as a list of parts"
     )
     assert text_of(engine).endswith("<start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>assistant\n")
+
+
+@pytest.mark.parametrize(
+    ("template", "head", "behind"),
+    [
+        (TOOLS, '<tool_call>\n{"name": "f", "arguments": ', "}\n</tool_call>"),
+        (FUNCTION_GEMMA, "<start_function_call>call:f", "<end_function_call>"),
+        (CHATML, '{"name": "f", "parameters": ', "}"),
+        (CHATML + "{{ tools }}", '{"name": "f", "parameters": ', "}"),
+        (
+            CHATML.replace("{{ m['content'] }}", "{{ m.content }}{% if tools %}{% endif %}{% for c in m.tool_calls %}[CALL] "
+            '{"name":"{{ c.function.name }}","args":{{ c.function.arguments | tojson }}}[END]{% endfor %}'),
+            '[CALL] {"name":"f","args":', "}[END]",
+        ),
+    ],
+    ids=["hermes", "functiongemma", "without tools", "calls not shown", "own marks"],
+)  # fmt: skip
+def test_the_form_of_calls_is_what_the_template_writes(folder: Path, template: str, head: str, behind: str) -> None:
+    form = load_with(folder, template).tool_form
+    assert form.head("f") == head
+    assert form.after_arguments == behind
+    assert (form.instructions is None) is (template != CHATML)

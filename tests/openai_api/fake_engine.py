@@ -18,6 +18,8 @@ from engine.sampling_params import SamplingParams
 from engine.step_sizes import StepSizes
 from gemma3.text.chat import ChatPrompt, Message
 from gemma3.text.tokenizer import Gemma3Tokenizer
+from gemma3.text.tool_form import ToolForm, Tools
+from gemma3.text.tool_json import GOOGLES_JSON
 
 EOS_ID = 1
 END_OF_TURN_ID = 5
@@ -77,6 +79,8 @@ class FakeEngine:
     compiled: list[GrammarSpec] = field(default_factory=list)
     rendered: list[list[Message]] = field(default_factory=list)
     was_shut_down: bool = False
+    tool_form: ToolForm = GOOGLES_JSON
+    shown_tools: Tools | None = None  # with the messages rendered last
     fails_after_s: float = 1e6
 
     def __post_init__(self) -> None:
@@ -128,9 +132,15 @@ class FakeEngine:
             raise QueueFullError("Too many requests are waiting.", retry_after_s=7)
 
     def render_chat(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool, continue_final_message: bool
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+        tools: Tools | None = None,
     ) -> ChatPrompt:
         self.rendered.append(list(messages))
+        self.shown_tools = tools
         if add_generation_prompt and continue_final_message:
             raise RequestError("Both flags are true.", param="continue_final_message")
         if any("unrenderable" in message.content for message in messages):

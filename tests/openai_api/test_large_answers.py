@@ -18,7 +18,8 @@ from openai_api.answer.chunks import Chunk, num_values
 from openai_api.answer.completion_writer import CompletionWriter
 from openai_api.answer.generation import Job, Usage
 from openai_api.answer.json_pieces import json_pieces, json_text, large_json_response
-from openai_api.answer.models import Answer, DetokenizeAnswer, LegacyLogprobs, TokenizeAnswer, json_response
+from openai_api.answer.models import Answer, LegacyLogprobs, json_response
+from openai_api.answer.server_models import DetokenizeAnswer, TokenizeAnswer
 from openai_api.answer.writer import Head
 from openai_api.request.schemas import ChatCompletionRequest, CompletionRequest
 from openai_api.settings import ServerSettings

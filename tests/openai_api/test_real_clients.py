@@ -130,6 +130,70 @@ def test_litellm(server: RealServer, monkeypatch: pytest.MonkeyPatch) -> None:
     assert text == answer.choices[0].message.content
 
 
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the current weather of a city",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}, "unit": {"enum": ["celsius", "fahrenheit"]}},
+            "required": ["city", "unit"],
+        },
+    },
+}
+NOW = {"type": "function", "function": {"name": "get_time", "description": "Get the time"}}
+ASKED = [{"role": "user", "content": "What is the weather in Paris?"}]
+
+
+def test_tools_in_two_steps(client: OpenAI) -> None:
+    """The model calls; it is told the result; it answers."""
+    settings = {"model": "gemma-3-270m", "tools": [WEATHER, NOW], "temperature": 0, "max_tokens": 64}
+    asked = client.chat.completions.create(messages=ASKED, tool_choice="required", **settings).choices[0]
+    assert (asked.finish_reason, asked.message.content) == ("tool_calls", None)
+    call = asked.message.tool_calls[0]
+    assert call.function.name == "get_weather"
+    assert json.loads(call.function.arguments)["city"] == "Paris"
+    result = {"role": "tool", "tool_call_id": call.id, "content": '{"temperature": 21, "sky": "sunny"}'}
+    answer = client.chat.completions.create(messages=[*ASKED, asked.message, result], tool_choice="none", **settings)
+    assert answer.choices[0].message.content
+    assert answer.choices[0].message.tool_calls is None
+    again = client.chat.completions.create(messages=[*ASKED, asked.message, result], **settings)
+    assert again.choices[0].finish_reason in ("stop", "tool_calls", "length")
+
+
+@pytest.mark.parametrize("choice", ["auto", "required", {"type": "function", "function": {"name": "get_time"}}])
+def test_streamed_calls_equal_whole_ones(client: OpenAI, choice: object) -> None:
+    settings = {"model": "gemma-3-270m", "messages": ASKED, "tools": [WEATHER, NOW], "temperature": 0, "max_tokens": 64}
+    whole = client.chat.completions.create(**settings, tool_choice=choice).choices[0]
+    with client.chat.completions.stream(**settings, tool_choice=choice) as stream:
+        streamed = stream.get_final_completion().choices[0]
+    calls = [[(c.function.name, c.function.arguments) for c in m.message.tool_calls or []] for m in (whole, streamed)]
+    assert calls[0] == calls[1]
+    assert (streamed.message.content or None) == whole.message.content
+    assert streamed.finish_reason == whole.finish_reason
+    if isinstance(choice, dict):
+        assert calls[0] == [("get_time", "{}")]
+
+
+def test_langchain_tools(server: RealServer) -> None:
+    from langchain_core.messages import HumanMessage, ToolMessage
+    from langchain_openai import ChatOpenAI
+
+    chat = ChatOpenAI(base_url=f"{server.url}/v1", api_key="x", model="gemma-3-270m", temperature=0, max_tokens=64)
+    bound = chat.bind_tools([WEATHER, NOW], tool_choice="get_weather")
+    answer = bound.invoke("What is the weather in Paris?")
+    (call,) = answer.tool_calls
+    assert (call["name"], call["args"]["city"]) == ("get_weather", "Paris")
+    first, *others = bound.stream("What is the weather in Paris?")
+    assert sum(others, first).tool_calls[0]["args"] == call["args"]
+    result = ToolMessage("sunny", tool_call_id=call["id"], name="get_weather")
+    told = chat.bind_tools([WEATHER, NOW]).invoke([HumanMessage("What is the weather in Paris?"), answer, result])
+    assert told.content or told.tool_calls
+    extract = chat.with_structured_output(WEATHER["function"], method="function_calling")
+    assert extract.invoke("What is the weather in Paris?")["city"] == "Paris"
+
+
 def test_raw_httpx_stream(server: RealServer) -> None:
     body = {"model": "gemma-3-270m", "messages": QUESTION, "max_tokens": 8, "stream": True, "temperature": 0}
     with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=60) as response:

@@ -1,0 +1,47 @@
+"""openai-node and the AI SDK, unmodified, from the npm registry, against a live server with the real base model."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.openai_api.real_server import RealServer, real_server
+
+SOURCES = Path(__file__).parent / "node_clients"
+MODEL = "gemma-3-270m"
+ANNA = {"name": "Anna", "age": 34}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the script and the packages that it needs."""
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        pytest.skip("npm or node is not installed")
+    folder = tmp_path_factory.mktemp("node_clients")
+    shutil.copytree(SOURCES, folder, dirs_exist_ok=True)
+    command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    if done.returncode != 0:
+        pytest.skip(f"npm could not fetch the clients: {done.stderr.strip()[-200:]}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(embedded_gguf: Path) -> Iterator[RealServer]:
+    with real_server("--served-model-name", MODEL, "--max-model-len", "4096") as live:
+        yield live
+
+
+def test_objects_and_tools(folder: Path, server: RealServer) -> None:
+    command = ["node", "clients.mjs", f"{server.url}/v1", MODEL]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    told = {line["way"]: line["answer"] for line in map(json.loads, done.stdout.splitlines())}
+    ways = ("openai parse", "openai stream", "generateObject", "streamObject", "generateText", "streamText")
+    assert told == dict.fromkeys(ways, ANNA) | {"two steps": "Anna is saved"}
