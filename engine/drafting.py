@@ -48,4 +48,5 @@ def _draft(item: ScheduledSequence, max_drafts: int, config: SchedulerConfig, kv
 
 
 def _decodes(item: ScheduledSequence) -> bool:
-    return item.samples and item.seq.decodes
+    """One that closes in time takes each token apart."""
+    return item.samples and item.seq.decodes and not item.seq.params.closes

@@ -10,37 +10,57 @@ from typing import Any
 
 from engine.grammar_schema_walk import resolve
 
-_MAX_DEPTH = 6
-_MAX_PAIRS = 20_000
+MAX_DEPTH = 6
+MAX_COMPARISONS = 50_000  # some 100 ms; hostile references lead to more than can be counted
 _TYPES = frozenset(["null", "boolean", "number", "string", "array", "object"])
 
 
 def exclude_each_other(options: list[Any], root: dict[str, Any]) -> bool:
     """No value can fit two of the options."""
-    if len(options) ** 2 > _MAX_PAIRS:
-        return False
-    return all(_apart(a, b, root, depth=_MAX_DEPTH) for a, b in combinations(options, 2))
+    proof = _Proof(root)
+    return all(proof.apart(a, b, MAX_DEPTH) for a, b in combinations(options, 2))
 
 
-def _apart(a: Any, b: Any, root: dict[str, Any], *, depth: int) -> bool:
-    if a is False or b is False:
-        return True
-    if depth == 0 or not isinstance(a, dict) or not isinstance(b, dict):
-        return False
-    if not _types(a) & _types(b) or _constants_apart(a, b) or _objects_apart(a, b, root, depth=depth):
-        return True
-    return _part_apart(a, b, root, depth=depth - 1) or _part_apart(b, a, root, depth=depth - 1)
+class _Proof:
+    """That two schemas have no value in common; what takes too long is not proven."""
+
+    def __init__(self, root: dict[str, Any]) -> None:
+        self._root = root
+        self._num_comparisons = 0
+
+    def apart(self, a: Any, b: Any, depth: int) -> bool:
+        self._num_comparisons += 1
+        if a is False or b is False:
+            return True
+        if depth == 0 or self._num_comparisons > MAX_COMPARISONS or not isinstance(a, dict) or not isinstance(b, dict):
+            return False
+        if not _types(a) & _types(b) or _constants_apart(a, b) or self._objects_apart(a, b, depth):
+            return True
+        return self._part_apart(a, b, depth - 1) or self._part_apart(b, a, depth - 1)
+
+    def _part_apart(self, a: dict[str, Any], b: dict[str, Any], depth: int) -> bool:
+        """A part of ``a`` that must hold excludes ``b``; or each alternative of ``a`` does."""
+        parts = _list(a, "allOf")
+        if isinstance(a.get("$ref"), str):
+            parts = [*parts, resolve(a["$ref"], self._root)]
+        if any(self.apart(part, b, depth) for part in parts):
+            return True
+        alternatives = [_list(a, word) for word in ("anyOf", "oneOf")]
+        return any(options and all(self.apart(option, b, depth) for option in options) for options in alternatives)
+
+    def _objects_apart(self, a: dict[str, Any], b: dict[str, Any], depth: int) -> bool:
+        """Both are objects, and a property that one of them requires cannot be in both."""
+        if _types(a) != {"object"} or _types(b) != {"object"}:
+            return False
+        names = dict.fromkeys([*_list(a, "required"), *_list(b, "required")])
+        return any(
+            self.apart(_property(a, name), _property(b, name), depth - 1) for name in names if isinstance(name, str)
+        )
 
 
-def _part_apart(a: dict[str, Any], b: dict[str, Any], root: dict[str, Any], *, depth: int) -> bool:
-    """A part of ``a`` that must hold excludes ``b``; or each alternative of ``a`` does."""
-    parts = [part for part in a.get("allOf", []) if isinstance(part, dict)] if isinstance(a.get("allOf"), list) else []
-    if isinstance(a.get("$ref"), str):
-        parts.append(resolve(a["$ref"], root))
-    if any(_apart(part, b, root, depth=depth) for part in parts if part is not None):
-        return True
-    alternatives = [a[word] for word in ("anyOf", "oneOf") if isinstance(a.get(word), list)]
-    return any(all(_apart(option, b, root, depth=depth) for option in options) for options in alternatives)
+def _list(schema: dict[str, Any], word: str) -> list[Any]:
+    value = schema.get(word)
+    return value if isinstance(value, list) else []
 
 
 def _types(schema: dict[str, Any]) -> frozenset[str]:
@@ -75,19 +95,6 @@ def _text(value: Any) -> str:
 def _constants_apart(a: dict[str, Any], b: dict[str, Any]) -> bool:
     values_a, values_b = _constants(a), _constants(b)
     return values_a is not None and values_b is not None and not values_a & values_b
-
-
-def _objects_apart(a: dict[str, Any], b: dict[str, Any], root: dict[str, Any], *, depth: int) -> bool:
-    """Both are objects, and a property that one of them requires cannot be in both."""
-    if _types(a) != {"object"} or _types(b) != {"object"}:
-        return False
-    names = {name for schema in (a, b) for name in _required(schema)}
-    return any(_apart(_property(a, name), _property(b, name), root, depth=depth - 1) for name in sorted(names))
-
-
-def _required(schema: dict[str, Any]) -> list[str]:
-    names = schema.get("required")
-    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def _property(schema: dict[str, Any], name: str) -> Any:

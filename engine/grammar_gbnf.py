@@ -12,6 +12,7 @@ from engine.errors import GrammarError
 from engine.grammar_lark import literal
 
 MAX_NESTING = 100
+MAX_RULES = 1000
 _IS_GBNF = re.compile(r"(?m)^\s*[A-Za-z0-9_-]+\s*::=")
 _SPACE = re.compile(r"(?:\s|\#[^\n]*)*")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -84,6 +85,8 @@ class _Parser:
             if not self._text.startswith("::=", self._at):
                 raise self._error("::= is expected")
             self._at += 3
+            if len(found) == MAX_RULES:
+                raise self._error(f"it has more than {MAX_RULES} rules")
             found[name] = Group(self._alternatives(), "")
             if self._at < len(self._text) and not self._begins_rule():
                 raise self._error("this is not understood")

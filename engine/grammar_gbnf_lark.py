@@ -45,12 +45,12 @@ class _Writer:
     def _closed(self, *, spaces: bool) -> set[str]:
         """The rules of texts alone, and of references to such rules; ``spaces``: of white space alone."""
         found: set[str] = set()
-        while new := {
-            name
-            for name, group in self._rules.items()
-            if name not in found and name not in self._spaces and self._is_of(group, found, spaces=spaces)
-        }:
-            found |= new
+        num = -1
+        while num < len(found):
+            num = len(found)
+            for name, group in reversed(self._rules.items()):  # the innermost often stand last
+                if name not in self._spaces and self._is_of(group, found, spaces=spaces):
+                    found.add(name)
         return found
 
     def _is_of(self, node: Node, names: set[str], *, spaces: bool) -> bool:

@@ -12,9 +12,10 @@ from typing import Any
 from engine.errors import GrammarError
 from engine.grammar_schema import check_schema, rewritten
 
-# A string, an expression or a comment: nothing within it is syntax. "//" begins a comment, "/" an expression.
-_OPAQUE = r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|\#[^\n]*|/(?:[^/\\\n]|\\.)+/'
-_PIECE = re.compile(rf"(?P<opaque>{_OPAQUE})|(?P<json>%json\b\s*)|(?P<token><[^<>\n]*>)")
+# A string, an expression or a comment, as the library tells them: nothing within it is syntax.
+_STRING = r'"(?:\\(?:["\\/bfnrt]|u[a-fA-F0-9]{4})|[^"\\\x00-\x1f\x7f])*"'
+_OPAQUE = rf"{_STRING}|(?://|\#)[^\n]*|/(?:\\.|[^/\\])+/"
+_PIECE = re.compile(rf"(?P<opaque>{_OPAQUE})|(?P<json>%json\b\s*)|(?P<token><[^<>\s]*>)")
 
 
 def with_library_schemas(lark: str) -> str:
@@ -27,10 +28,8 @@ def with_library_schemas(lark: str) -> str:
 
 
 def literal(text: str) -> str:
-    """The Lark of exactly ``text``; a string there may hold few control characters, an expression all."""
-    if text.isprintable() or not any(c < " " and c not in "\n\r\t" for c in text):
-        return json.dumps(text, ensure_ascii=False)
-    return "/" + "".join(f"\\x{{{ord(c):x}}}" for c in text) + "/"
+    """The Lark of exactly ``text``."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")  # which the library takes only so
 
 
 def embedded_schemas(lark: str) -> list[dict[str, Any]]:

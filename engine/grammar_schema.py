@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.errors import GrammarError
 from engine.grammar_exclusive import exclude_each_other
+from engine.grammar_schema_finite import endless_place
 from engine.grammar_schema_walk import Place, Schema, Subschema, reachable, refs_of
 
 # Compact JSON as the model knows it; no other whitespace is possible.
@@ -69,8 +70,12 @@ def rewritten(schema: Schema) -> dict[str, Any]:
             raise refusal((), "no value can satisfy it")
         schema = {}
     _drop_identity(schema)
-    for node in reachable(schema):
+    nodes = reachable(schema)
+    for node in nodes:
         _rewrite(node, schema)
+    place = endless_place(nodes, schema)
+    if place is not None:
+        raise refusal(place, "no value can satisfy it, since each would be without end")
     return schema | {"x-guidance": OPTIONS}
 
 

@@ -6,6 +6,7 @@ from the root inwards, then the keyword without which it would do. Bounded in tr
 
 import copy
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from engine.grammar_schema_walk import DEFINITIONS, Subschema, children, refs_of
 Trial = Callable[[dict[str, Any]], str | None]
 
 MAX_TRIALS = 60
+MAX_SEARCH_S = 0.5
 _WORDS = (
     (r"unsatisfiable|no answer", "no value can satisfy it"),
     (r"circular", "it refers to itself beside other keywords"),
@@ -51,6 +53,7 @@ class _Search:
         self._root = root
         self._trial = trial
         self._left = MAX_TRIALS
+        self._until_s = time.monotonic() + MAX_SEARCH_S
         self.message = message
 
     def smallest(self, node: Subschema) -> Subschema:
@@ -108,6 +111,8 @@ class _Search:
         return self._tried({word: self._root[word] for word in DEFINITIONS if word in self._root} | schema)
 
     def _tried(self, schema: dict[str, Any]) -> str | None:
+        if time.monotonic() > self._until_s:
+            self._left = 0
         if self._left == 0:
             return None
         self._left -= 1

@@ -115,7 +115,7 @@ class GrammarState:
         bits = self._told(self._matcher.compute_bitmask())[: self._rules.num_mask_bytes]
         if self._rules.never_bits:
             bits = _without(bits, self._rules.never_bits)
-        if bits.count(0) == len(bits):
+        if bits == bytes(len(bits)):
             raise StepError("the grammar of this answer allows no token here.")
         return bits
 

@@ -127,6 +127,7 @@ class SamplingParams:
         logprob_token_ids: with ``logprobs`` these are reported beside each chosen token, and not the likeliest ones.
         prompt_ranks: log probabilities of the prompt come with the rank of each token.
         grammar: what the output must be. What it forces is not sampled, and when nothing may follow the sequence ends.
+        closes: a token after which the grammar could not be complete within ``max_tokens`` gives way to a way to its end.
         stop: strings that end the text and are not part of it.
         stop_token_ids: ids that end the sequence.
         ignore_eos: the model's end tokens do not end the sequence.
@@ -181,6 +182,7 @@ class SamplingParams:
     allowed_token_ids: tuple[int, ...] = ()
     logprob_token_ids: tuple[int, ...] = ()
     grammar: "Grammar | None" = None
+    closes: bool = False
     allowed_mask: bytes | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -218,6 +220,10 @@ class SamplingParams:
             )
 
     def _check_ends(self) -> None:
+        if self.closes and self.logprobs is not None:
+            raise SamplingParamsError(
+                "logprobs", self.logprobs, "none with x_close, which may put another token in place"
+            )
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise SamplingParamsError("min_tokens", self.min_tokens, f"at most max_tokens, {self.max_tokens}")
         if len(self.stop) > MAX_STOP_STRINGS:

@@ -106,11 +106,16 @@ class Sequence:
         """
         if self.grammar is None:
             return
-        self.grammar.accept(chosen)
+        num_chosen = len(chosen)
+        if self.params.closes and chosen:
+            chosen = self.grammar.accept_within(chosen[-1], self.max_num_tokens - self.num_tokens)
+            self.token_ids[-1:] = chosen
+        else:
+            self.grammar.accept(chosen)
         forced = [] if self.grammar.is_complete else self.grammar.forced(self.max_num_tokens - self.num_tokens)
         self.grammar.accept(forced)
         self.token_ids += forced
-        self.num_forced_tokens = len(forced)
+        self.num_forced_tokens = len(chosen) - num_chosen + len(forced)
         self.is_complete = self.grammar.is_complete
 
     def end(self) -> None:

@@ -17,10 +17,10 @@ from openai_api.app_state import AppState
 from openai_api.endpoints.generate import Endpoint, answer
 from openai_api.errors import invalid_value
 from openai_api.request.field_support import CHAT_FIELDS
-from openai_api.request.prompts import check_room, render_chat, truncated
+from openai_api.request.prompts import check_room, render_chat, room_for_answer, truncated
 from openai_api.request.sampling_params import prompt_logprobs, sampling_params
 from openai_api.request.schemas import NO_LIMIT, ChatCompletionRequest
-from openai_api.request.structured_outputs import compiled
+from openai_api.request.structured_outputs import check_closes, compiled
 from openai_api.request.tool_choice import tool_choice
 from openai_api.request.tools import call_plan
 
@@ -44,6 +44,8 @@ async def _render(body: ChatCompletionRequest, request_id: str, app_state: AppSt
     check_room(app_state, token_ids)
     calls = None if choice is None else await call_plan(body, choice, app_state, prompt)
     grammar = await compiled(body, app_state, lead=prompt.answer_lead) if calls is None else calls.grammar
+    if body.x_close:
+        await check_closes(grammar, app_state, room=room_for_answer(app_state, len(token_ids), max_tokens))
     params = sampling_params(
         body,
         app_state,

@@ -20,10 +20,17 @@ from openai_api.app_state import AppState
 from openai_api.endpoints.generate import Endpoint, answer
 from openai_api.errors import invalid_value
 from openai_api.request.field_support import COMPLETION_FIELDS, DEFAULT_MAX_TOKENS, MAX_ANSWER_VALUES, MAX_CHOICES
-from openai_api.request.prompts import begins_with_bos, check_text_length, check_token_ids, encode_prompt, truncated
+from openai_api.request.prompts import (
+    begins_with_bos,
+    check_text_length,
+    check_token_ids,
+    encode_prompt,
+    room_for_answer,
+    truncated,
+)
 from openai_api.request.sampling_params import prompt_logprobs, sampling_params
 from openai_api.request.schemas import CompletionRequest
-from openai_api.request.structured_outputs import compiled
+from openai_api.request.structured_outputs import check_closes, compiled
 
 
 async def create_completion(request: Request) -> Response:
@@ -33,16 +40,24 @@ async def create_completion(request: Request) -> Response:
 
 async def _render(body: CompletionRequest, request_id: str, app_state: AppState) -> Job:
     prompts = await _prompts(body, app_state)
+    grammar = await compiled(body, app_state)
+    if body.x_close:
+        longest = max(len(prompt.token_ids) for prompt in prompts)
+        await check_closes(grammar, app_state, room=room_for_answer(app_state, longest, _max_tokens(body)))
     job = Job(
         request_id=request_id,
         prompts=tuple(prompt.token_ids for prompt in prompts),
-        params=_params(body, app_state, await compiled(body, app_state)),
+        params=_params(body, app_state, grammar),
         echo=tuple(prompt.echo for prompt in prompts) if body.echo else (),
         num_echo_logprobs=body.logprobs,
         num_prompt_logprobs=prompt_logprobs(body),
     )
     _check_size(job, returns_token_ids=bool(body.return_token_ids))
     return job
+
+
+def _max_tokens(body: CompletionRequest) -> int:
+    return DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
 
 
 def _check_size(job: Job, *, returns_token_ids: bool) -> None:
@@ -113,7 +128,7 @@ def _params(body: CompletionRequest, app_state: AppState, grammar: Grammar | Non
     return sampling_params(
         body,
         app_state,
-        max_tokens=DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens,
+        max_tokens=_max_tokens(body),
         logprobs=body.logprobs,
         echo_logprobs=body.logprobs if body.echo else None,
         grammar=grammar,

@@ -4,8 +4,7 @@ Owns the names, the limits of bodies that are not the engine's, and the notes. `
 /v1/capabilities`` answers with these tables, ``field_tables`` writes them into the documentation,
 and ``neutral_fields`` has the values that are as good as left out, refused fields' too. The numeric
 sampling fields are rows of ``engine.sampling_params.SETTINGS``: a setting that is added there is a
-field here.
-Constants, so any thread may read them.
+field here. Constants, so any thread may read them.
 """
 
 from collections.abc import Mapping

@@ -89,6 +89,12 @@ def check_room(app_state: AppState, token_ids: Sequence[int]) -> None:
         raise ContextLengthError(limit, len(token_ids), param="messages")
 
 
+def room_for_answer(app_state: AppState, num_prompt_tokens: int, max_tokens: int | None) -> int:
+    """In tokens, at most."""
+    room = app_state.engine.info.max_model_len - num_prompt_tokens
+    return room if max_tokens is None else min(room, max_tokens)
+
+
 def check_text_length(app_state: AppState, text: str, *, param: str, must_fit: bool) -> None:
     """Refuse what would be tokenised in vain, or for too long.
 

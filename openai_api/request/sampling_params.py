@@ -57,6 +57,7 @@ def sampling_params(
         allowed_token_ids=tuple(body.allowed_token_ids or ()),
         logprob_token_ids=tuple(body.logprob_token_ids or ()),
         grammar=grammar,
+        closes=bool(body.x_close),
     )
     _check_answer_size(params, app_state.engine.info.max_model_len)
     return params

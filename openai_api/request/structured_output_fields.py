@@ -62,6 +62,8 @@ STRUCTURED_OUTPUT_NOTES: Mapping[str, str] = {
     "regex": "another name of `structured_outputs.regex`",
     "grammar": "a grammar in llama.cpp's GBNF or in Lark, which the whole answer follows",
     "ebnf": "another name of `grammar`",
+    "x_close": "boolean, with one of these fields, without `logprobs`: the answer is complete within `max_tokens`; when "
+    "no more is left of them than it takes, it goes to its end",
 }
 """By name what each field does; of all the fields that constrain, one can be given."""
 NO_EFFECT_NOTES: Mapping[str, str] = {
@@ -183,3 +185,4 @@ class StructuredOutputFields(StrictModel):
     regex: str | None = None
     grammar: str | None = None
     ebnf: str | None = None
+    x_close: bool | None = None

@@ -61,6 +61,20 @@ async def compiled(body: StructuredOutputFields, app_state: AppState, *, lead: s
     return await app_state.off_loop.compile(compile_it)
 
 
+async def check_closes(grammar: Grammar | None, app_state: AppState, *, room: int) -> None:
+    """Whether ``x_close`` can be promised of an answer that has room for so many tokens.
+
+    Raises:
+        ApiError: 400, nothing says what the answer must be, or it cannot end in time.
+    """
+    if grammar is None:
+        raise invalid_value("x_close", "'x_close' needs a field that says what the answer must be.")
+    try:
+        await app_state.off_loop.compile(lambda: grammar.check_closes(room))
+    except GrammarError as error:
+        raise _named(error, error.param or "x_close") from None
+
+
 def compile_constraint(constraint: Constraint, app_state: AppState, *, lead: str) -> Grammar:
     """On a worker thread. Raises: ApiError 400 naming the field."""
     try:

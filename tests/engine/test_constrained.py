@@ -26,7 +26,7 @@ ROOMY = Setup(max_num_seqs=8, max_num_batched_tokens=96, max_model_len=256, pref
 def compiler() -> GrammarCompiler:
     return GrammarCompiler(
         token_to_bytes=token_to_bytes,
-        encode=lambda text: letters(text),
+        encode=lambda text: letters("".join(letter for letter in text if "a" <= letter <= "z")),
         special_ids=[EOS],
         end_token_ids=[EOS],
         vocab_size=VOCAB_SIZE,
@@ -208,3 +208,16 @@ def run_all(requests: dict[str, SamplingParams]) -> dict[str, Any]:
         for output in result.outputs:
             outputs[output.request_id].append(output)
     return {name: errors.get(name) or told(outputs[name], 1) for name in requests}
+
+
+@pytest.mark.parametrize("regex", ["a(bc|d){1,30}e", "(ab|cb){2,60}d?"])
+def test_what_closes_is_complete_within_its_tokens(compiler: GrammarCompiler, regex: str) -> None:
+    grammar = compiler.compile(GrammarSpec(GrammarKind.REGEX, regex))
+    for max_tokens in (5, 6, 9, 30):
+        grammar.check_closes(max_tokens)
+        for seed in range(20):
+            params = SamplingParams(grammar=grammar, closes=True, max_tokens=max_tokens, seed=seed, temperature=2.0)
+            _, (text, token_ids, _, reasons, *_) = run(params, seed=seed % 5)
+            assert reasons == [FinishReason.STOP], (max_tokens, text)
+            assert re.fullmatch(regex, text)
+            assert len(token_ids) <= max_tokens

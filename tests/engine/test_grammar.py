@@ -109,6 +109,8 @@ def test_a_grammar_cannot_name_a_token(compiler: GrammarCompiler, named: str) ->
     with pytest.raises(GrammarError, match="line 2 names a token"):
         compiler.compile(GrammarSpec(GrammarKind.LARK, f'start: "<x>" | /<y>/ | b // <z>\nb: {named}'))
     compiler.compile(GrammarSpec(GrammarKind.LARK, f'start: "{named}"')).start().mask()
+    with pytest.raises(GrammarError, match="names a token"):
+        compiler.compile(GrammarSpec(GrammarKind.LARK, f'start: /a"\n/ {named} /b"/'))
 
 
 @pytest.mark.parametrize(

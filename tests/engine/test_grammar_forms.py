@@ -122,7 +122,7 @@ def test_lark_stays_as_it_is() -> None:
     [
         ["a", "ab", "abc", "b"],
         ['q"u\\o\n/\u00e9\U0001f600', "//x", "<eos>", " x "],
-        ["\x00\x1f\x7f\u2028", "{x}"],
+        ["\x00\x1f\x7f\u2028", "\x7f"],
         ["a", "a"],
     ],
 )
@@ -170,3 +170,28 @@ def test_behind_a_trigger_only_a_tag_is_possible(compiler: GrammarCompiler, voca
 def test_every_tag_has_a_trigger(triggers: list[str], words: str) -> None:
     with pytest.raises(GrammarError, match=words):
         structural_tag_spec(TAGS, triggers)
+
+
+def test_a_schema_within_lark_is_as_compact_as_any_other(compiler: GrammarCompiler, vocabulary: TinyVocabulary) -> None:
+    schema = (
+        '{"type": "array", "items": {"type": "null", "format": "color"}, "x-guidance": {"whitespace_flexible": true}}'
+    )
+    grammar = compiler.compile(grammar_spec(f'start: "%json" %json {schema} "." // %json'))
+    assert fits(grammar, "%json[null, null].", vocabulary)
+    assert not fits(grammar, "%json[null,null].", vocabulary)
+
+
+@pytest.mark.parametrize(
+    ("schema", "words", "code"),
+    [
+        ('{"items": {"not": {}}}', "items.not", "invalid_json_schema"),
+        ('{"type": "string", "pattern": "("}', "pattern: it is no supported", "invalid_json_schema"),
+        ('{"type"', "line 2 has no JSON", "invalid_grammar"),
+    ],
+)
+def test_a_schema_within_lark_is_refused_with_its_place(
+    schema: str, words: str, code: str, compiler: GrammarCompiler
+) -> None:
+    with pytest.raises(GrammarError, match=words) as caught:
+        compiler.compile(grammar_spec(f"start: a\na: %json {schema}"))
+    assert caught.value.code == code

@@ -68,6 +68,8 @@ HOSTILE = {
     "objects": (GrammarKind.JSON_SCHEMA, '{"items":' * 6000 + "1" + "}" * 6000),
     "a product": (GrammarKind.JSON_SCHEMA, json.dumps({"allOf": [
         {"anyOf": [{"properties": {f"k{i}{q}": {"const": 1}}, "required": [f"k{i}{q}"]} for q in range(4)]} for i in range(12)]})),
+    "options like themselves": (GrammarKind.JSON_SCHEMA, json.dumps({"$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}] * 50}},
+        "oneOf": [{"$ref": "#/$defs/a"}] * 3})),
     "an enum": (GrammarKind.JSON_SCHEMA, json.dumps({"enum": [f"v{i:05}" for i in range(6000)]})),
     "long strings": (GrammarKind.JSON_SCHEMA, '{"type": "string", "minLength": 1000000000}'),
     "many items": (GrammarKind.JSON_SCHEMA, '{"type": "array", "minItems": 100000, "items": {"type": "integer"}}'),
@@ -95,10 +97,9 @@ def test_a_hostile_grammar_is_refused_or_works(name: str, compiler: GrammarCompi
         state.accept([allowed[-1]])
 
 
-def test_the_stack_of_a_thread_is_as_large_as_before(compiler: GrammarCompiler) -> None:
-    before = threading.stack_size()
+def test_other_threads_get_their_usual_stack(compiler: GrammarCompiler) -> None:
     compiler.compile(GrammarSpec(GrammarKind.REGEX, "stack"))
-    assert threading.stack_size() == before
+    assert threading.stack_size() == 0  # Python's own choice
 
 
 def test_few_grammars_are_kept(vocabulary: TinyVocabulary) -> None:

@@ -25,6 +25,12 @@ TREE = OBJECT | {
     "properties": {"name": {"enum": ["a", "b"]}, "inner": {"type": "array", "items": {"$ref": "#"}, "maxItems": 2}},
     "required": ["name"],
 }
+ENDLESS = {
+    "$defs": {
+        "n": OBJECT | {"properties": {"k": {"enum": [1, 2]}, "n": {"$ref": "#/$defs/n"}}, "required": ["k", "n"]}
+    },
+    "anyOf": [{"$ref": "#/$defs/n"}, {"type": "array", "items": {"$ref": "#/$defs/n"}, "minItems": 1}],
+}
 # Each: the schema, answers in it, answers not in it.
 CASES: dict[str, tuple[Any, list[Any], list[Any]]] = {
     "true": (True, [1, "a", None, {"a": []}], []),
@@ -144,12 +150,15 @@ def test_there_is_one_way_to_write_an_answer(compiler: GrammarCompiler, vocabula
         ({"properties": {"a": {"type": "integer", "minimum": 3, "maximum": 2}}, "required": ["a"], "type": "object"},
          "properties.a.minimum: no value"),
         ({"type": "object", "required": ["a"], "properties": {"b": False}, "additionalProperties": False}, "required: no value"),
+        ({"type": "object", "properties": {"empty": {"type": "integer", "minimum": 3, "maximum": 2}, "a": {"pattern": "("}}},
+         "properties.a.pattern"),
         ({"type": "strin"}, "type"),
         ({"anyOf": [{"type": "null"}, {"properties": {"a": {"$ref": "#/nowhere"}}}]}, "refers to nothing"),
         ({"$ref": "http://example.com/s"}, "refers to nothing"),
         ({"oneOf": [{"minimum": 1}, {"maximum": 5}]}, "oneOf: it is supported only where"),
         ({"$ref": "#"}, "no value can satisfy it"),
-        ({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}, "JSON schema cannot be used"),
+        ({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}, "without end"),
+        (ENDLESS, "without end"),
         (False, "no value can satisfy it"),
         ({"enum": []}, "enum: no value"),
         ([], "an object or a boolean"),

@@ -12,6 +12,7 @@ from openai.types.chat import completion_create_params as chat_params
 from pydantic import BaseModel
 
 from engine.sampling_params import SETTINGS
+from openai_api.request.decision_fields import DecisionRequest
 from openai_api.request.field_support import FIELDS_BY_ENDPOINT, RequestField, Support
 from openai_api.request.field_tables import with_tables
 from openai_api.request.messages import ChatMessage, FunctionCall, TextPart, ToolCallEntry
@@ -27,6 +28,7 @@ from openai_api.request.schemas import (
 )
 from openai_api.request.strict_model import StrictModel
 from openai_api.request.structured_output_fields import NamedSchema, ResponseFormat, StructuredOutputs
+from openai_api.request.system_one_fields import SystemOneRequest
 from tests.openai_api.harness import Asgi
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "api.md"
@@ -35,6 +37,8 @@ MODELS: dict[str, type[StrictModel]] = {
     "/v1/completions": CompletionRequest,
     "/tokenize": TokenizeRequest,
     "/detokenize": DetokenizeRequest,
+    "/v1/decisions": DecisionRequest,
+    "/v1/systemone": SystemOneRequest,
 }
 PARTS: dict[str, type[StrictModel]] = {
     "messages[].tool_calls[].function.": FunctionCall,

@@ -12,12 +12,15 @@ from typing import Any, Literal
 import httpx
 import openai
 import pytest
+from jsonschema import Draft202012Validator
 from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel, Field
 
+from openai_api.request.schemas import ChatCompletionRequest
 from tests.openai_api.real_server import RealServer, real_server
 
+needs_tools = pytest.mark.skipif("tools" not in ChatCompletionRequest.model_fields, reason="there are no tools yet")
 MODEL = "gemma-3-270m"
 TEXT = "Anna, 34 years old, lives in Paris."
 MESSAGES: list[ChatCompletionMessageParam] = [
@@ -139,7 +142,47 @@ def joined(events: str) -> str:
     return "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
 
 
-@pytest.mark.parametrize("mode", ["JSON", "JSON_SCHEMA"])
+OF_ZOD = {
+    "$schema": "http://json-schema.org/draft-07/schema#",
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "description": "full name", "minLength": 1, "maxLength": 12},
+        "age": {"type": "integer", "minimum": -9007199254740991, "maximum": 9007199254740991},
+        "height": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 3},
+        "kind": {"anyOf": [{"type": "string", "enum": ["a", "b"]}, {"type": "null"}], "default": "a"},
+    },
+    "required": ["name", "age", "height", "kind"],
+    "additionalProperties": False,
+}
+OF_PYDANTIC = {
+    "$defs": {
+        "Pet": {"properties": {"name": {"title": "Name", "type": "string", "maxLength": 8}}, "required": ["name"]}
+    },
+    "properties": {
+        "pets": {"items": {"$ref": "#/$defs/Pet"}, "maxItems": 2, "title": "Pets", "type": "array"},
+        "age": {"anyOf": [{"type": "integer"}, {"type": "null"}], "default": None},
+    },
+    "required": ["pets"],
+    "title": "Owner",
+    "type": "object",
+}
+
+
+@pytest.mark.parametrize("schema", [OF_ZOD, OF_PYDANTIC])
+def test_schemas_of_the_kinds_that_clients_send(client: OpenAI, schema: dict[str, Any]) -> None:
+    """Drawn at a high temperature: what is complete is valid, and has only the keys that are listed."""
+    format_of: Any = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+    answer = client.chat.completions.create(
+        model=MODEL, messages=MESSAGES, response_format=format_of, temperature=1.5, seed=4, n=2, max_tokens=60
+    )
+    complete = [choice.message.content or "" for choice in answer.choices if choice.finish_reason == "stop"]
+    assert complete
+    for text in map(json.loads, complete):
+        Draft202012Validator(schema).validate(text)
+        assert set(text) <= set(schema["properties"])
+
+
+@pytest.mark.parametrize("mode", ["JSON", "JSON_SCHEMA", pytest.param("TOOLS", marks=needs_tools)])
 def test_instructor(client: OpenAI, mode: str) -> None:
     instructor = pytest.importorskip("instructor")
     patched = instructor.from_openai(client, mode=instructor.Mode[mode])
@@ -149,7 +192,7 @@ def test_instructor(client: OpenAI, mode: str) -> None:
     assert person.model_dump() == ANNA.model_dump()  # of a class that the client derives
 
 
-@pytest.mark.parametrize("kind", ["NativeOutput", "PromptedOutput"])
+@pytest.mark.parametrize("kind", ["NativeOutput", "PromptedOutput", pytest.param("ToolOutput", marks=needs_tools)])
 def test_pydantic_ai(url: str, kind: str) -> None:
     pydantic_ai = pytest.importorskip("pydantic_ai")
     from pydantic_ai.models.openai import OpenAIChatModel
@@ -172,7 +215,7 @@ def test_pydantic_ai(url: str, kind: str) -> None:
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")  # of the client's own making
 @pytest.mark.parametrize(
     "method",
-    ["json_schema", "json_mode", pytest.param("function_calling", marks=pytest.mark.skip(reason="tools come next"))],
+    ["json_schema", "json_mode", pytest.param("function_calling", marks=needs_tools)],
 )
 def test_langchain(url: str, method: str) -> None:
     from langchain_openai import ChatOpenAI
@@ -180,7 +223,7 @@ def test_langchain(url: str, method: str) -> None:
     chat = ChatOpenAI(base_url=url, api_key="x", model=MODEL, max_retries=0, **SETTINGS)  # type: ignore[arg-type]
     bound = chat.with_structured_output(Person, method=method)  # type: ignore[arg-type]
     assert bound.invoke(MESSAGES) == ANNA
-    if method == "json_schema":
+    if method != "json_mode":
         assert list(bound.stream(MESSAGES))[-1] == ANNA
 
 
@@ -219,3 +262,26 @@ def test_query_program(server: RealServer, tmp_path: Path, capsys: pytest.Captur
     person, color = capsys.readouterr().out.splitlines()
     assert Person.model_validate_json(person) == ANNA
     assert color in ("yes", "no")
+
+
+@pytest.mark.parametrize("max_tokens", [20, 30])
+def test_an_answer_that_closes_within_its_tokens(url: str, max_tokens: int) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"cities": {"type": "array", "items": {"type": "string"}}, "tag": {"enum": ["a", "b"]}},
+        "required": ["cities", "tag"],
+        "additionalProperties": False,
+    }
+    body = {"messages": MESSAGES, "json_schema": schema, "x_close": True, "max_tokens": max_tokens}
+    for seed in range(6):
+        answer = httpx.post(f"{url}/chat/completions", json={**body, "temperature": 2, "seed": seed}, timeout=120)
+        (choice,) = answer.json()["choices"]
+        assert choice["finish_reason"] == "stop", choice
+        assert list(json.loads(choice["message"]["content"])) == ["cities", "tag"]
+    refused = httpx.post(f"{url}/chat/completions", json={**body, "max_tokens": 3}).json()["error"]
+    assert (refused["param"], refused["code"]) == ("max_tokens", "invalid_value")
+
+
+def test_only_a_constrained_answer_can_close(url: str) -> None:
+    refused = httpx.post(f"{url}/chat/completions", json={"messages": MESSAGES, "x_close": True})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "x_close")

@@ -51,7 +51,9 @@ Head::Head(const Kernels& kernels, Embedding embedding, int num_threads)
       masked_head_(kernels, embedding, num_threads),
       num_chunks_((embedding.num_panels() + kChunkPanels - 1) / kChunkPanels),
       scratch_(size_t(num_threads)) {
-    for (Scratch& scratch : scratch_) scratch.planes.reserve(kRowsAtOnce, kChunkPanels, embedding.high.num_inputs);
+    for (Scratch& scratch : scratch_) {
+        scratch.bytes.reserve(std::max(joined_bytes(embedding), int64_t{kChunkPanels} * kPanel * embedding.high.num_inputs));
+    }
 }
 
 void Head::begin(const Activations& in, const std::vector<RowRequest>& requests) {
@@ -73,7 +75,7 @@ void Head::begin(const Activations& in, const std::vector<RowRequest>& requests)
     for (size_t i = 0; i < greedy_.size(); ++i) found_[i].reserve(size_t(embedding_.num_panels()));
     candidates_.reserve(greedy_.size() * size_t(embedding_.num_panels()));
     best_.assign(greedy_.size(), Best{-INFINITY, -1});
-    for (Scratch& scratch : scratch_) scratch.planes.high.reserve(int64_t(greedy_.size()) * kChunkPanels * kPanel);
+    for (Scratch& scratch : scratch_) scratch.sums.reserve(int64_t(greedy_.size()) * kChunkPanels * kPanel);
     logits_.reserve(std::min<int64_t>(int64_t(full_.size()), kRowsAtOnce) * padded_vocab());
 }
 
@@ -94,7 +96,7 @@ void Head::run(ThreadTeam& team, int thread) {
 void Head::all_logits(ThreadTeam& team, int thread, const Activations& in, float* out, int64_t stride) {
     team.for_each(num_chunks_, [&](int chunk) {
         const int first = chunk * kChunkPanels, last = std::min(first + kChunkPanels, embedding_.num_panels());
-        exact_logits(kernels_, embedding_, in, first, last, out + first * kPanel, stride, scratch_[size_t(thread)].planes);
+        exact_logits(kernels_, embedding_, in, first, last, out + first * kPanel, stride, scratch_[size_t(thread)].bytes);
     });
 }
 
@@ -108,8 +110,8 @@ void Head::choose_greedily(ThreadTeam& team, int thread) {
 void Head::bound_chunk(int chunk, Scratch& scratch) {
     const int first = chunk * kChunkPanels, last = std::min(first + kChunkPanels, embedding_.num_panels());
     const int width = (last - first) * kPanel;
-    int32_t* sums = scratch.planes.high.data();
-    kernels_.matmul_nibbles(embedding_.high, greedy_in_, first, last, sums, width, scratch.planes.unpacked.data());
+    int32_t* sums = scratch.sums.data();
+    kernels_.matmul_nibbles(embedding_.high, greedy_in_, first, last, sums, width, scratch.bytes.data());
     for (int row = 0; row < greedy_in_.num_rows; ++row, sums += width) {
         if (const TokenMask& allowed = request_of(row).allowed; allowed.restricts())
             for (int panel = first; panel < last; ++panel) hide(allowed.of_panel(panel), sums + (panel - first) * kPanel);
@@ -143,7 +145,7 @@ void Head::score(Candidate& candidate, Scratch& scratch) const {
     const uint32_t bits = allowed.restricts() ? allowed.of_panel(candidate.panel) : TokenMask::kWhole;
     float logits[kPanel];
     exact_logits(kernels_, embedding_, greedy_in_.slice(candidate.row, 1), candidate.panel, candidate.panel + 1, logits, kPanel,
-                 scratch.planes);
+                 scratch.bytes);
     for (int i = 0; i < std::min(kPanel, embedding_.vocab_size - first_id); ++i)
         if (bits & 1u << i && logits[i] > candidate.best.logit) candidate.best = {logits[i], first_id + i};
 }

@@ -36,7 +36,8 @@ public:
 
 private:
     struct Scratch {
-        PlaneScratch planes;
+        Buffer<int32_t> sums;  // of the high plane: (greedy rows, a chunk)
+        Buffer<uint8_t> bytes;
         SamplingScratch sampling;
     };
     struct Best {

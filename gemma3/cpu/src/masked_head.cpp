@@ -7,8 +7,8 @@ namespace {
 
 constexpr int kItemPanels = 16;  // handed out at a time: 160 KiB of both planes
 
-// Few panels are at most one in four. A row of a step with others would cost the heads that read everything less than it costs
-// alone, since they unpack a panel once for all of them: then one in sixteen (where both take equally long on AVX2).
+// Few panels are at most one in four. Beside others a row costs the heads that read everything less than alone, since they
+// unpack a panel once for all of them: then one in sixteen.
 constexpr int kFewShare = 4;
 constexpr int kMostSharing = 4;  // rows
 
@@ -16,7 +16,7 @@ constexpr int kMostSharing = 4;  // rows
 
 MaskedHead::MaskedHead(const Kernels& kernels, const Embedding& embedding, int num_threads)
     : kernels_(kernels), embedding_(embedding), scratch_(size_t(num_threads)) {
-    for (Scratch& scratch : scratch_) scratch.planes.reserve(1, kItemPanels, embedding.high.num_inputs);
+    for (Scratch& scratch : scratch_) scratch.bytes.reserve(joined_bytes(embedding));
 }
 
 bool MaskedHead::takes(const RowRequest& request, int num_rows) const {
@@ -53,7 +53,7 @@ void MaskedHead::score(int item, Scratch& scratch) {
         int count = 1;
         while (i + count < end && panels_[size_t(i + count)].row == row && panels_[size_t(i + count)].panel == first + count) ++count;
         exact_logits(kernels_, embedding_, in_.slice(row, 1), first, first + count, logits_.data() + int64_t{i} * kPanel, 0,
-                     scratch.planes);
+                     scratch.bytes);
         i += count;
     }
 }

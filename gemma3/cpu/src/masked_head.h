@@ -26,7 +26,7 @@ public:
 
 private:
     struct Scratch {
-        PlaneScratch planes;
+        Buffer<uint8_t> bytes;
         SamplingScratch sampling;
     };
     // An allowed panel of a row; its logits are the 16 in `logits_` of the same place in the list.

@@ -15,10 +15,10 @@ public:
     TokenMask() = default;  // allows every id
     // Ids beyond the last word are not allowed. No words at all allow every id.
     explicit TokenMask(std::vector<uint32_t> words) : words_(std::move(words)) {
-        for_each_panel([this](int, uint32_t bits) {
-            num_panels_ += 1;
-            num_ids_ += std::popcount(bits);
-        });
+        for (const uint32_t word : words_) {
+            num_ids_ += std::popcount(word);
+            num_panels_ += ((word & kWhole) != 0) + (word >> kPanel != 0);
+        }
     }
 
     bool restricts() const { return !words_.empty(); }

@@ -80,6 +80,8 @@ struct Kernels {
     // Integer sums of nibbles (0..15) times activations: out[row][16 * (panel - first_panel) ...].
     void (*matmul_nibbles)(const Matrix&, const Activations&, int first_panel, int last_panel, int32_t* out,
                            int64_t out_stride, uint8_t* scratch);
+    // Lines of nibbles of two planes to twice as many lines of an int8 panel: bytes 16 * high + low.
+    void (*join_planes)(const uint8_t* high, const uint8_t* low, int64_t num_lines, uint8_t* bytes);
     // The largest of scale * (16 * sum + rest) of each panel.
     void (*bound_logits)(const int32_t* sums, const float* scales, int num_panels, float activation_scale, float rest,
                          float* upper);

@@ -4,11 +4,12 @@
 #include "kernels.h"
 #include "rows.h"
 #include "target.h"
+#include "unpack.h"
 
 namespace gemma3::GEMMA3_ISA {
 namespace {
 
-// These differ between instruction sets; the others come from rows.h.
+// These differ between instruction sets; the others come from rows.h and unpack.h.
 void matmul(const Matrix&, const Activations&, int first_panel, int last_panel, float* out, int64_t out_stride, uint8_t* scratch);
 void matmul_nibbles(const Matrix&, const Activations&, int first_panel, int last_panel, int32_t* out, int64_t out_stride,
                     uint8_t* scratch);
@@ -19,6 +20,7 @@ constexpr Kernels kernel_table(const char* name) {
         .name = name,
         .matmul = matmul,
         .matmul_nibbles = matmul_nibbles,
+        .join_planes = join_planes,
         .bound_logits = bound_logits,
         .rotate = rotate,
         .quantize = quantize,

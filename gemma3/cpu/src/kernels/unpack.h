@@ -34,12 +34,20 @@ GEMMA3_INLINE Line repeated(const uint8_t* bytes) {
 
 GEMMA3_INLINE void store_line(uint8_t* p, Line line) { *reinterpret_cast<Line*>(p) = line; }
 
-// Nibbles 0..15 as they are. A line of nibbles makes two of bytes.
-void unpack_nibbles(const uint8_t* panel, int num_inputs, uint8_t* bytes) {
-    for (int line = 0; line < num_inputs / kNibbleInputs; ++line) {
-        const Line packed = line_at(panel + kLine * line);
-        store_line(bytes + 2 * kLine * line, low_nibbles(packed));
-        store_line(bytes + 2 * kLine * line + kLine, high_nibbles(packed));
+// Nibbles 0..15 as they are. A line of nibbles makes two of bytes. By the byte, since GCC keeps a `Line` in memory where
+// registers are narrower: on AVX2 that took three times as long.
+void unpack_nibbles(const uint8_t* __restrict panel, int num_inputs, uint8_t* __restrict bytes) {
+    for (int line = 0; line < num_inputs / kNibbleInputs; ++line, panel += kLine, bytes += 2 * kLine) {
+        for (int i = 0; i < kLine; ++i) bytes[i] = panel[i] & 15;
+        for (int i = 0; i < kLine; ++i) bytes[kLine + i] = panel[i] >> 4;
+    }
+}
+
+// Nibbles of two planes to the bytes 16 * high + low, by the byte likewise.
+void join_planes(const uint8_t* __restrict high, const uint8_t* __restrict low, int64_t num_lines, uint8_t* __restrict bytes) {
+    for (int64_t line = 0; line < num_lines; ++line, high += kLine, low += kLine, bytes += 2 * kLine) {
+        for (int i = 0; i < kLine; ++i) bytes[i] = static_cast<uint8_t>((high[i] & 15) << 4 | (low[i] & 15));
+        for (int i = 0; i < kLine; ++i) bytes[kLine + i] = static_cast<uint8_t>((high[i] & 0xf0) | low[i] >> 4);
     }
 }
 

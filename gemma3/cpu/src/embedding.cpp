@@ -1,0 +1,30 @@
+// The planes are joined to int8 panels before they are multiplied: one product instead of two, and the kernels' own.
+#include "embedding.h"
+
+#include <algorithm>
+
+namespace gemma3 {
+namespace {
+
+constexpr int kJoinedPanels = 16;  // at a time: 160 KiB, which stay in the second cache
+
+}  // namespace
+
+int64_t joined_bytes(const Embedding& embedding) { return int64_t{kJoinedPanels} * kPanel * embedding.high.num_inputs; }
+
+void exact_logits(const Kernels& kernels, const Embedding& embedding, const Activations& in, int first, int last, float* out,
+                  int64_t stride, Buffer<uint8_t>& bytes) {
+    Matrix joined = embedding.high;
+    joined.format = Format::kInt8;
+    joined.panels = bytes.data();
+    for (int panel = first; panel < last; panel += kJoinedPanels, out += kJoinedPanels * kPanel) {
+        joined.num_panels = std::min(kJoinedPanels, last - panel);
+        joined.scales = embedding.scales + int64_t{panel} * kPanel;
+        const int64_t offset = panel * embedding.high.panel_bytes();
+        const int64_t num_lines = joined.num_panels * embedding.high.panel_bytes() / kLine;
+        kernels.join_planes(embedding.high.panels + offset, embedding.low.panels + offset, num_lines, bytes.data());
+        kernels.matmul(joined, in, 0, joined.num_panels, out, stride, nullptr);
+    }
+}
+
+}  // namespace gemma3
