@@ -1,19 +1,22 @@
 """Answers of a promised shape beside free text of the same engine, in turn in one run.
 
-    python benchmarks/bench_structured_output.py [--streams 1 16] [--cases extraction choice mask] [--rounds 3]
+    python benchmarks/bench_structured_output.py [--streams 1 16] [--cases extraction choice mask decisions] [--rounds 3]
 
 * extraction: answers/s of an object of 8 keys, beside free greedy text of the same number of tokens without speculation.
 * choice: one of 77 labels, beside the prefill of its prompt.
 * mask: how much of the time of answers with free strings goes to their grammar.
+* decisions: texts/s of a question with 77 options about 60 tokens, over HTTP, by one and by 8 connections.
 """
 
 import json
 import statistics
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from common import Prompts, line, parser, print_header, print_json
+from serving import Server, server
 from structured_tasks import LABELS, SCHEMA, extraction_prompt, lark_choice
 from timed_grammar import TimedGrammar
 from workers.ours import greedy, turn_off_speculation
@@ -22,7 +25,9 @@ from engine import LLMEngine, SamplingParams
 from engine.engine_core import EngineCore
 from engine.grammar import GrammarKind, GrammarSpec
 
+CASES = ("extraction", "choice", "mask", "decisions")
 MAX_TOKENS = 200
+DECISION_STREAMS = (1, 8)  # each text is a sequence for every option, and one caller may have 1,024 of them waiting
 ANSWERS_OF_ONE_STREAM = 8
 PROSE = {"type": "object", "properties": {name: {"type": "string"} for name in ("title", "summary", "place", "person")}}
 Job = tuple[Sequence[int], SamplingParams]
@@ -133,13 +138,37 @@ def mask(bench: Bench, num_streams: int) -> dict[str, list[float]]:
     return {name: shares[1:]}
 
 
+def decisions(address: Server, prompts: Prompts, num_streams: int, rounds: int) -> dict[str, list[float]]:
+    """The same question about texts that nobody read before."""
+    question = {"type": "choice", "instructions": "What is it about?", "choices": [{"value": v} for v in LABELS]}
+
+    def decide(text: str) -> None:
+        connection = address.connect()
+        body = json.dumps({"model": "m", "input": text, "questions": [question]})
+        connection.request("POST", "/v1/decisions", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        assert answer.status == 200, content
+
+    speeds = []
+    for _ in range(rounds + 1):
+        taken = prompts.take(61, max(num_streams, ANSWERS_OF_ONE_STREAM))
+        texts = [prompts.tokenizer.decode(ids[1:]) for ids in taken]
+        began_s = time.perf_counter()
+        with ThreadPoolExecutor(num_streams) as pool:
+            list(pool.map(decide, texts))
+        speeds.append(len(texts) / (time.perf_counter() - began_s))
+    name = f"decisions of {len(LABELS)}, {num_streams} streams"
+    print(line(name, speeds[1:], unit="texts/s"), flush=True)
+    return {name: speeds[1:]}
+
+
 def main() -> None:
     flags = parser(__doc__)
     flags.add_argument("--precision", choices=("int8", "int4"), default="int8")
     flags.add_argument("--streams", type=int, nargs="+", default=[1, 16])
-    flags.add_argument(
-        "--cases", nargs="+", choices=("extraction", "choice", "mask"), default=["extraction", "choice", "mask"]
-    )
+    flags.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     args = flags.parse_args()
     bandwidth = print_header(args.threads, f"{args.precision}, {args.rounds} rounds")
     bench = Bench.of(args.precision, args.threads, args.rounds)
@@ -152,6 +181,10 @@ def main() -> None:
     if "choice" in args.cases:
         for num_prompt in (64, 256):
             figures |= choice(bench, num_prompt)
+    if "decisions" in args.cases:
+        with server(args.threads, "--quantization", args.precision) as ours:
+            for num_streams in DECISION_STREAMS:
+                figures |= decisions(ours, bench.prompts, num_streams, args.rounds)
     print_json("bench_structured_output", args.threads, bandwidth, figures, precision=args.precision)
 
 
