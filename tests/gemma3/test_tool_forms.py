@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from engine.grammar import GrammarCompiler
-from engine.grammar_spec import GrammarKind, GrammarSpec
+from engine.grammar.compiler import GrammarCompiler
+from engine.grammar.spec import GrammarKind, GrammarSpec
 from gemma3.text.tokenizer import Gemma3Tokenizer
 from gemma3.text.tool_form import CallRules, ToolForm, ToolParseError
 from gemma3.text.tool_functiongemma import FUNCTIONGEMMA, EscapedArguments

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.grammar_spec import GrammarKind
+from engine.grammar.spec import GrammarKind
 from gemma3.text.tool_functiongemma import FUNCTIONGEMMA
 from gemma3.text.tool_json import GOOGLES_JSON
 from openai_api.answer.models import ChatCompletion, ChatCompletionChunk

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from engine.errors import StepError
-from engine.grammar_closing import ends, shorter_way
-from engine.grammar_matcher import Matcher, is_too_complex
+from engine.grammar.closing import ends, shorter_way
+from engine.grammar.matcher import Matcher, is_too_complex
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ class TokenRules:
 
     ``num_mask_bytes`` is 4 * ceil(vocab / 32). An output ends with one of ``end_token_ids``, where the grammar
     allows the end. ``never_ids`` are in no mask, whatever the grammar says; empty where it cannot name an id.
-    ``closing_ids``: of ``grammar_closing.CLOSING_CHARS``.
+    ``closing_ids``: of ``closing.CLOSING_CHARS``.
     """
 
     num_mask_bytes: int

@@ -7,7 +7,7 @@ proven the shortest; where it runs in circles (a text that must hold a word) the
 
 from collections.abc import Sequence
 
-from engine.grammar_matcher import Matcher
+from engine.grammar.matcher import Matcher
 
 # What closes; the shortest values; what opens the next; what separates parts of a formatted text; the rest of ASCII.
 _ORDER = '"}]0ntf[{,: @-/.+' + "123456789TZPaersulyi_" + "".join(map(chr, range(32, 127)))
