@@ -23,7 +23,7 @@ from workers.ours import greedy, turn_off_speculation
 
 from engine import LLMEngine, SamplingParams
 from engine.engine_core import EngineCore
-from engine.grammar import GrammarKind, GrammarSpec
+from engine.grammar.spec import GrammarKind, GrammarSpec
 
 CASES = ("extraction", "choice", "mask", "decisions")
 MAX_TOKENS = 200

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from engine.grammar import Grammar
-from engine.grammar_state import GrammarState
+from engine.grammar.compiler import Grammar
+from engine.grammar.state import GrammarState
 
 T = TypeVar("T")
 

@@ -24,7 +24,8 @@ from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.engine_options import MAX_NUM_WAITING, MAX_WAITING_PROMPT_TOKENS, EngineOptions
 from engine.engine_thread import Abort, Add, EngineThread
 from engine.errors import EngineError, EngineNotReadyError, QueueTimeoutError, RequestError, StepError
-from engine.grammar import Grammar, GrammarSpec
+from engine.grammar.compiler import Grammar
+from engine.grammar.spec import GrammarSpec
 from engine.loading import LoadedEngine, load_engine
 from engine.news_queue import News
 from engine.outputs import ContinuationScores, RequestOutput

@@ -1,20 +1,21 @@
 """The heart of the engine, synchronous: requests in, outputs out, one step at a time.
 
-``schedule -> run -> take in``, then text and endings. Owns what a request is beyond its sequences: its detokenizers
-and what was not reported yet. Knows no threads, no HTTP. One thread uses it; in the server that is the engine thread.
+``schedule -> run -> take in``, then text and endings. ``request_state`` has what a request is beyond its sequences.
+Knows no threads, no HTTP. One thread uses it; in the server that is the engine thread.
 """
 
 import random
 import time
 from collections import abc
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from engine.batch import Batch, ScheduledSequence
 from engine.caller import ANYBODY, Caller
 from engine.errors import StepError
-from engine.outputs import FinishReason, RequestOutput, SequenceDelta, TokenLogprob
+from engine.outputs import FinishReason, RequestOutput, SequenceDelta
 from engine.request_checks import check_choice, check_token_ids
+from engine.request_state import News, RequestState, new_detokenizer, news_of, report, with_predictions
 from engine.runners.model_runner import ModelRunner, SequenceResult
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Scheduler
@@ -23,31 +24,6 @@ from engine.sequence import Sequence, new_sequences
 from engine.step_failures import StepFailures
 from engine.step_sizes import StepSizeCounter
 from gemma3.text.detokenizer import Detokenizer
-
-
-@dataclass(slots=True)
-class _Request:
-    """Mutable. ``detokenizers`` by index of the sequence; ``deltas`` collects one step's news."""
-
-    request_id: str
-    sequences: list[Sequence]
-    detokenizers: list[Detokenizer]
-    prompt_logprobs: list[TokenLogprob | None] | None = None
-    scoring: Scoring | None = None
-    deltas: list[SequenceDelta] = field(default_factory=list)
-    is_started: bool = False
-
-    @property
-    def is_finished(self) -> bool:
-        return all(seq.is_finished for seq in self.sequences)
-
-
-@dataclass(frozen=True, slots=True)
-class _News:
-    """Tokens of one sequence that are told in this step, and their log probabilities if they are asked for."""
-
-    token_ids: tuple[int, ...]
-    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +54,7 @@ class EngineCore:
         self._eos_token_ids = eos_token_ids
         self._enable_prefix_caching = enable_prefix_caching
         self.step_sizes = StepSizeCounter()
-        self._requests: dict[str, _Request] = {}
+        self._requests: dict[str, RequestState] = {}
         self._next_seq_id = 0
         self._random = random.Random()  # noqa: S311 (seeds of sampling, not secrets)
 
@@ -119,10 +95,10 @@ class EngineCore:
             caller=caller,
             prediction_token_ids=prediction,
         )
-        request = _Request(
+        request = RequestState(
             request_id,
             sequences,
-            [_detokenizer(self._token_to_bytes, params) for _ in sequences],
+            [new_detokenizer(self._token_to_bytes, params) for _ in sequences],
             prompt_logprobs=None if params.prompt_logprobs is None else [None],
         )
         for seq in sequences:
@@ -155,7 +131,7 @@ class EngineCore:
         first = scoring.first_sequence(request_id, prompt, seq_id=self._next_seq_id, caller=caller)
         self.scheduler.add(first)
         self._next_seq_id += 1
-        self._requests[request_id] = _Request(request_id, [first], [], scoring=scoring)
+        self._requests[request_id] = RequestState(request_id, [first], [], scoring=scoring)
 
     def _end_token_ids(self, params: SamplingParams) -> frozenset[int]:
         """A grammar ends with its own, whatever else is ignored: nothing may follow."""
@@ -225,15 +201,15 @@ class EngineCore:
             request.prompt_logprobs[item.start + 1 : end] = result.prompt_logprobs
         num_untold = seq.num_tokens - seq.num_told_tokens
         self.scheduler.update(item, result.token_ids)
-        news = _news_of(seq, result)
+        news = news_of(seq, result)
         if news.token_ids or seq.num_uncomputed_tokens == 0:  # with max_tokens=0 the prompt is all there is
             delta = self._read(seq, news, request.detokenizers[seq.index])
             request.deltas.append(
-                _with_predictions(delta, item, num_chosen=len(result.token_ids), num_untold=num_untold)
+                with_predictions(delta, item, num_chosen=len(result.token_ids), num_untold=num_untold)
             )
 
     def _take_scores(
-        self, item: ScheduledSequence, result: SequenceResult, request: _Request, scoring: Scoring
+        self, item: ScheduledSequence, result: SequenceResult, request: RequestState, scoring: Scoring
     ) -> None:
         """When the prompt is computed, the continuations begin."""
         seq = item.seq
@@ -248,7 +224,7 @@ class EngineCore:
                 self.scheduler.add(further)
                 self._next_seq_id += 1
 
-    def _read(self, seq: Sequence, news: _News, detokenizer: Detokenizer) -> SequenceDelta:
+    def _read(self, seq: Sequence, news: News, detokenizer: Detokenizer) -> SequenceDelta:
         """The text of new tokens, up to the one that ends the sequence; what follows that one is dropped."""
         text, num_read = "", 0
         finish_reason: FinishReason | None = None
@@ -286,50 +262,7 @@ class EngineCore:
             has_news = request.deltas or request.is_finished or not request.is_started
             if request_id not in failures and has_news:
                 with failures.of(request_id):
-                    outputs.append(_report(request))
+                    outputs.append(report(request))
                     if request.is_finished:
                         del self._requests[request_id]
         return outputs
-
-
-def _detokenizer(token_to_bytes: abc.Callable[[int], bytes], params: SamplingParams) -> Detokenizer:
-    lead = "" if params.grammar is None else params.grammar.spec.lead
-    return Detokenizer(token_to_bytes, stop=params.stop, min_tokens=params.min_tokens, lead=lead)
-
-
-def _news_of(seq: Sequence, result: SequenceResult) -> _News:
-    """All tokens that were not told yet, or, with log probabilities, those of them whose own are known."""
-    if result.logprobs is None:
-        is_due = bool(result.token_ids) or seq.num_uncomputed_tokens == 0 or seq.is_complete
-        return _News(tuple(seq.token_ids[seq.num_told_tokens :]) if is_due else ())
-    logprobs = result.untold_logprobs + result.logprobs
-    return _News(tuple(seq.token_ids[seq.num_told_tokens :][: len(logprobs)]), logprobs)
-
-
-def _with_predictions(
-    delta: SequenceDelta, item: ScheduledSequence, *, num_chosen: int, num_untold: int
-) -> SequenceDelta:
-    """``num_untold`` tokens of the delta were there before those that the step chose."""
-    num_predicted = len(item.draft_token_ids) if item.has_predicted_drafts else 0
-    if not num_predicted:
-        return delta
-    num_accepted = max(0, min(num_predicted, num_chosen - 1, len(delta.token_ids) - num_untold))
-    return replace(delta, num_accepted_predictions=num_accepted, num_rejected_predictions=num_predicted - num_accepted)
-
-
-def _report(request: _Request) -> RequestOutput:
-    deltas, request.deltas, request.is_started = tuple(request.deltas), [], True
-    prompt_logprobs = None
-    if deltas and request.prompt_logprobs is not None:
-        prompt_logprobs, request.prompt_logprobs = tuple(request.prompt_logprobs), None
-    first = request.sequences[0]
-    return RequestOutput(
-        request_id=request.request_id,
-        deltas=deltas,
-        finished=request.is_finished,
-        num_prompt_tokens=first.num_prompt_tokens,
-        num_cached_tokens=first.num_cached_tokens,
-        prompt_logprobs=prompt_logprobs,
-        admitted_s=first.admitted_s,
-        scores=request.scoring.result() if request.scoring is not None and request.is_finished else (),
-    )

@@ -22,7 +22,7 @@ from engine.caller import Caller
 from engine.engine_core import EngineCore
 from engine.engine_info import EngineStats
 from engine.errors import EngineError, StepError
-from engine.grammar import GrammarCompiler
+from engine.grammar.compiler import GrammarCompiler
 from engine.loading import LoadedEngine
 from engine.news_queue import News
 from engine.sampling_params import SamplingParams

@@ -17,7 +17,7 @@ from engine.engine_core import EngineCore
 from engine.engine_info import ModelInfo
 from engine.engine_options import EngineOptions
 from engine.errors import RequestError
-from engine.grammar import GrammarCompiler
+from engine.grammar.compiler import GrammarCompiler
 from engine.kv_cache_sizes import BlockCounts
 from engine.load_failures import in_words
 from engine.precision import Precision, choose_precision

@@ -29,7 +29,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.grammar import Grammar
+    from engine.grammar.compiler import Grammar
 
 from engine.token_mask import mask_of
 

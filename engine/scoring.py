@@ -50,32 +50,45 @@ def _refused(why: str) -> RequestError:
 
 @dataclass(frozen=True, slots=True)
 class _Branch:
-    """``tokens`` behind the prompt, of which a sequence tells from index ``first_told`` on, and of their rivals."""
+    """``tokens`` behind the prompt, and the node before each; a sequence tells of them and their rivals from ``first_told``."""
 
     tokens: Tokens
+    nodes: Tokens
     first_told: int
     rivals: Tokens
 
 
 @dataclass(slots=True)
 class Scoring:
-    """What one request has learned so far. Mutable."""
+    """What one request has learned so far. Mutable. Nodes are numbered; 0 is the end of the prompt."""
 
     continuations: tuple[Tokens, ...]
+    _nodes: list[Tokens] = field(default_factory=list)  # of each continuation, before each of its tokens
     _branches: list[_Branch] = field(default_factory=list)
-    _children: dict[Tokens, dict[int, float]] = field(default_factory=dict)  # by what stands before them
+    _children: list[dict[int, float]] = field(default_factory=lambda: [{}])  # by node
 
     def __post_init__(self) -> None:
-        for tokens in self.continuations:
-            for i, token_id in enumerate(tokens):
-                self._children.setdefault(tokens[:i], {})[token_id] = math.nan
-        told: set[Tokens] = set()
-        for tokens in [self.continuations[0][:1], *sorted(self.continuations, key=len, reverse=True)]:
-            nodes = [tokens[:i] for i in range(len(tokens)) if tokens[:i] not in told]
-            if nodes:
-                rivals = dict.fromkeys(token_id for node in nodes for token_id in self._children[node])
-                self._branches.append(_Branch(tokens, len(nodes[0]), tuple(rivals)))
-                told.update(nodes)
+        ends: dict[tuple[int, int], int] = {}
+        self._nodes += [self._grow(tokens, ends) for tokens in self.continuations]
+        paths = sorted(zip(self.continuations, self._nodes, strict=True), key=lambda path: len(path[0]), reverse=True)
+        told: set[int] = set()
+        for tokens, nodes in [(self.continuations[0][:1], (0,)), *paths]:
+            news = [node for node in nodes if node not in told]
+            if news:
+                rivals = dict.fromkeys(token_id for node in news for token_id in self._children[node])
+                self._branches.append(_Branch(tokens, nodes, len(nodes) - len(news), tuple(rivals)))
+                told.update(news)
+
+    def _grow(self, tokens: Tokens, ends: dict[tuple[int, int], int]) -> Tokens:
+        """The node before each token; ``ends``: the node behind a token at a node."""
+        node, nodes = 0, []
+        for token_id in tokens:
+            nodes.append(node)
+            self._children[node][token_id] = math.nan
+            node = ends.setdefault((node, token_id), len(self._children))
+            if node == len(self._children):
+                self._children.append({})
+        return tuple(nodes)
 
     @property
     def num_sequences(self) -> int:
@@ -118,8 +131,8 @@ class Scoring:
         Raises: StepError, they are not numbers.
         """
         for told in logprobs:
-            node = self._branches[seq.index].tokens[: seq.num_told_tokens - seq.num_prompt_tokens]
-            children = self._children[node]
+            nodes = self._branches[seq.index].nodes
+            children = self._children[nodes[seq.num_told_tokens - seq.num_prompt_tokens]]
             children.update({token_id: logprob for token_id, logprob in told.top if token_id in children})
             if any(math.isnan(logprob) for logprob in children.values()):
                 raise StepError("The model step of this request failed: the logits are not finite.")
@@ -129,7 +142,7 @@ class Scoring:
         """Of each continuation's tokens, when all sequences have ended."""
         return tuple(
             [
-                tuple([self._children[tokens[:i]][token_id] for i, token_id in enumerate(tokens)])
-                for tokens in self.continuations
+                tuple([self._children[node][token_id] for node, token_id in zip(nodes, tokens, strict=True)])
+                for tokens, nodes in zip(self.continuations, self._nodes, strict=True)
             ]
         )

@@ -18,7 +18,7 @@ from engine.prompt_lookup import PromptLookup
 from engine.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
-    from engine.grammar_state import GrammarState
+    from engine.grammar.state import GrammarState
 
 MAX_DECODE_TOKENS = 16  # what a sequence that decodes may compute in a step: as many rows as guesses may make
 

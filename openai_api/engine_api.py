@@ -11,7 +11,8 @@ from typing import Protocol
 
 from engine.caller import Caller
 from engine.engine_info import EngineStats, EngineStatus, ModelInfo
-from engine.grammar import Grammar, GrammarSpec
+from engine.grammar.compiler import Grammar
+from engine.grammar.spec import GrammarSpec
 from engine.outputs import ContinuationScores, RequestOutput
 from engine.sampling_params import SamplingParams
 from gemma3.text.chat import ChatPrompt, Message

@@ -24,6 +24,7 @@ DIRECTION = {
     "gemma3/text": {"gemma3/files"},
     "gemma3/files": set(),
     "engine/runners": set(),
+    "engine/grammar": set(),
     "engine/terminal": set(),
     "openai_api/endpoints": {"openai_api/answer", "openai_api/request"},
     "openai_api/answer": {"openai_api/request"},

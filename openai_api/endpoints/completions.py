@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine.grammar import Grammar
+from engine.grammar.compiler import Grammar
 from engine.sampling_params import SamplingParams
 from openai_api.answer.completion_writer import CompletionWriter
 from openai_api.answer.generation import Echo, Job

@@ -7,7 +7,7 @@ Owns the precedence of request, checkpoint and default; names no setting, as
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine.grammar import Grammar
+from engine.grammar.compiler import Grammar
 from engine.sampling_params import SamplingParams
 from openai_api.app_state import AppState
 from openai_api.errors import MAX_PARAM_CHARS, invalid_value

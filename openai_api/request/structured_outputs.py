@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.errors import GrammarError
-from engine.grammar import Grammar
-from engine.grammar_forms import StructuralTag, choice_spec, grammar_spec, structural_tag_spec
-from engine.grammar_spec import MAX_GRAMMAR_BYTES, GrammarKind, GrammarSpec
+from engine.grammar.compiler import Grammar
+from engine.grammar.forms import StructuralTag, choice_spec, grammar_spec, structural_tag_spec
+from engine.grammar.spec import MAX_GRAMMAR_BYTES, GrammarKind, GrammarSpec
 from openai_api.app_state import AppState
 from openai_api.errors import ApiError, invalid_value
 from openai_api.request.stricter_schemas import stricter

@@ -8,8 +8,8 @@ import json
 from dataclasses import dataclass
 
 from engine.errors import GrammarError
-from engine.grammar import Grammar
-from engine.grammar_spec import GrammarKind, GrammarSpec, regex_rule
+from engine.grammar.compiler import Grammar
+from engine.grammar.spec import GrammarKind, GrammarSpec, regex_rule
 from gemma3.text.chat import ChatPrompt
 from gemma3.text.tool_form import CallRules, ToolForm
 from gemma3.text.tool_grammar import CallableTool, tool_grammar

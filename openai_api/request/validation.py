@@ -42,10 +42,8 @@ EXPECTED: Mapping[str, str] = {
     "too_long": "at most {max_length} entries",
     "prompt_type": "a string, an array of token ids, or an array of either",
     "prompt_count": "1 to {most} prompts",
-    "choice_value": "a string, true or false",
     "object_type": "an object, or its JSON as a string",
     "json_text": "an object, or its JSON as a string, but this string is no JSON: {why}",
-    "choice_value": "a string, true or false",
     "too_many_fields": "at most {most} fields",
 }
 # Fields that take one string in place of an array.

@@ -2,7 +2,7 @@
 
 import random
 
-from engine.grammar import Grammar, GrammarCompiler
+from engine.grammar.compiler import Grammar, GrammarCompiler
 from gemma3.errors import TokenizerError
 
 END, CONTROL, TEXTLESS = 1, 2, 3

@@ -9,8 +9,9 @@ import pytest
 
 from engine.engine_core import EngineCore
 from engine.errors import StepError
-from engine.grammar import Grammar, GrammarCompiler, GrammarKind, GrammarSpec
-from engine.grammar_state import GrammarState
+from engine.grammar.compiler import Grammar, GrammarCompiler
+from engine.grammar.spec import GrammarKind, GrammarSpec
+from engine.grammar.state import GrammarState
 from engine.outputs import FinishReason, RequestOutput
 from engine.prefill_pace import PrefillPace
 from engine.sampling_params import SamplingParams

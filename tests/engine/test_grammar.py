@@ -5,7 +5,8 @@ import json
 import pytest
 
 from engine.errors import GrammarError, StepError
-from engine.grammar import Grammar, GrammarCompiler, GrammarKind, GrammarSpec
+from engine.grammar.compiler import Grammar, GrammarCompiler
+from engine.grammar.spec import GrammarKind, GrammarSpec
 from gemma3.text.tokenizer import Gemma3Tokenizer
 from tests.engine.grammars import TinyVocabulary
 

@@ -8,7 +8,8 @@ import jsonschema
 import pytest
 
 from engine.errors import GrammarError, StepError
-from engine.grammar import GrammarCompiler, GrammarKind, GrammarSpec
+from engine.grammar.compiler import GrammarCompiler
+from engine.grammar.spec import GrammarKind, GrammarSpec
 from tests.engine.grammars import END, TinyVocabulary, ids_of
 from tests.engine.test_grammar_schemas import CASES, spec_of
 
@@ -85,6 +86,6 @@ def test_within_a_text_the_way_is_not_searched_again(
     state = compiler.compile(spec_of({"type": "array", "items": {"type": "string"}, "minItems": 1})).start()
     state.accept(vocabulary.encode('["'))
     state.accept_within(vocabulary.encode("x")[0], 9)
-    monkeypatch.setattr("engine.grammar_state.way_to_end", None)
+    monkeypatch.setattr("engine.grammar.state.shorter_way", None)
     for _ in range(4):
         assert state.accept_within(vocabulary.encode("k")[0], 9) == vocabulary.encode("k")

@@ -3,8 +3,8 @@
 import pytest
 
 from engine.errors import GrammarError
-from engine.grammar import GrammarCompiler
-from engine.grammar_forms import StructuralTag, choice_spec, grammar_spec, structural_tag_spec
+from engine.grammar.compiler import GrammarCompiler
+from engine.grammar.forms import StructuralTag, choice_spec, grammar_spec, structural_tag_spec
 from tests.engine.grammars import TinyVocabulary, fits
 
 JSON = r"""

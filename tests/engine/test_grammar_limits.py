@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from engine.errors import GrammarError, StepError
-from engine.grammar import MAX_CACHED_GRAMMARS, GrammarCompiler, GrammarKind, GrammarSpec
-from engine.grammar_state import GrammarState, TokenRules, bits_of
+from engine.grammar.compiler import MAX_CACHED_GRAMMARS, GrammarCompiler
+from engine.grammar.spec import GrammarKind, GrammarSpec
+from engine.grammar.state import GrammarState, TokenRules, bits_of
 from tests.engine.grammars import END, TinyVocabulary, fits, ids_of
 
 LONG = 60_000

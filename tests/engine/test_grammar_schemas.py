@@ -8,8 +8,9 @@ import jsonschema
 import pytest
 
 from engine.errors import GrammarError
-from engine.grammar import GrammarCompiler, GrammarKind, GrammarSpec
-from engine.grammar_schema import ITEM_SEPARATOR, KEY_SEPARATOR
+from engine.grammar.compiler import GrammarCompiler
+from engine.grammar.schema import ITEM_SEPARATOR, KEY_SEPARATOR
+from engine.grammar.spec import GrammarKind, GrammarSpec
 from tests.engine.grammars import TinyVocabulary, fits, walk
 
 OBJECT = {"type": "object", "additionalProperties": False}

@@ -128,7 +128,7 @@ def blocks(saboteur: Saboteur) -> None:
 def reporting(saboteur: Saboteur) -> None:
     from engine import engine_core
 
-    saboteur.break_(engine_core, "_report", lambda request: request.request_id)
+    saboteur.break_(engine_core, "report", lambda request: request.request_id)
 
 
 STAGES = [

@@ -114,6 +114,17 @@ def test_equals_all_logits_then_mask_then_sample(weights: "tuple[object, PackedW
             assert choose(other, ids, [rows[i] for i in part]) == [expected[i] for i in part]
 
 
+def test_panels_side_by_side_of_different_rows(weights: "tuple[object, PackedWeights]") -> None:
+    """Each row allows the panel after that of the row before: panels are multiplied at once for one row alone."""
+    model, ids = core_over(*weights), list(range(NUM_ROWS))
+    logits = model.logits(ids, [segment(0, NUM_ROWS)], ids)
+    allowed = [list(range(PANEL * (10 + row), PANEL * (11 + row))) for row in ids]
+    chosen = choose(model, ids, [request(row, mask_of(allowed[row]), {}) for row in ids])
+    assert [token_id for token_id, *_ in chosen] == [
+        each[int(logits[i][each].argmax())] for i, each in enumerate(allowed)
+    ]
+
+
 def test_a_row_without_an_allowed_id_chooses_nothing(weights: "tuple[object, PackedWeights]") -> None:
     """And harms no neighbour."""
     model, ids = core_over(*weights), list(range(NUM_ROWS))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from engine.caller import ANYBODY, Caller
 from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.errors import ContextLengthError, EngineNotReadyError, GrammarError, QueueFullError, RequestError
-from engine.grammar import GrammarKind, GrammarSpec
+from engine.grammar.spec import GrammarKind, GrammarSpec
 from engine.outputs import ContinuationScores, FinishReason, RequestOutput, SequenceDelta, TokenLogprob
 from engine.sampling_params import SamplingParams
 from engine.step_sizes import StepSizes

@@ -17,10 +17,8 @@ from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel, Field
 
-from openai_api.request.schemas import ChatCompletionRequest
 from tests.openai_api.real_server import RealServer, real_server
 
-needs_tools = pytest.mark.skipif("tools" not in ChatCompletionRequest.model_fields, reason="there are no tools yet")
 MODEL = "gemma-3-270m"
 TEXT = "Anna, 34 years old, lives in Paris."
 MESSAGES: list[ChatCompletionMessageParam] = [
@@ -182,7 +180,7 @@ def test_schemas_of_the_kinds_that_clients_send(client: OpenAI, schema: dict[str
         assert set(text) <= set(schema["properties"])
 
 
-@pytest.mark.parametrize("mode", ["JSON", "JSON_SCHEMA", pytest.param("TOOLS", marks=needs_tools)])
+@pytest.mark.parametrize("mode", ["JSON", "JSON_SCHEMA", "TOOLS"])
 def test_instructor(client: OpenAI, mode: str) -> None:
     instructor = pytest.importorskip("instructor")
     patched = instructor.from_openai(client, mode=instructor.Mode[mode])
@@ -192,7 +190,7 @@ def test_instructor(client: OpenAI, mode: str) -> None:
     assert person.model_dump() == ANNA.model_dump()  # of a class that the client derives
 
 
-@pytest.mark.parametrize("kind", ["NativeOutput", "PromptedOutput", pytest.param("ToolOutput", marks=needs_tools)])
+@pytest.mark.parametrize("kind", ["NativeOutput", "PromptedOutput", "ToolOutput"])
 def test_pydantic_ai(url: str, kind: str) -> None:
     pydantic_ai = pytest.importorskip("pydantic_ai")
     from pydantic_ai.models.openai import OpenAIChatModel
@@ -215,7 +213,7 @@ def test_pydantic_ai(url: str, kind: str) -> None:
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")  # of the client's own making
 @pytest.mark.parametrize(
     "method",
-    ["json_schema", "json_mode", pytest.param("function_calling", marks=needs_tools)],
+    ["json_schema", "json_mode", "function_calling"],
 )
 def test_langchain(url: str, method: str) -> None:
     from langchain_openai import ChatOpenAI

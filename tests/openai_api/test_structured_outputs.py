@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from engine.errors import StepError
-from engine.grammar import Grammar
-from engine.grammar_forms import StructuralTag, grammar_spec, structural_tag_spec
-from engine.grammar_spec import MAX_GRAMMAR_BYTES, GrammarKind, GrammarSpec
+from engine.grammar.compiler import Grammar
+from engine.grammar.forms import StructuralTag, grammar_spec, structural_tag_spec
+from engine.grammar.spec import MAX_GRAMMAR_BYTES, GrammarKind, GrammarSpec
 from openai_api.settings import ServerSettings
 from tests.openai_api.fake_engine import TEXT, FakeEngine
 from tests.openai_api.harness import Asgi, chat_body, chunks_of, completion_body

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.grammar_spec import GrammarKind
+from engine.grammar.spec import GrammarKind
 from gemma3.text.tool_functiongemma import FUNCTIONGEMMA
 from gemma3.text.tool_json import GOOGLES_JSON
 from openai_api.answer.models import ChatCompletion, ChatCompletionChunk
@@ -228,6 +228,14 @@ def test_a_call_that_is_cut_off_is_one_of_length(asgi: Asgi, engine: FakeEngine,
     assert message["finish_reason"] == "length"
     if "tool_calls" in message:
         assert ARGUMENTS.startswith(message["tool_calls"][0]["function"]["arguments"].removesuffix("\ufffd"))
+
+
+def test_a_call_that_a_stop_token_cuts_off_is_one_of_length(asgi: Asgi, engine: FakeEngine) -> None:
+    engine.script = Script(text=CALL)
+    (token_id,) = engine.tokenizer.encode("x")
+    message = message_of(asgi, stop_token_ids=[token_id])
+    assert message["finish_reason"] == "length"
+    assert message["tool_calls"][0]["function"]["arguments"] == ARGUMENTS.partition("x")[0]
 
 
 def test_log_probabilities_and_token_ids_are_of_all_tokens(asgi: Asgi, engine: FakeEngine) -> None:

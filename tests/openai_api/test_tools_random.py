@@ -103,7 +103,7 @@ def random_body(rng: random.Random, choice: str) -> dict[str, Any]:
         "parallel_tool_calls": rng.random() < 0.5,
         "temperature": 2,
         "seed": rng.getrandbits(30),
-        "max_tokens": 160,
+        "max_tokens": 128,
         "logit_bias": {str(BRACE_ID): 5} if choice == "auto" else {},
         "ignore_eos": choice == "auto",
     }

@@ -6,7 +6,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <cstring>
+#include <algorithm>
 #include <utility>
 
 #include "kernels/isa.h"
@@ -31,7 +31,7 @@ using Ids = std::vector<int32_t>;
 TokenMask mask_of(const nb::bytes& bits) {
     std::vector<uint32_t> words(bits.size() / sizeof(uint32_t));
     if (bits.size() % sizeof(uint32_t)) throw std::invalid_argument("allowed is no list of 32-bit words.");
-    std::memcpy(words.data(), bits.c_str(), bits.size());
+    std::copy_n(bits.c_str(), bits.size(), reinterpret_cast<char*>(words.data()));
     return TokenMask(std::move(words));
 }
 

@@ -8,7 +8,7 @@ import json
 from itertools import combinations
 from typing import Any
 
-from engine.grammar_schema_walk import resolve
+from engine.grammar.schema_walk import resolve
 
 MAX_DEPTH = 6
 MAX_COMPARISONS = 50_000  # some 100 ms; hostile references lead to more than can be counted

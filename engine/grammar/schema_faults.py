@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.errors import GrammarError
-from engine.grammar_schema import refusal
-from engine.grammar_schema_walk import DEFINITIONS, Subschema, children, refs_of, resolve
+from engine.grammar.schema import refusal
+from engine.grammar.schema_walk import DEFINITIONS, Subschema, children, refs_of, resolve
 
 # The library's words about a schema, or None if it takes it.
 Trial = Callable[[dict[str, Any]], str | None]

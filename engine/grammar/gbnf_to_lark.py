@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from engine.errors import GrammarError
-from engine.grammar_gbnf import Group, Node, Reference, Rules, Text, error_at, rules_of
+from engine.grammar.gbnf import Group, Node, Reference, Rules, Text, error_at, rules_of
 
 
 def gbnf_to_lark(text: str) -> str:

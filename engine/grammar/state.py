@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from engine.errors import StepError
-from engine.grammar_closing import ends, way_to_end
-from engine.grammar_matcher import Matcher, is_too_complex
+from engine.grammar.closing import ends, shorter_way
+from engine.grammar.matcher import Matcher, is_too_complex
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ class TokenRules:
 
     ``num_mask_bytes`` is 4 * ceil(vocab / 32). An output ends with one of ``end_token_ids``, where the grammar
     allows the end. ``never_ids`` are in no mask, whatever the grammar says; empty where it cannot name an id.
-    ``closing_ids``: of ``grammar_closing.CLOSING_CHARS``.
+    ``closing_ids``: of ``closing.CLOSING_CHARS``.
     """
 
     num_mask_bytes: int
@@ -80,7 +80,7 @@ class GrammarState:
         """A short way from here to the end, which may be an end token; None if none of ``limit`` tokens was found."""
         if self._is_ended:
             return []
-        return self._told(self._way_from(self._matcher.deep_copy(), limit))
+        return self._told(self._way_from(self._matcher, limit))
 
     def accept_within(self, token_id: int, room: int) -> list[int]:
         """Take ``token_id`` if the answer can still end in the ``room`` tokens behind it; else the known way to the end.
@@ -153,7 +153,7 @@ class GrammarState:
         return self._way_from(ahead, room)
 
     def _way_from(self, matcher: Matcher, limit: int) -> list[int] | None:
-        return way_to_end(matcher, self._rules.closing_ids, end_id=self._end_id, limit=limit)
+        return shorter_way(matcher, self._rules.closing_ids, end_id=self._end_id, limit=limit)
 
     @property
     def _end_id(self) -> int:

@@ -2,7 +2,7 @@
 
 Owns what is ignored (annotations, unknown formats), what is refused with its place, and what is written another way
 because the library knows only that one. Knows no library; what the library itself refuses is told by
-``engine.grammar_schema_faults``. Plain functions: any thread.
+``engine.grammar.schema_faults``. Plain functions: any thread.
 """
 
 import json
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from engine.errors import GrammarError
-from engine.grammar_exclusive import exclude_each_other
-from engine.grammar_schema_finite import endless_place
-from engine.grammar_schema_walk import Place, Schema, Subschema, reachable, refs_of
+from engine.grammar.schema_exclusive import exclude_each_other
+from engine.grammar.schema_finite import endless_place
+from engine.grammar.schema_walk import Place, Schema, Subschema, reachable, refs_of
 
 # Compact JSON as the model knows it; no other whitespace is possible.
 ITEM_SEPARATOR = ", "

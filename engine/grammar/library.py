@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from engine.errors import StepError
-from engine.grammar_matcher import is_too_complex
+from engine.grammar.matcher import is_too_complex
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits

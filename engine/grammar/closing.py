@@ -7,12 +7,20 @@ proven the shortest; where it runs in circles (a text that must hold a word) the
 
 from collections.abc import Sequence
 
-from engine.grammar_matcher import Matcher
+from engine.grammar.matcher import Matcher
 
 # What closes; the shortest values; what opens the next; what separates parts of a formatted text; the rest of ASCII.
 _ORDER = '"}]0ntf[{,: @-/.+' + "123456789TZPaersulyi_" + "".join(map(chr, range(32, 127)))
 MAX_IN_A_ROW = 8
 CLOSING_CHARS = tuple(dict.fromkeys(_ORDER))
+
+
+def shorter_way(matcher: Matcher, closing_ids: Sequence[int], *, end_id: int, limit: int) -> list[int] | None:
+    """The shorter of two ways: within a text a quote closes, before one a bracket does, and both are allowed in both."""
+    brackets_first = [*closing_ids[1:3], closing_ids[0], *closing_ids[3:]]
+    orders = (closing_ids, brackets_first)
+    ways = [way_to_end(matcher.deep_copy(), order, end_id=end_id, limit=limit) for order in orders]
+    return min((way for way in ways if way is not None), key=len, default=None)
 
 
 def way_to_end(matcher: Matcher, closing_ids: Sequence[int], *, end_id: int, limit: int) -> list[int] | None:

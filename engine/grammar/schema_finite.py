@@ -6,7 +6,7 @@ keyword that it does not look at is taken to be satisfiable. Plain functions: an
 
 from typing import Any
 
-from engine.grammar_schema_walk import Place, Subschema, resolve
+from engine.grammar.schema_walk import Place, Subschema, resolve
 
 MAX_PASSES = 50
 

@@ -1,7 +1,7 @@
 """What an answer must be, compiled: the seam between requests, the engine and the grammar library.
 
 A ``GrammarSpec`` is plain data, made from a request. The ``GrammarCompiler`` of an engine makes it a ``Grammar``,
-which sequences start from (``engine.grammar_state``); ``engine.grammar_library`` alone knows the library.
+which sequences start from (``engine.grammar.state``); ``engine.grammar.library`` alone knows the library.
 Any thread may compile and start; the state of a sequence belongs to the engine thread.
 """
 
@@ -13,14 +13,12 @@ from dataclasses import replace
 from typing import Any
 
 from engine.errors import GrammarError
-from engine.grammar_closing import CLOSING_CHARS
-from engine.grammar_library import LibraryMatcher, RefusedError, VocabularyTrie
-from engine.grammar_schema_faults import located
-from engine.grammar_spec import GrammarKind, GrammarSpec, check_size, library_text, schemas_of
-from engine.grammar_state import GrammarState, TokenRules, bits_of
+from engine.grammar.closing import CLOSING_CHARS
+from engine.grammar.library import LibraryMatcher, RefusedError, VocabularyTrie
+from engine.grammar.schema_faults import located
+from engine.grammar.spec import GrammarKind, GrammarSpec, check_size, library_text, schemas_of
+from engine.grammar.state import GrammarState, TokenRules, bits_of
 from gemma3.errors import TokenizerError
-
-__all__ = ["Grammar", "GrammarCompiler", "GrammarKind", "GrammarSpec", "GrammarState"]
 
 MAX_CACHED_GRAMMARS = 64
 MAX_CACHED_BYTES = 64 * 1024 * 1024

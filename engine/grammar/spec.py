@@ -10,8 +10,8 @@ from enum import StrEnum
 from typing import Any
 
 from engine.errors import GrammarError
-from engine.grammar_lark import embedded_schemas, with_library_schemas
-from engine.grammar_schema import library_schema
+from engine.grammar.lark import embedded_schemas, with_library_schemas
+from engine.grammar.schema import library_schema
 
 MAX_GRAMMAR_BYTES = 64 * 1024
 

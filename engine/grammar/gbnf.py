@@ -1,4 +1,4 @@
-"""GBNF, llama.cpp's notation of grammars, read into its rules; ``engine.grammar_gbnf_lark`` writes them as Lark.
+"""GBNF, llama.cpp's notation of grammars, read into its rules; ``engine.grammar.gbnf_to_lark`` writes them as Lark.
 
 Source of the notation: llama.cpp's ``grammars/README.md``; beside it, a rule may go on with "|" in a new line, and any
 punctuation may be escaped. Plain functions: any thread.
@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 
 from engine.errors import GrammarError
-from engine.grammar_lark import literal
+from engine.grammar.lark import literal
 
 MAX_NESTING = 100
 MAX_RULES = 1000

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.errors import GrammarError
-from engine.grammar_gbnf import is_gbnf
-from engine.grammar_gbnf_lark import gbnf_to_lark
-from engine.grammar_lark import literal
-from engine.grammar_spec import GrammarKind, GrammarSpec
+from engine.grammar.gbnf import is_gbnf
+from engine.grammar.gbnf_to_lark import gbnf_to_lark
+from engine.grammar.lark import literal
+from engine.grammar.spec import GrammarKind, GrammarSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from engine.errors import GrammarError
-from engine.grammar_schema import check_schema, rewritten
+from engine.grammar.schema import check_schema, rewritten
 
 # A string, an expression or a comment, as the library tells them: nothing within it is syntax.
 _STRING = r'"(?:\\(?:["\\/bfnrt]|u[a-fA-F0-9]{4})|[^"\\\x00-\x1f\x7f])*"'
