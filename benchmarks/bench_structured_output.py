@@ -26,7 +26,7 @@ from engine.engine_core import EngineCore
 from engine.grammar.spec import GrammarKind, GrammarSpec
 
 CASES = ("extraction", "choice", "mask", "decisions")
-MAX_TOKENS = 200
+MAX_TOKENS, PROSE_TOKENS = 200, 64
 DECISION_STREAMS = (1, 8)  # each text is a sequence for every option, and one caller may have 1,024 of them waiting
 ANSWERS_OF_ONE_STREAM = 8
 PROSE = {"type": "object", "properties": {name: {"type": "string"} for name in ("title", "summary", "place", "person")}}
@@ -126,7 +126,7 @@ def mask(bench: Bench, num_streams: int) -> dict[str, list[float]]:
     shares = []
     for _ in range(bench.rounds + 1):
         timed = TimedGrammar(params.grammar)
-        drawn = replace(params, grammar=timed, temperature=1.0)
+        drawn = replace(params, grammar=timed, temperature=1.0, max_tokens=PROSE_TOKENS)
         prompts = bench.prompts.take(32, max(num_streams, ANSWERS_OF_ONE_STREAM))
         jobs = [(prompt, replace(drawn, seed=seed)) for seed, prompt in enumerate(prompts)]
         seconds = run(bench.fast.core, jobs, num_streams).seconds
