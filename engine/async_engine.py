@@ -37,6 +37,7 @@ from gemma3.text.tokenizer import Gemma3Tokenizer
 from gemma3.text.tool_form import ToolForm, Tools
 
 QUEUE_TIMEOUT_S = 60.0
+CONTINUATIONS_PER_PLACE = 16  # in the queue
 MAX_DEATHS, DEATHS_WITHIN_S = 3, 60.0  # of the engine thread, until only a new process helps
 
 log = logging.getLogger("gemma3")
@@ -199,8 +200,7 @@ class AsyncLLMEngine:
             self.status.check_ready()
         else:
             self.check_admission(caller)
-        num_sequences = len(command.continuations) or command.params.n
-        client = self._clients.enter(request_id, caller, Amount(num_sequences, len(command.prompt_token_ids)))
+        client = self._clients.enter(request_id, caller, _amount(command))
         self._thread.send(command)
         began_s, is_finished = time.monotonic(), False
         try:
@@ -280,3 +280,10 @@ class AsyncLLMEngine:
     def _fail(self) -> None:
         self.status = EngineStatus.DEAD
         self._has_failed.set()
+
+
+def _amount(command: Add) -> Amount:
+    """What waits. Of many continuations few have a sequence of their own, and only when their prompt is computed."""
+    num_tokens = len(command.prompt_token_ids) + sum(map(len, command.continuations))
+    num_places = 1 + len(command.continuations) // CONTINUATIONS_PER_PLACE
+    return Amount(num_places if command.continuations else command.params.n, num_tokens)

@@ -22,10 +22,10 @@ from engine.caller import Caller
 from engine.engine_core import EngineCore
 from engine.engine_info import EngineStats
 from engine.errors import EngineError, StepError
-from engine.grammar.compiler import GrammarCompiler
 from engine.loading import LoadedEngine
 from engine.news_queue import News
 from engine.sampling_params import SamplingParams
+from engine.vocabulary_table import build_when_idle
 from engine.weights_check import check_in_background
 
 CHECK_DELAY_S = 0.5  # a start is not over before the first answers
@@ -108,7 +108,7 @@ class EngineThread:
         _on_loop(loop, _set_result, done, loaded)
         inbox = self._inbox
         check_in_background(loaded, lambda error: inbox.put(_Die(error)), delay_s=CHECK_DELAY_S)
-        _build_in_background(loaded.grammars)
+        build_when_idle(loaded.grammars, loaded.core)
         try:
             self._step_until_stopped(loaded.core, loop)
         except BaseException as error:  # not even SystemExit may leave the requests without an end
@@ -173,13 +173,6 @@ def _add(command: Add, core: EngineCore) -> None:
         prediction_token_ids=command.prediction_token_ids,
         caller=command.caller,
     )
-
-
-def _build_in_background(grammars: GrammarCompiler) -> None:
-    """The first grammar would stop everybody for the second or two that the library holds the GIL."""
-    timer = threading.Timer(CHECK_DELAY_S, grammars.build)
-    timer.daemon = True
-    timer.start()
 
 
 def _forget_frames(error: BaseException) -> None:

@@ -294,7 +294,7 @@ def test_a_request_that_cannot_be_added_ends_alone(checkpoint: Path, monkeypatch
         while engine.stats().num_running < 1:
             await asyncio.sleep(0.005)
         with monkeypatch.context() as patched:
-            patched.setattr("engine.engine_core.Detokenizer", raise_(RuntimeError("broken on purpose")))
+            patched.setattr("engine.request_state.Detokenizer", raise_(RuntimeError("broken on purpose")))
             with pytest.raises(StepError):
                 await collect(engine, "culprit", PROMPTS[1], GREEDY)
         assert len(await other) == LONG.max_tokens
