@@ -211,8 +211,8 @@ def test_both_runners_score_as_they_tell_of_prompts(checkpoint: Path, options: d
 class Served:
     """The engine behind an event loop, over a table."""
 
-    def __init__(self, engine: LoadedEngine) -> None:
-        self.engine = AsyncLLMEngine(lambda: engine)
+    def __init__(self, engine: LoadedEngine, **limits: int) -> None:
+        self.engine = AsyncLLMEngine(lambda: engine, **limits)
 
     def run(self, work: abc.Callable[[AsyncLLMEngine], abc.Awaitable[object]]) -> object:
         async def main() -> object:
@@ -249,3 +249,14 @@ def test_the_engine_behind_the_event_loop(checkpoint: Path) -> None:
     told = Served(loaded).run(work)
     assert told == [ContinuationScores(expected, 16), ContinuationScores(expected, 16)]
     assert SCORING.max_tokens == 0
+
+
+def test_many_options_take_few_places_in_the_queue(checkpoint: Path) -> None:
+    loaded = load(checkpoint, quantization="int8", dtype="auto")
+    continuations = [(i, 7) for i in range(10, 87)]
+
+    async def work(engine: AsyncLLMEngine) -> object:
+        scoring = [engine.score(f"{i}", [2, 3, 4 + i], continuations) for i in range(16)]
+        return [len(told.scores) for told in await asyncio.gather(*scoring)]
+
+    assert Served(loaded, max_num_waiting=256).run(work) == [77] * 16

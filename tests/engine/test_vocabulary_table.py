@@ -1,0 +1,80 @@
+"""When the grammars' table of the vocabulary is made."""
+
+import gc
+import logging
+import threading
+from typing import Any
+
+import pytest
+
+from engine import vocabulary_table
+from engine.vocabulary_table import build_when_idle
+
+
+class Core:
+    def __init__(self) -> None:
+        self.has_unfinished_requests = True
+        self.was_asked = threading.Event()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "has_unfinished_requests":
+            object.__getattribute__(self, "was_asked").set()
+        return object.__getattribute__(self, name)
+
+
+class Grammars:
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.was_built = threading.Event()
+
+    def build(self) -> None:
+        self.was_built.set()
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vocabulary_table, "DELAY_S", 0.0)
+
+
+def begin(grammars: Any, core: Any) -> threading.Thread:
+    build_when_idle(grammars, core)
+    (thread,) = [each for each in threading.enumerate() if each.name == "vocabulary-table"]
+    return thread
+
+
+def test_it_is_made_when_nobody_is_served() -> None:
+    core, grammars = Core(), Grammars()
+    thread = begin(grammars, core)
+    assert core.was_asked.wait(timeout=20)
+    assert not grammars.was_built.is_set()
+    core.has_unfinished_requests = False
+    thread.join(timeout=20)
+    assert grammars.was_built.is_set()
+
+
+def test_nobody_waits_for_it_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vocabulary_table, "PATIENCE_S", 0.2)
+    grammars, core = Grammars(), Core()
+    begin(grammars, core).join(timeout=20)
+    assert grammars.was_built.is_set()
+
+
+def test_an_engine_that_is_gone_gets_none() -> None:
+    core, grammars = Core(), Grammars()
+    thread = begin(grammars, core)
+    assert core.was_asked.wait(timeout=20)
+    del core
+    gc.collect()
+    thread.join(timeout=20)
+    assert not thread.is_alive()
+    assert not grammars.was_built.is_set()
+
+
+def test_a_table_that_cannot_be_made_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    core, grammars = Core(), Grammars(RuntimeError("broken on purpose"))
+    core.has_unfinished_requests = False
+    with caplog.at_level(logging.ERROR, logger="gemma3"):
+        begin(grammars, core).join(timeout=20)
+    assert "no table of the vocabulary" in caplog.text
