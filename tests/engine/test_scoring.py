@@ -257,6 +257,6 @@ def test_many_options_take_few_places_in_the_queue(checkpoint: Path) -> None:
 
     async def work(engine: AsyncLLMEngine) -> object:
         scoring = [engine.score(f"{i}", [2, 3, 4 + i], continuations) for i in range(16)]
-        return [len(told.scores) for told in await asyncio.gather(*scoring)]
+        return [len(told.logprobs) for told in await asyncio.gather(*scoring)]
 
     assert Served(loaded, max_num_waiting=256).run(work) == [77] * 16
