@@ -1,6 +1,6 @@
 """From log likelihoods of options to probabilities.
 
-Owns the rule, chosen by measurement (docs/structured-output.md): the log likelihood of an option's full text, less that
+Owns the rule, chosen by measurement (docs/decisions.md): the log likelihood of an option's full text, less that
 of the same text where the question has no input (contextual calibration). So neither the length of an option nor how
 common its words are counts. Pure.
 """

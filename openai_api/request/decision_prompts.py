@@ -1,6 +1,6 @@
 """What the model reads of a question, and which texts may follow.
 
-Owns the wording, chosen by measurement (docs/structured-output.md), and its token ids. A question comes before its
+Owns the wording, chosen by measurement (docs/decisions.md), and its token ids. A question comes before its
 input, so that requests that ask the same find its beginning in the prefix cache. The options are not listed: a small
 model finds one better without. Runs in a worker thread for long texts.
 """
