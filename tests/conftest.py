@@ -31,10 +31,12 @@ def pytest_sessionstart() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def sigint_as_at_a_terminal() -> None:
-    """A shell makes its background jobs ignore SIGINT, and a program that is started by one would too."""
+def signals_as_at_a_terminal() -> None:
+    """A shell makes its background jobs ignore SIGINT, and nohup SIGHUP; a program that they start would too."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -88,8 +88,8 @@ def test_errors_are_the_sdks_exceptions(client: openai.OpenAI, engine: FakeEngin
     with pytest.raises(openai.BadRequestError) as bad:
         chat(client, temperature=3)
     assert (bad.value.code, bad.value.param) == ("invalid_value", "temperature")
-    with pytest.raises(openai.BadRequestError, match="Unsupported parameter: 'tools'"):
-        chat(client, tools=[{"type": "function", "function": {"name": "f"}}])
+    with pytest.raises(openai.BadRequestError, match="Unsupported parameter: 'web_search_options'"):
+        chat(client, web_search_options={"search_context_size": "low"})
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("gpt-4")
     with pytest.raises(openai.AuthenticationError):
