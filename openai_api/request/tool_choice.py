@@ -71,7 +71,7 @@ def tool_choice(body: ToolFields) -> ToolChoice | None:
     param = "function_call" if is_old or (body.function_call is not None and not functions) else "tool_choice"
     asked = _read(body.function_call if param == "function_call" else body.tool_choice, param)
     if not functions:
-        if asked.is_required:
+        if asked.names:  # "required" among no tools asks for nothing: LlamaIndex sends it beside a prompt
             where = "functions" if param == "function_call" else "tools"
             raise _wrong(param, f"'{param}' is only allowed when '{where}' are specified.")
         return None

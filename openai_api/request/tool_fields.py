@@ -25,7 +25,7 @@ TOOL_NOTES: Mapping[str, str] = {
     "keys beside those that it names, unless it says which",
     "tools[].function.strict": "boolean; arguments obey the schema in any case",
     "tool_choice": "`none`, `auto` (the default), `required`, a function's name as `{type: function, function: {name}}`, "
-    "or `allowed_tools` with a `mode`",
+    "or `allowed_tools` with a `mode`; `required` without tools asks for nothing",
     "parallel_tool_calls": "boolean: whether an answer may have several calls; default true where the checkpoint's "
     "template writes calls, else false, and false where one function is named",
     "functions": "the older name of `tools`; the answer then has one `function_call`",

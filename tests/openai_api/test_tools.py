@@ -294,7 +294,6 @@ def function(**fields: Any) -> dict[str, Any]:
         ({"tools": [function(parameters={"type": "string"})]}, "tools[0].function.parameters", "invalid_json_schema"),
         ({"tools": [function(strict="yes")]}, "tools[0].function.strict", "invalid_value"),
         ({"tools": "x"}, "tools", "invalid_value"),
-        ({"tools": None, "tool_choice": "required"}, "tool_choice", "invalid_value"),
         ({"tools": [], "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice", "invalid_value"),
         ({"tools": None, "function_call": {"name": "f"}}, "function_call", "invalid_value"),
         ({"tool_choice": "sometimes"}, "tool_choice", "invalid_value"),
@@ -318,8 +317,14 @@ def test_what_cannot_be_is_named(asgi: Asgi, fields: dict[str, Any], param: str,
     assert (answer.status, answer.error["param"], answer.error["code"]) == (400, param, code), answer.error
 
 
-def test_required_without_tools_is_worded_as_openai_does(asgi: Asgi) -> None:
-    message = ask(asgi, tools=None, tool_choice="required").error["message"]
+@pytest.mark.parametrize("tools", [None, []])
+def test_required_asks_for_nothing_where_there_is_nothing_to_call(asgi: Asgi, tools: list[Any] | None) -> None:
+    assert ask(asgi, tools=tools, tool_choice="required").status == 200
+
+
+def test_a_name_without_tools_is_refused_in_openais_words(asgi: Asgi) -> None:
+    named = {"type": "function", "function": {"name": "f"}}
+    message = ask(asgi, tools=None, tool_choice=named).error["message"]
     assert message == "Invalid value for 'tool_choice': 'tool_choice' is only allowed when 'tools' are specified."
 
 
