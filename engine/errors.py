@@ -11,6 +11,7 @@
      +-- DeadlineError        ran longer than the caller allows, who alone raises it
      +-- EngineNotReadyError  loading, draining or dead
      +-- StepError            the step of this request failed inside the engine
+          +-- GrammarStepError     by its own grammar's fault; also a GrammarError
 """
 
 
@@ -72,3 +73,7 @@ class EngineNotReadyError(EngineError):
 
 class StepError(EngineError):
     """The model step of this request failed; its neighbours are not affected, unless the whole engine has failed."""
+
+
+class GrammarStepError(StepError, GrammarError):
+    """The answer cannot go on as its grammar asks: one that could only be told while it is followed."""

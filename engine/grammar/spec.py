@@ -5,6 +5,7 @@ start and may name the others.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -14,6 +15,8 @@ from engine.grammar.lark import embedded_schemas, with_library_schemas
 from engine.grammar.schema import library_schema
 
 MAX_GRAMMAR_BYTES = 64 * 1024
+MAX_REPETITIONS = 100_000
+_REPETITION = re.compile(r"(?<!\\)\{\s*(?:\d{1,6}\s*,\s*)?(\d{6,})\s*[,}]")
 
 
 class GrammarKind(StrEnum):
@@ -40,7 +43,7 @@ class GrammarSpec:
 
 
 def check_size(spec: GrammarSpec) -> None:
-    """Raises: GrammarError if the text is too long, or has no UTF-8."""
+    """Raises: GrammarError if the text is too long, asks for too many repetitions, or has no UTF-8."""
     try:
         num_bytes = len(spec.text.encode()) + len(spec.lead.encode())
     except UnicodeEncodeError:
@@ -48,6 +51,9 @@ def check_size(spec: GrammarSpec) -> None:
     if num_bytes > MAX_GRAMMAR_BYTES:
         words = f"it has {num_bytes} bytes; at most {MAX_GRAMMAR_BYTES} are allowed."
         raise GrammarError(words, code=spec.kind.error_code)
+    # The library would count them out, with the GIL held.
+    if any(len(count) > 6 or int(count) > MAX_REPETITIONS for count in _REPETITION.findall(spec.text)):
+        raise GrammarError(f"it repeats a part more than {MAX_REPETITIONS} times.", code=spec.kind.error_code)
 
 
 def library_text(spec: GrammarSpec) -> str:

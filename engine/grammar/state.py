@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from engine.errors import StepError
+from engine.errors import GrammarStepError, StepError
 from engine.grammar.closing import ends, shorter_way
 from engine.grammar.matcher import Matcher, is_too_complex
 
@@ -94,7 +94,7 @@ class GrammarState:
         known = self.closing(room + 1) if self._way is None else self._way
         way = self._way_after(token_id, room, known)
         if way is None and known is None:
-            raise StepError("no way to the end of this answer is known that fits into max_tokens.")
+            raise GrammarStepError("no way to the end of this answer is known that fits into max_tokens.")
         taken = [token_id] if way is not None else known or []
         self.accept(taken)
         self._way = way or []
@@ -116,7 +116,7 @@ class GrammarState:
         if self._rules.never_bits:
             bits = _without(bits, self._rules.never_bits)
         if bits == bytes(len(bits)):
-            raise StepError("the grammar of this answer allows no token here.")
+            raise GrammarStepError("the grammar of this answer allows no token here.")
         return bits
 
     def masks(self, draft_token_ids: Sequence[int]) -> list[bytes]:
@@ -183,6 +183,6 @@ class GrammarState:
 
     def _failure(self) -> StepError:
         """The library's words hold pieces of the grammar and of the answer: only their kind is told."""
-        is_complex = is_too_complex(self._matcher.get_error())
-        reason = "it is too complex for one step" if is_complex else "it does not allow a token that was taken"
-        return StepError(f"the grammar of this answer failed: {reason}.")
+        if is_too_complex(self._matcher.get_error()):
+            return GrammarStepError("the grammar of this answer failed: it is too complex for one step.")
+        return StepError("the grammar of this answer failed: it does not allow a token that was taken.")

@@ -205,3 +205,24 @@ def test_a_mask_without_an_id_is_an_error(compiler: GrammarCompiler) -> None:
     state = GrammarState(matcher, TokenRules(num_bytes, frozenset([END]), every, bits_of(every, num_bytes)))
     with pytest.raises(StepError, match="allows no token"):
         state.mask()
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (GrammarKind.REGEX, "a{1000000}"),
+        (GrammarKind.REGEX, "a{3,100001}"),
+        (GrammarKind.REGEX, "a{" + "9" * 5000 + ",}"),
+        (GrammarKind.LARK, 'start: "a"{1000000}'),
+        (GrammarKind.JSON_SCHEMA, '{"type": "string", "pattern": "^a{2,1000000}$"}'),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_would_be_counted_out_is_refused_first(compiler: GrammarCompiler, kind: GrammarKind, text: str) -> None:
+    with pytest.raises(GrammarError, match="more than 100000 times") as refused:
+        compiler.compile(GrammarSpec(kind, text))
+    assert refused.value.code == kind.error_code
+
+
+def test_a_brace_that_is_a_text_repeats_nothing(compiler: GrammarCompiler, vocabulary: TinyVocabulary) -> None:
+    assert fits(compiler.compile(GrammarSpec(GrammarKind.REGEX, r"\{1000000\}")), "{1000000}", vocabulary)

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from engine.errors import StepError
+from engine.errors import GrammarStepError, StepError
 from engine.grammar.compiler import Grammar
 from engine.grammar.forms import StructuralTag, grammar_spec, structural_tag_spec
 from engine.grammar.spec import MAX_GRAMMAR_BYTES, GrammarKind, GrammarSpec
 from openai_api.settings import ServerSettings
-from tests.openai_api.fake_engine import TEXT, FakeEngine
+from tests.openai_api.fake_engine import TEXT, FakeEngine, Script
 from tests.openai_api.harness import Asgi, chat_body, chunks_of, completion_body
 
 CHAT, TEXTS = "/v1/chat/completions", "/v1/completions"
@@ -388,3 +388,12 @@ def test_a_schema_may_be_as_deep_as_a_body(engine: FakeEngine) -> None:
     deeper = {"items": {"items": {"items": {"items": deep}}}}
     assert small.post(CHAT, chat_body(guided_json=deeper)).error["code"] == "invalid_json"
     assert small.post(CHAT, chat_body(guided_json=json.dumps({"a": deeper}))).error["code"] == "invalid_json_schema"
+
+
+def test_a_grammar_that_fails_while_it_is_followed_is_the_clients(asgi: Asgi, engine: FakeEngine) -> None:
+    """Only an answer in the making shows that its grammar is too complex."""
+    for path, body in BODIES.items():
+        engine.script = Script(fail=GrammarStepError("the grammar of this answer failed: it is too complex."))
+        answer = asgi.post(path, {**body, "guided_regex": "a"})
+        assert (answer.status, answer.error["code"]) == (400, "invalid_grammar")
+        assert "too complex" in answer.error["message"]
