@@ -120,12 +120,18 @@ class GrammarState:
         return bits
 
     def masks(self, draft_token_ids: Sequence[int]) -> list[bytes]:
-        """The mask now, and after each draft while the drafts are admitted: one more than drafts are admitted."""
-        found = [self.mask()]
+        """The mask now, and after each draft while the drafts are admitted: one more than drafts are admitted.
+
+        None is admitted that would complete the text: the row behind it could only choose an end that nobody needs.
+        """
+        found, num_taken = [self.mask()], 0
         for token_id in self._admitted(draft_token_ids):
             self._consume([token_id])
+            num_taken += 1
+            if self._matcher.is_stopped():
+                break
             found.append(self.mask())
-        if len(found) > 1 and not self._matcher.rollback(len(found) - 1):
+        if num_taken and not self._matcher.rollback(num_taken):
             raise self._failure()
         return found
 

@@ -74,6 +74,16 @@ def test_drafts_are_admitted_as_far_as_the_grammar_goes(compiler: GrammarCompile
     assert state.mask() == found[0]
 
 
+def test_a_draft_that_completes_the_text_is_left_to_its_row(
+    compiler: GrammarCompiler, tokenizer: Gemma3Tokenizer
+) -> None:
+    """The row behind it would choose an end token, which the answer without drafts does not have."""
+    state = compiler.compile(GrammarSpec(GrammarKind.REGEX, "ab?")).start()
+    found = state.masks(tokenizer.encode("ab"))
+    assert [ids_of(mask) for mask in found] == [set(tokenizer.encode("a")), {*tokenizer.encode("b"), END}]
+    assert state.mask() == found[0]
+
+
 def test_the_end_is_allowed_where_the_text_may_end(compiler: GrammarCompiler, tokenizer: Gemma3Tokenizer) -> None:
     state = compiler.compile(GrammarSpec(GrammarKind.REGEX, "(ab)+")).start()
     state.accept(tokenizer.encode("a"))
