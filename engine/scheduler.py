@@ -154,10 +154,11 @@ class Scheduler:
                 self._start(seq, hit.num_tokens)
 
     def _start(self, seq: Sequence, num_cached_tokens: int) -> None:
-        if seq.status is SequenceStatus.WAITING:
+        is_new = seq.status is SequenceStatus.WAITING
+        if is_new:
             seq.begin()  # it still waits if this fails
         self._waiting.admit(seq)
-        if seq.status is SequenceStatus.WAITING:  # not when it comes back: those tokens were its own
+        if is_new:  # not when it comes back: those tokens were its own
             seq.age = self._num_admitted
             self._num_admitted += 1
             seq.num_cached_tokens = num_cached_tokens

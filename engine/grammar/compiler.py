@@ -17,7 +17,8 @@ from engine.grammar.closing import CLOSING_CHARS
 from engine.grammar.library import LibraryMatcher, RefusedError, VocabularyTrie
 from engine.grammar.schema_faults import located
 from engine.grammar.spec import GrammarKind, GrammarSpec, check_size, library_text, schemas_of
-from engine.grammar.state import GrammarState, TokenRules, bits_of
+from engine.grammar.state import GrammarState, TokenRules
+from engine.token_mask import mask_of
 from gemma3.errors import TokenizerError
 
 MAX_CACHED_GRAMMARS = 64
@@ -92,7 +93,9 @@ class GrammarCompiler:
         num_mask_bytes = (vocab_size + 31) // 32 * 4
         never_ids = self._special_ids - self._end_token_ids
         self._rules = TokenRules(num_mask_bytes, self._end_token_ids)
-        self._strict_rules = replace(self._rules, never_ids=never_ids, never_bits=bits_of(never_ids, num_mask_bytes))
+        self._strict_rules = replace(
+            self._rules, never_ids=never_ids, never_bits=mask_of(never_ids).ljust(num_mask_bytes, b"\0")
+        )
         self._closing_ids: tuple[int, ...] = ()
         self._trie: VocabularyTrie | None = None
         self._trie_lock = threading.Lock()

@@ -1,7 +1,7 @@
 """The one door to ``llguidance``: the trie of a vocabulary, and grammars compiled to matchers.
 
 Owns the options, the limits and the words of what the library refuses; the rest of the project does not know it.
-It is imported at first use, so that a start does not pay for it. Any thread; construction gives the GIL free.
+It is imported at first use, so that a start does not pay for it. Any thread; making the trie holds the GIL.
 """
 
 import threading

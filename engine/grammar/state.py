@@ -5,7 +5,7 @@ Owns how a matcher of the library is driven and how its failures are told: whate
 Knows no library and no text. Engine thread only.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -32,11 +32,6 @@ class TokenRules:
     never_ids: frozenset[int] = frozenset()
     never_bits: bytes = b""
     closing_ids: tuple[int, ...] = ()
-
-
-def bits_of(ids: Iterable[int], num_bytes: int) -> bytes:
-    """A mask that allows ``ids``."""
-    return sum(1 << i for i in ids).to_bytes(num_bytes, "little")
 
 
 def _without(mask: bytes, never: bytes) -> bytes:

@@ -147,7 +147,7 @@ def test_prompts_are_computed_beside_what_is_constrained(compiler: GrammarCompil
     grammar = compiler.compile(GrammarSpec(GrammarKind.REGEX, "((x|y)abc){60}"))
     engine = TableEngine(replace(ROOMY, pace=PrefillPace(), max_draft_rows=0), random_table(0, scale=1.0))
     for i in range(4):
-        engine.core.add_request(f"stream {i}", [3 + i], SamplingParams(grammar=grammar, max_tokens=240))
+        engine.core.add_request(f"stream {i}", [3 + i, 4, 5], SamplingParams(grammar=grammar, max_tokens=240))
     for _ in range(3):
         engine.step()
     engine.core.add_request("prompt", [1 + i % 20 for i in range(100)], SamplingParams(max_tokens=1))

@@ -10,7 +10,8 @@ import pytest
 from engine.errors import GrammarError, StepError
 from engine.grammar.compiler import MAX_CACHED_GRAMMARS, GrammarCompiler
 from engine.grammar.spec import GrammarKind, GrammarSpec
-from engine.grammar.state import GrammarState, TokenRules, bits_of
+from engine.grammar.state import GrammarState, TokenRules
+from engine.token_mask import mask_of
 from tests.engine.grammars import END, TinyVocabulary, fits, ids_of
 
 LONG = 60_000
@@ -202,7 +203,9 @@ def test_a_mask_without_an_id_is_an_error(compiler: GrammarCompiler) -> None:
     matcher = compiler.compile(GrammarSpec(GrammarKind.REGEX, "[ab]+")).start()._matcher
     num_bytes = len(compiler.compile(GrammarSpec(GrammarKind.REGEX, "x")).start().mask())
     every = frozenset(range(num_bytes * 8))
-    state = GrammarState(matcher, TokenRules(num_bytes, frozenset([END]), every, bits_of(every, num_bytes)))
+    state = GrammarState(
+        matcher, TokenRules(num_bytes, frozenset([END]), every, mask_of(every).ljust(num_bytes, b"\0"))
+    )
     with pytest.raises(StepError, match="allows no token"):
         state.mask()
 
