@@ -10,7 +10,7 @@ from gemma3 import cpu
 ISAS = (
     ["portable", "neon", "dotprod", "i8mm"]
     if platform.machine() in ("aarch64", "arm64")
-    else ["portable", "avx2", "avx512", "amx"]
+    else ["portable", "avx2", "avxvnni", "avx512", "amx"]
 )
 
 needs_native = pytest.mark.skipif(cpu.why_unavailable() is not None, reason=str(cpu.why_unavailable()))

@@ -97,7 +97,7 @@ int64_t compare(const std::vector<const Kernels*>& all, const Case& made, const 
     for (const Kernels* kernels : all) {
         Floats floats(size_t(num_rows * stride), -1);
         std::vector<int32_t> sums(size_t(num_rows * stride), -1);
-        std::vector<uint8_t> scratch(size_t(kPanel * made.matrix.num_inputs * (last - first)));
+        std::vector<uint8_t> scratch(size_t(product_scratch(last - first, made.matrix.num_inputs)));
         if (nibbles) {
             kernels->matmul_nibbles(made.matrix, rows.view, first, last, sums.data(), stride, scratch.data());
         } else {
