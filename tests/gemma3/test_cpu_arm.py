@@ -37,7 +37,7 @@ def build(folder: Path, *options: str) -> Path:
 
 def run(*command: str) -> list[str]:
     """The instruction sets that were tested."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()[0].removeprefix("isas: ").split()
 
