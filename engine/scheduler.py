@@ -43,7 +43,7 @@ from engine.drafting import with_drafts
 from engine.errors import ContextLengthError, RequestError
 from engine.kv_cache_manager import KVCacheManager
 from engine.masking import with_masks
-from engine.prefill_pace import PrefillPace, PrefillShare
+from engine.prefill_pace import PrefillPace, PrefillShare, num_paced
 from engine.scheduler_config import SchedulerConfig
 from engine.sequence import Sequence, SequenceStatus
 from engine.step_failures import StepFailures
@@ -183,7 +183,7 @@ class Scheduler:
         if not prefills:
             return plan
         budget = self.config.max_num_batched_tokens - sum(plan.values())
-        share = share_beside(len(plan))
+        share = share_beside(num_paced(decodes, prefills))
         for seq in sorted(prefills, key=lambda peer: peer.last_turn):
             assert seq.num_uncomputed_tokens > 0, f"sequence {seq.seq_id} has nothing to compute and was not finished"
             chunk = min(seq.num_uncomputed_tokens, self.config.prefill_chunk_tokens, share.whole(seq))

@@ -214,6 +214,22 @@ def test_while_nobody_decodes_nothing_is_cut() -> None:
     assert simulation.chunks == [512] * 7 + [416]
 
 
+def test_those_who_come_together_are_not_kept_apart() -> None:
+    """The first has its token when the others come: all decode together after one more step."""
+    simulation = Simulation()
+    simulation.until_done(*[simulation.add([i] * 32, max_tokens=64) for i in range(3)])
+    first = simulation.add([100] * 32, max_tokens=64)
+    simulation.step()
+    others = [simulation.add([200 + i] * 32, max_tokens=64) for i in range(8)]
+    simulation.step()
+    assert first.num_output_tokens == 2
+    assert [seq.num_output_tokens for seq in others] == [1] * 8
+    simulation.step()
+    late = [simulation.add([300 + i] * 32, max_tokens=64) for i in range(8)]
+    simulation.step()
+    assert min(seq.num_output_tokens for seq in late) == 0, "by now the first has a pace"
+
+
 def test_the_first_steps_of_all() -> None:
     """Nothing is known: the first step beside a stream measures it, and prefill goes on all the
     same.
