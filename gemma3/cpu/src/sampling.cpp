@@ -25,8 +25,7 @@ void adjust(const RowRequest& request, const Find& find) {
         for (const int32_t id : request.seen) change(id, penalised);
     }
     for (const auto& [id, count] : request.output_counts) {
-        const float penalty = request.frequency_penalty * static_cast<float>(count) + request.presence_penalty;
-        change(id, [penalty](float old) { return old - penalty; });
+        change(id, [penalty = request.penalty(count)](float old) { return old - penalty; });
     }
     for (const auto& [id, bias] : request.logit_bias) change(id, [bias = bias](float old) { return old + bias; });
 }
@@ -102,7 +101,8 @@ void gather_allowed(const float* logits, const TokenMask& mask, AllowedLogits& a
 Sampled adjust_and_choose(float* logits, Logits row, const RowRequest& request, SamplingScratch& scratch) {
     if (request.allowed.restricts()) {
         gather_allowed(logits, request.allowed, scratch.allowed);
-        return sample_allowed(request, scratch);
+        adjust_allowed(request, scratch.allowed);
+        return choose_allowed(request, scratch);
     }
     adjust_all(logits, request, scratch);
     return chosen(row, request, find_peak(row, scratch), scratch);
@@ -110,8 +110,11 @@ Sampled adjust_and_choose(float* logits, Logits row, const RowRequest& request, 
 
 }  // namespace
 
-Sampled sample_allowed(const RowRequest& request, SamplingScratch& scratch) {
-    adjust(request, [&](int32_t id) { return scratch.allowed.find(id); });
+void adjust_allowed(const RowRequest& request, AllowedLogits& allowed) {
+    adjust(request, [&](int32_t id) { return allowed.find(id); });
+}
+
+Sampled choose_allowed(const RowRequest& request, SamplingScratch& scratch) {
     const Logits row = scratch.allowed.row();
     return chosen(row, request, find_peak(row, scratch), scratch);
 }

@@ -1,0 +1,98 @@
+#include "panel_bounds.h"
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <functional>
+
+#include "logits.h"
+
+namespace gemma3 {
+namespace {
+
+constexpr int kPeakPanels = 16;           // whose largest bound stands for them
+constexpr float kLowCentre = 7.5f;        // mean of a low nibble
+constexpr float kLowDeviation = 4.6098f;  // sqrt((16 * 16 - 1) / 12)
+constexpr float kDeviations = 8.0f;
+
+float largest_rest(const Activations& in, int row) {
+    int64_t squares = 0;
+    const int8_t* values = in.values + int64_t{row} * in.num_inputs;
+    for (int i = 0; i < in.num_inputs; ++i) squares += values[i] * values[i];
+    const float sum = static_cast<float>(in.sums[row]);
+    return (kLowCentre - 128.0f) * sum + kDeviations * kLowDeviation * std::sqrt(static_cast<float>(squares));
+}
+
+// Sums of ids that cannot be chosen, below those of all that can: 15 * 127 for each input.
+constexpr int32_t kHidden = -(1 << 28);
+
+// Takes the ids of a panel whose bits are not set out of the running.
+void hide(uint32_t bits, int32_t* sums) {
+    if (bits == TokenMask::kWhole) return;
+    for (int i = 0; i < kPanel; ++i) sums[i] = bits & 1u << i ? sums[i] : kHidden;
+}
+
+}  // namespace
+
+PanelBounds::PanelBounds(const Kernels& kernels, const Embedding& embedding, int num_threads)
+    : kernels_(kernels), embedding_(embedding), scratch_(size_t(num_threads)) {
+    for (Scratch& scratch : scratch_) scratch.bytes.reserve(int64_t{kChunkPanels} * kPanel * embedding.high.num_inputs);
+}
+
+void PanelBounds::begin(const Activations& in, const std::vector<RowRequest>& requests, const std::vector<int>& rows) {
+    in_ = in_memory_.gather(in, rows);
+    masks_.clear();
+    rests_.clear();
+    for (size_t i = 0; i < rows.size(); ++i) {
+        masks_.push_back(&requests[size_t(rows[i])].allowed);
+        rests_.push_back(largest_rest(in_, int(i)));
+    }
+    bounds_.reserve(int64_t(rows.size()) * embedding_.num_panels());
+    for (Scratch& scratch : scratch_) scratch.sums.reserve(int64_t(rows.size()) * kChunkPanels * kPanel);
+}
+
+void PanelBounds::run(ThreadTeam& team, int thread) {
+    if (in_.num_rows > 0)
+        team.for_each(embedding_.num_chunks(), [&](int chunk) { bound_chunk(chunk, scratch_[size_t(thread)]); });
+}
+
+void PanelBounds::bound_chunk(int chunk, Scratch& scratch) {
+    const auto [first, last] = embedding_.chunk(chunk);
+    const int width = (last - first) * kPanel;
+    int32_t* sums = scratch.sums.data();
+    kernels_.matmul_nibbles(embedding_.high, in_, first, last, sums, width, scratch.bytes.data());
+    for (int i = 0; i < in_.num_rows; ++i, sums += width) {
+        const TokenMask& mask = *masks_[size_t(i)];
+        float* bounds = row(i) + first;
+        for (int panel = first; mask.restricts() && panel < last; ++panel)
+            hide(mask.of_panel(panel), sums + (panel - first) * kPanel);
+        kernels_.bound_logits(sums, embedding_.scales + int64_t{first} * kPanel, last - first, in_.scales[i], rests_[size_t(i)],
+                              bounds);
+        for (int panel = first; mask.restricts() && panel < last; ++panel)
+            if (mask.of_panel(panel) == 0) bounds[panel - first] = -INFINITY;
+    }
+}
+
+float PanelBounds::reached_by(int i, int count, std::vector<float>& peaks) const {
+    const float* bounds = row(i);
+    peaks.clear();
+    for (int first = 0; first < embedding_.num_panels(); first += kPeakPanels) {
+        float peak = -INFINITY;  // of a row that is not finite, too
+        for (int panel = first; panel < std::min(first + kPeakPanels, embedding_.num_panels()); ++panel)
+            peak = larger(bounds[panel], peak);
+        peaks.push_back(peak);
+    }
+    if (count > int(peaks.size())) return -FLT_MAX;
+    std::nth_element(peaks.begin(), peaks.begin() + (count - 1), peaks.end(), std::greater<float>());
+    return peaks[size_t(count - 1)];
+}
+
+void PanelBounds::find_panels(int i, float least, std::vector<int>& found) const {
+    const float* bounds = row(i);
+    least = std::max(least, -FLT_MAX);
+    found.clear();
+    for (int panel = 0; panel < embedding_.num_panels(); ++panel)
+        if (bounds[panel] >= least) found.push_back(panel);
+}
+
+}  // namespace gemma3
