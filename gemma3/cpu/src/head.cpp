@@ -17,16 +17,19 @@ Head::Head(const Kernels& kernels, Embedding embedding, int num_threads)
 void Head::begin(const Activations& in, const std::vector<RowRequest>& requests) {
     requests_ = &requests;
     results_.assign(requests.size(), Sampled());
-    for (std::vector<int>* rows : {&by_panels_, &full_}) rows->clear();
-    for (size_t i = 0; i < requests.size(); ++i)
-        (panel_head_.takes(requests[i], int(requests.size())) ? by_panels_ : full_).push_back(int(i));
-    panel_head_.begin(in, requests, by_panels_);
+    paths_.clear();
+    full_.clear();
+    for (int i = 0; i < int(requests.size()); ++i) {
+        paths_.push_back(path_of(requests[size_t(i)], embedding_.num_panels(), int(requests.size())));
+        if (paths_.back() == RowPath::kKept) full_.push_back(i);
+    }
+    panel_head_.begin(in, requests, paths_);
     full_in_ = full_rows_.gather(in, full_);
     logits_.reserve(std::min<int64_t>(int64_t(full_.size()), kRowsAtOnce) * padded_vocab());
 }
 
 void Head::run(ThreadTeam& team, int thread) {
-    if (!by_panels_.empty()) panel_head_.run(team, thread, results_);
+    if (full_.size() < paths_.size()) panel_head_.run(team, thread, results_);
     for (int first = 0; first < int(full_.size()); first += kRowsAtOnce) {
         const Activations rows = full_in_.slice(first, std::min(kRowsAtOnce, int(full_.size()) - first));
         all_logits(team, thread, rows, logits_.data(), padded_vocab());

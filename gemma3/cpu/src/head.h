@@ -39,7 +39,8 @@ private:
     std::vector<Scratch> scratch_;
 
     const std::vector<RowRequest>* requests_ = nullptr;
-    std::vector<int> by_panels_, full_;  // rows of the request list
+    std::vector<RowPath> paths_;  // by request
+    std::vector<int> full_;       // the requests whose logits are kept
     Activations full_in_;
     ActivationBuffer full_rows_;
     Buffer<float> logits_;

@@ -63,7 +63,7 @@ void PanelBounds::bound_chunk(int chunk, Scratch& scratch) {
     kernels_.matmul_nibbles(embedding_.high, in_, first, last, sums, width, scratch.bytes.data());
     for (int i = 0; i < in_.num_rows; ++i, sums += width) {
         const TokenMask& mask = *masks_[size_t(i)];
-        float* bounds = row(i) + first;
+        float* bounds = bounds_.data() + int64_t{i} * embedding_.num_panels() + first;
         for (int panel = first; mask.restricts() && panel < last; ++panel)
             hide(mask.of_panel(panel), sums + (panel - first) * kPanel);
         kernels_.bound_logits(sums, embedding_.scales + int64_t{first} * kPanel, last - first, in_.scales[i], rests_[size_t(i)],
@@ -73,26 +73,22 @@ void PanelBounds::bound_chunk(int chunk, Scratch& scratch) {
     }
 }
 
-float PanelBounds::reached_by(int i, int count, std::vector<float>& peaks) const {
-    const float* bounds = row(i);
+float reached_by(const float* bounds, int num_panels, int count, std::vector<float>& peaks) {
     peaks.clear();
-    for (int first = 0; first < embedding_.num_panels(); first += kPeakPanels) {
+    for (int first = 0; first < num_panels; first += kPeakPanels) {
         float peak = -INFINITY;  // of a row that is not finite, too
-        for (int panel = first; panel < std::min(first + kPeakPanels, embedding_.num_panels()); ++panel)
-            peak = larger(bounds[panel], peak);
+        for (int panel = first; panel < std::min(first + kPeakPanels, num_panels); ++panel) peak = larger(bounds[panel], peak);
         peaks.push_back(peak);
     }
-    if (count > int(peaks.size())) return -FLT_MAX;
+    if (count > int(peaks.size())) return -INFINITY;
     std::nth_element(peaks.begin(), peaks.begin() + (count - 1), peaks.end(), std::greater<float>());
     return peaks[size_t(count - 1)];
 }
 
-void PanelBounds::find_panels(int i, float least, std::vector<int>& found) const {
-    const float* bounds = row(i);
+void add_panels(const float* bounds, int num_panels, float least, std::vector<int>& panels) {
     least = std::max(least, -FLT_MAX);
-    found.clear();
-    for (int panel = 0; panel < embedding_.num_panels(); ++panel)
-        if (bounds[panel] >= least) found.push_back(panel);
+    for (int panel = 0; panel < num_panels; ++panel)
+        if (bounds[panel] >= least) panels.push_back(panel);
 }
 
 }  // namespace gemma3

@@ -25,10 +25,8 @@ public:
     // Called by all threads of the team.
     void run(ThreadTeam& team, int thread);
 
-    // A bound that at least `count` panels of that row reach, and few more, or all that have an allowed id.
-    float reached_by(int i, int count, std::vector<float>& peaks) const;
-    // The panels of that row with an allowed id whose bounds are no less, in rising order.
-    void find_panels(int i, float least, std::vector<int>& found) const;
+    // Of the i-th of the rows, for each panel: no logit of an allowed id is larger. -inf where no id is allowed.
+    const float* row(int i) const { return bounds_.data() + int64_t{i} * embedding_.num_panels(); }
 
 private:
     struct Scratch {
@@ -37,8 +35,6 @@ private:
     };
 
     void bound_chunk(int chunk, Scratch& scratch);
-    float* row(int i) { return bounds_.data() + int64_t{i} * embedding_.num_panels(); }
-    const float* row(int i) const { return bounds_.data() + int64_t{i} * embedding_.num_panels(); }
 
     const Kernels& kernels_;
     const Embedding embedding_;
@@ -48,7 +44,12 @@ private:
     ActivationBuffer in_memory_;
     std::vector<const TokenMask*> masks_;  // by row
     std::vector<float> rests_;             // by row: what the low plane adds at most, less the offset of the bytes
-    Buffer<float> bounds_;                 // (rows, panels): no logit of an allowed id is larger; -inf where there is none
+    Buffer<float> bounds_;                 // (rows, panels)
 };
+
+// A bound that at least `count` of the panels reach, and few more, or all of them. `peaks` is memory.
+float reached_by(const float* bounds, int num_panels, int count, std::vector<float>& peaks);
+// Adds the panels whose bounds are no less and not -inf, in rising order.
+void add_panels(const float* bounds, int num_panels, float least, std::vector<int>& panels);
 
 }  // namespace gemma3

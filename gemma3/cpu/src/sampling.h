@@ -27,4 +27,8 @@ Sampled sample(float* logits, int vocab_size, const RowRequest& request, Samplin
 void adjust_allowed(const RowRequest& request, AllowedLogits& allowed);
 Sampled choose_allowed(const RowRequest& request, SamplingScratch& scratch);
 
+// The `count` likeliest of a row and their log probabilities, likeliest first. Changes nothing of `scratch.allowed`.
+std::vector<std::pair<int32_t, float>> likeliest(Logits row, int count, double log_mass, SamplingScratch& scratch);
+inline float logprob_of(float logit, double log_mass) { return static_cast<float>(static_cast<double>(logit) - log_mass); }
+
 }  // namespace gemma3
