@@ -23,15 +23,6 @@ float largest_rest(const Activations& in, int row) {
     return (kLowCentre - 128.0f) * sum + kDeviations * kLowDeviation * std::sqrt(static_cast<float>(squares));
 }
 
-// Sums of ids that cannot be chosen, below those of all that can: 15 * 127 for each input.
-constexpr int32_t kHidden = -(1 << 28);
-
-// Takes the ids of a panel whose bits are not set out of the running.
-void hide(uint32_t bits, int32_t* sums) {
-    if (bits == TokenMask::kWhole) return;
-    for (int i = 0; i < kPanel; ++i) sums[i] = bits & 1u << i ? sums[i] : kHidden;
-}
-
 }  // namespace
 
 PanelBounds::PanelBounds(const Kernels& kernels, const Embedding& embedding, int num_threads)
@@ -39,14 +30,10 @@ PanelBounds::PanelBounds(const Kernels& kernels, const Embedding& embedding, int
     for (Scratch& scratch : scratch_) scratch.bytes.reserve(int64_t{kChunkPanels} * kPanel * embedding.high.num_inputs);
 }
 
-void PanelBounds::begin(const Activations& in, const std::vector<RowRequest>& requests, const std::vector<int>& rows) {
+void PanelBounds::begin(const Activations& in, const std::vector<int>& rows) {
     in_ = in_memory_.gather(in, rows);
-    masks_.clear();
     rests_.clear();
-    for (size_t i = 0; i < rows.size(); ++i) {
-        masks_.push_back(&requests[size_t(rows[i])].allowed);
-        rests_.push_back(largest_rest(in_, int(i)));
-    }
+    for (int i = 0; i < in_.num_rows; ++i) rests_.push_back(largest_rest(in_, i));
     bounds_.reserve(int64_t(rows.size()) * embedding_.num_panels());
     for (Scratch& scratch : scratch_) scratch.sums.reserve(int64_t(rows.size()) * kChunkPanels * kPanel);
 }
@@ -61,16 +48,9 @@ void PanelBounds::bound_chunk(int chunk, Scratch& scratch) {
     const int width = (last - first) * kPanel;
     int32_t* sums = scratch.sums.data();
     kernels_.matmul_nibbles(embedding_.high, in_, first, last, sums, width, scratch.bytes.data());
-    for (int i = 0; i < in_.num_rows; ++i, sums += width) {
-        const TokenMask& mask = *masks_[size_t(i)];
-        float* bounds = bounds_.data() + int64_t{i} * embedding_.num_panels() + first;
-        for (int panel = first; mask.restricts() && panel < last; ++panel)
-            hide(mask.of_panel(panel), sums + (panel - first) * kPanel);
+    for (int i = 0; i < in_.num_rows; ++i, sums += width)
         kernels_.bound_logits(sums, embedding_.scales + int64_t{first} * kPanel, last - first, in_.scales[i], rests_[size_t(i)],
-                              bounds);
-        for (int panel = first; mask.restricts() && panel < last; ++panel)
-            if (mask.of_panel(panel) == 0) bounds[panel - first] = -INFINITY;
-    }
+                              bounds_.data() + int64_t{i} * embedding_.num_panels() + first);
 }
 
 float reached_by(const float* bounds, int num_panels, int count, std::vector<float>& peaks) {

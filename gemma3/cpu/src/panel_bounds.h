@@ -11,7 +11,6 @@
 
 #include "buffers.h"
 #include "embedding.h"
-#include "row_request.h"
 #include "thread_team.h"
 
 namespace gemma3 {
@@ -20,12 +19,12 @@ class PanelBounds {
 public:
     PanelBounds(const Kernels& kernels, const Embedding& embedding, int num_threads);
 
-    // Prepare a step: `rows` of the requests, each with the row of `in` of the same number.
-    void begin(const Activations& in, const std::vector<RowRequest>& requests, const std::vector<int>& rows);
+    // Prepare a step for some rows of `in`.
+    void begin(const Activations& in, const std::vector<int>& rows);
     // Called by all threads of the team.
     void run(ThreadTeam& team, int thread);
 
-    // Of the i-th of the rows, for each panel: no logit of an allowed id is larger. -inf where no id is allowed.
+    // Of the i-th of the rows, for each panel: no logit is larger.
     const float* row(int i) const { return bounds_.data() + int64_t{i} * embedding_.num_panels(); }
 
 private:
@@ -42,9 +41,8 @@ private:
 
     Activations in_;
     ActivationBuffer in_memory_;
-    std::vector<const TokenMask*> masks_;  // by row
-    std::vector<float> rests_;             // by row: what the low plane adds at most, less the offset of the bytes
-    Buffer<float> bounds_;                 // (rows, panels)
+    std::vector<float> rests_;  // by row: what the low plane adds at most, less the offset of the bytes
+    Buffer<float> bounds_;      // (rows, panels)
 };
 
 // A bound that at least `count` of the panels reach, and few more, or all of them. `peaks` is memory.

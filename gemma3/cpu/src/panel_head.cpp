@@ -26,7 +26,7 @@ void PanelHead::begin(const Activations& in, const std::vector<RowRequest>& requ
         add(requests[size_t(i)], i, path, int(alike.size()));
         if (path != RowPath::kMasked) alike.push_back(i);
     }
-    bounds_.begin(in, requests, bounded);
+    bounds_.begin(in, bounded);
     reader_.begin(in, requests, read);
     for (Scratch& scratch : scratch_) scratch.next.resize(size_t(num_rows_));
 }
@@ -42,9 +42,14 @@ void PanelHead::add(const RowRequest& request, int number, RowPath path, int pla
     is_chosen_by_bounds_ |= path == RowPath::kBounded || (path == RowPath::kRead && !request.has_target());
 }
 
-const float* PanelHead::bounds_of(const Row& row) const {
-    if (row.path == RowPath::kBounded) return bounds_.row(row.place);
-    return row.path == RowPath::kRead && !row.request->has_target() ? reader_.peaks(row.place) : nullptr;
+const float* PanelHead::bounds_of(const Row& row, Scratch& scratch) const {
+    const RowRequest& request = *row.request;
+    if (row.path == RowPath::kMasked || request.has_target()) return nullptr;
+    const float* bounds = row.path == RowPath::kBounded ? bounds_.row(row.place) : reader_.peaks(row.place);
+    if (!request.allowed.restricts()) return bounds;
+    scratch.bounds.assign(size_t(embedding_.num_panels()), -kInfinity);
+    request.allowed.for_each_panel([&](int panel, uint32_t) { scratch.bounds[size_t(panel)] = bounds[panel]; });
+    return scratch.bounds.data();
 }
 
 void PanelHead::run(ThreadTeam& team, int thread, std::vector<Sampled>& results) {
@@ -66,7 +71,7 @@ void PanelHead::run(ThreadTeam& team, int thread, std::vector<Sampled>& results)
 
 // One panel more than ids are wanted, so that sampling sees more ids than it leaves.
 void PanelHead::find_likely(Row& row, Scratch& scratch) const {
-    const float* bounds = bounds_of(row);
+    const float* bounds = bounds_of(row, scratch);
     if (bounds == nullptr) return;
     const float least = reached_by(bounds, embedding_.num_panels(), row.request->num_best() + 1, scratch.peaks);
     add_panels(bounds, embedding_.num_panels(), least, row.panels);
@@ -75,22 +80,23 @@ void PanelHead::find_likely(Row& row, Scratch& scratch) const {
 // The last of the likeliest ids of the panels found so far is no more than the last of the likeliest of all.
 void PanelHead::find_all(Row& row, Scratch& scratch) const {
     const RowRequest& request = *row.request;
-    std::vector<int>& panels = row.panels;
-    if (const float* bounds = bounds_of(row)) {
+    size_t num_in_order = 0;
+    if (row.path == RowPath::kMasked) {
+        request.allowed.for_each_panel([&](int panel, uint32_t) { row.panels.push_back(panel); });
+        num_in_order = row.panels.size();
+    } else if (const float* bounds = bounds_of(row, scratch)) {
         gather(row, request.allowed, scratch.sampling.allowed);
         adjust_allowed(request, scratch.sampling.allowed);
         const float bar = nth_largest(scratch.sampling.allowed.row(), request.num_best(), scratch.peaks);
-        panels.clear();
-        add_panels(bounds, embedding_.num_panels(), bar, panels);
-    } else if (!request.has_target()) {
-        request.allowed.for_each_panel([&](int panel, uint32_t) { panels.push_back(panel); });
+        row.panels.clear();
+        add_panels(bounds, embedding_.num_panels(), bar, row.panels);
+        num_in_order = row.panels.size();
+        request.for_each_raised([&](int32_t id) { row.panels.push_back(id / kPanel); });
     }
-    const size_t num_in_order = panels.size();
-    if (bounds_of(row)) request.for_each_raised([&](int32_t id) { panels.push_back(id / kPanel); });
     if (row.path == RowPath::kRead) add_reported(row, scratch);
-    if (panels.size() == num_in_order) return;
-    std::sort(panels.begin(), panels.end());
-    panels.erase(std::unique(panels.begin(), panels.end()), panels.end());
+    if (row.panels.size() == num_in_order) return;
+    std::sort(row.panels.begin(), row.panels.end());
+    row.panels.erase(std::unique(row.panels.begin(), row.panels.end()), row.panels.end());
 }
 
 void PanelHead::add_reported(Row& row, Scratch& scratch) const {

@@ -33,7 +33,7 @@ private:
     struct Scratch {
         Buffer<uint8_t> bytes;
         SamplingScratch sampling;
-        std::vector<float> peaks;
+        std::vector<float> bounds, peaks;
         std::vector<size_t> next;
     };
     struct Row {
@@ -46,8 +46,8 @@ private:
     };
 
     void add(const RowRequest& request, int number, RowPath path, int place);
-    // Null if nothing is chosen by them.
-    const float* bounds_of(const Row& row) const;
+    // Of the panels with an allowed id, -inf of others; null if nothing is chosen by them.
+    const float* bounds_of(const Row& row, Scratch& scratch) const;
     // The panels that set the bar; then those that reach it, and all others that the row asks for.
     void find_likely(Row& row, Scratch& scratch) const;
     void find_all(Row& row, Scratch& scratch) const;

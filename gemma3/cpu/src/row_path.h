@@ -26,8 +26,7 @@ inline bool allows_few(const TokenMask& mask, int num_panels, int num_rows) {
 // Of one of `num_rows` rows, before a head of `num_panels`.
 inline RowPath path_of(const RowRequest& request, int num_panels, int num_rows) {
     const bool is_of_few = request.num_best() > 0 && request.num_best() <= kMostBest;
-    if (request.has_target()) return RowPath::kRead;
-    if (request.reports()) return is_of_few && !request.allowed.restricts() ? RowPath::kRead : RowPath::kKept;
+    if (request.reports()) return request.has_target() || is_of_few ? RowPath::kRead : RowPath::kKept;
     if (allows_few(request.allowed, num_panels, num_rows)) return RowPath::kMasked;
     return is_of_few ? RowPath::kBounded : RowPath::kKept;
 }
