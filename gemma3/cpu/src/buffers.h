@@ -1,11 +1,13 @@
 // Memory of the core: aligned, growing, zero where it was never written.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
+#include <vector>
 
 #include "kernels/kernels.h"
 
@@ -89,6 +91,20 @@ public:
         view.num_inputs = num_inputs;
         view.num_rows = num_rows;
         return view;
+    }
+
+    // Copies of some rows of `in`, one after the other.
+    Activations gather(const Activations& in, const std::vector<int>& rows) {
+        const Activations out = of(int(rows.size()), in.num_inputs);
+        const int64_t width = in.num_inputs, groups = width / kGroup;
+        for (size_t to = 0; to < rows.size(); ++to) {
+            const int64_t from = rows[to];
+            std::copy_n(in.values + from * width, width, out.values + int64_t(to) * width);
+            std::copy_n(in.group_sums + from * groups, groups, out.group_sums + int64_t(to) * groups);
+            out.scales[to] = in.scales[from];
+            out.sums[to] = in.sums[from];
+        }
+        return out;
     }
 
 private:
