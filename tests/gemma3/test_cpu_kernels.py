@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.gemma3.native import needs_native
+from tests.gemma3.native import ISAS, needs_native
 
 pytestmark = needs_native
 
@@ -38,7 +38,7 @@ def values_of(rng: np.random.Generator, num_rows: int, num_inputs: int) -> np.nd
     return values
 
 
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avxvnni", "avx512", "amx"])
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("num_inputs", INPUTS)
 def test_int8_products_are_exact(isa: str, num_inputs: int) -> None:
     if isa not in isas():
@@ -58,7 +58,7 @@ def test_int8_products_are_exact(isa: str, num_inputs: int) -> None:
             np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avxvnni", "avx512", "amx"])
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("num_inputs", INPUTS)
 def test_int4_products_are_exact(isa: str, num_inputs: int) -> None:
     if isa not in isas():
@@ -82,7 +82,7 @@ def test_int4_products_are_exact(isa: str, num_inputs: int) -> None:
             np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avxvnni", "avx512", "amx"])
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("num_inputs", INPUTS)
 def test_nibble_products_are_exact(isa: str, num_inputs: int) -> None:
     if isa not in isas():

@@ -8,6 +8,10 @@
 #if defined(__x86_64__) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 namespace gemma3 {
@@ -47,6 +51,23 @@ bool has_amx() {
 #endif
 }
 #endif
+#elif defined(__aarch64__)
+#if defined(__linux__)
+// The bits are Linux's own (asm/hwcap.h), which older headers do not name.
+bool has_dotprod() { return getauxval(AT_HWCAP) >> 20 & 1; }
+bool has_i8mm() { return (getauxval(AT_HWCAP2) >> 13 & 3) == 3; }  // and bfloat16
+#elif defined(__APPLE__)
+bool has(const char* feature) {
+    int found = 0;
+    size_t size = sizeof(found);
+    return sysctlbyname(feature, &found, &size, nullptr, 0) == 0 && found;
+}
+bool has_dotprod() { return has("hw.optional.arm.FEAT_DotProd"); }
+bool has_i8mm() { return has("hw.optional.arm.FEAT_I8MM") && has("hw.optional.arm.FEAT_BF16"); }
+#else
+bool has_dotprod() { return false; }
+bool has_i8mm() { return false; }
+#endif
 #endif
 
 std::vector<const Kernels*> find_supported() {
@@ -59,6 +80,11 @@ std::vector<const Kernels*> find_supported() {
     if (!has_avx512()) return found;
     found.push_back(&avx512_kernels());
     if (has_amx()) found.push_back(&amx_kernels());
+#elif defined(__aarch64__)
+    found.push_back(&neon_kernels());
+    if (!has_dotprod()) return found;
+    found.push_back(&dotprod_kernels());
+    if (has_i8mm()) found.push_back(&i8mm_kernels());
 #endif
     return found;
 }

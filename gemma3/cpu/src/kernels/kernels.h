@@ -115,6 +115,10 @@ const Kernels& avx2_kernels();
 const Kernels& avxvnni_kernels();
 const Kernels& avx512_kernels();
 const Kernels& amx_kernels();
+#elif defined(__aarch64__)
+const Kernels& neon_kernels();
+const Kernels& dotprod_kernels();
+const Kernels& i8mm_kernels();
 #endif
 
 }  // namespace gemma3
