@@ -25,6 +25,10 @@ class Server:
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.partition("RssAnon:")[2].split()[0]) / 1024
 
+    def event_loop_s(self) -> float:
+        """Seconds of processor time that the event loop's thread has had, which is the main one."""
+        return int(Path(f"/proc/{self.pid}/task/{self.pid}/schedstat").read_text().split()[0]) / 1e9
+
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(self.host, self.port, timeout=3_600)
 

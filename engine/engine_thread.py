@@ -74,6 +74,7 @@ class EngineThread:
         self._die = die
         self._inbox: queue.SimpleQueue[Add | Abort | _Die | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._untold: list[tuple[str, News]] = []  # of the last step
 
     async def start(self) -> LoadedEngine:
         """Load, and step until ``stop``, or until the thread dies. Raises what loading raises."""
@@ -118,19 +119,34 @@ class EngineThread:
         del done, loaded  # who keeps the error keeps this frame
 
     def _step_until_stopped(self, core: EngineCore, loop: asyncio.AbstractEventLoop) -> None:
-        while self._take_commands(core, loop):
-            result = core.step()
-            for request_id, error in result.errors.items():
-                log.error("Request %s failed in its step: %s", request_id, type(error.__cause__ or error).__name__)
-                _forget_frames(error.__cause__ or error)
-            news: list[tuple[str, News]] = [(output.request_id, output) for output in result.outputs]
-            _on_loop(loop, self._deliver, [*news, *result.errors.items()], _stats(core))
+        """A step's news are told when the next one begins to compute."""
+        try:
+            while self._take_commands(core, loop):
+                result = core.step(on_scheduled=lambda: self._tell(core, loop))
+                for request_id, error in result.errors.items():
+                    log.error("Request %s failed in its step: %s", request_id, type(error.__cause__ or error).__name__)
+                    _forget_frames(error.__cause__ or error)
+                self._untold = [(output.request_id, output) for output in result.outputs]
+                self._untold += result.errors.items()
+        finally:
+            self._tell(core, loop)
+
+    def _tell(self, core: EngineCore, loop: asyncio.AbstractEventLoop) -> None:
+        """All news of a step in one call. The event loop works on them while the core computes, which
+        it does without the GIL. Told any earlier, they would have the two threads fight for it: the
+        event loop gives it back only with each system call, or after 5 ms.
+        """
+        news, self._untold = self._untold, []
+        if news:
+            _on_loop(loop, self._deliver, news, _stats(core))
 
     def _take_commands(self, core: EngineCore, loop: asyncio.AbstractEventLoop) -> bool:
         """Take what is in the inbox, waiting while there is nothing to compute. False when it is
         time to end.
         """
         while True:
+            if not core.has_unfinished_requests:
+                self._tell(core, loop)
             try:
                 command = self._inbox.get(block=not core.has_unfinished_requests)
             except queue.Empty:
