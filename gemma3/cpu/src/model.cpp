@@ -18,20 +18,6 @@ void check_row(int row, const std::vector<int32_t>& token_ids) {
 
 }  // namespace
 
-// While it lives, one thread has the model.
-class Model::Turn {
-public:
-    explicit Turn(Model& model) : is_busy_(model.is_busy_) {
-        if (is_busy_.exchange(true)) throw std::runtime_error("the model is computing for another thread: one at a time.");
-    }
-    ~Turn() { is_busy_ = false; }
-    Turn(const Turn&) = delete;
-    Turn& operator=(const Turn&) = delete;
-
-private:
-    std::atomic<bool>& is_busy_;
-};
-
 Model::Model(const ModelConfig& config, const Tensors& tensors, int num_threads, const std::string& isa)
     : config_(config),
       kernels_(kernels_for(isa)),
@@ -115,27 +101,6 @@ std::vector<float> Model::logits(const std::vector<int32_t>& token_ids, const st
         for (int i = 0; i < count; ++i) result.insert(result.end(), slab.row(i), slab.row(i) + config_.vocab_size);
     }
     return result;
-}
-
-std::map<std::string, std::vector<float>> Model::observe_inputs(const std::vector<int32_t>& token_ids) {
-    const Turn turn(*this);
-    if (team_.size() != 1) refuse("observe_inputs needs a model of one thread.");
-    const int num_tokens = int(token_ids.size()), num_blocks = num_tokens / kBlockSize + 1;
-    kv_.allocate(num_blocks, num_blocks);
-    std::vector<int32_t> blocks;
-    for (int i = 0; i < num_blocks; ++i) blocks.push_back(i);
-    const std::vector<Segment> segments{{0, num_tokens, blocks, blocks, 0}};
-    validate(token_ids, segments);
-    InputSquares observer;
-    begin(token_ids, segments, &observer);
-    Activations final_in = final_memory_.of(num_tokens, weights_.head.matrix.num_inputs);
-    team_.run([&](int thread) {
-        forward(thread);
-        for (int row = 0; row < num_tokens; ++row)
-            quantize_normed(row, weights_.final_norm, weights_.head, final_in, row, thread);
-    });
-    kv_.allocate(0, 0);
-    return observer.means(num_tokens);
 }
 
 void Model::validate(const std::vector<int32_t>& token_ids, const std::vector<Segment>& segments) const {
@@ -276,7 +241,7 @@ void Model::add_normed(int row, const Buffer<float>& norm) {
 }
 
 void Model::quantize_input(const Linear& linear, float* x, Activations& out, int to) {
-    if (step_.observer) step_.observer->add(linear.name, x, linear.num_inputs);
+    if (step_.observer) step_.observer->keep(linear, x, to);
     kernels_.quantize(x, linear.num_inputs, linear.rotation, out, to);
 }
 
