@@ -183,7 +183,7 @@ def _observed(checkpoint: Checkpoint, packing: Progress, observing: Progress) ->
     """The inputs' mean squares; what is packed for them is gone when this returns."""
     plain, token_ids = PackedLayout.of(checkpoint.config, "int8"), calibration_token_ids(checkpoint)
     packed = pack(checkpoint, plain, packing, token_ids=token_ids)
-    log.info("Observing the model on %d tokens", len(token_ids))
+    log.debug("Observing the model on %d tokens", len(token_ids))
     return observe_inputs(checkpoint.config, plain.views(packed), token_ids, observing)
 
 

@@ -134,13 +134,10 @@ def test_observing_adds_up_in_one_order(folder: Path, num_threads: int) -> None:
     model = CpuModel(checkpoint.config, weights, num_threads=num_threads)
     found = model.observe_inputs(token_ids, lambda done, total: told.append(done))
     assert told == [128, 256, 300]
-    # The inputs of the first matrix alone do not depend on other tokens: one by one, then added in order.
-    name, squares = "layers.0.qkv", list[Floats]()
-    for token_id in token_ids:
-        squares.append(np.frombuffer(model.observe_inputs([token_id])[name], np.float32))
-    total = np.zeros_like(squares[0])
-    for square in squares:
-        total += square
+    # What enters the first matrix does not depend on other tokens: one by one, then added in order.
+    name, alone = "layers.0.qkv", CpuModel(checkpoint.config, weights, num_threads=1)
+    squares = [np.frombuffer(alone.observe_inputs([token_id])[name], np.float32) for token_id in token_ids]
+    total = np.add.accumulate(squares)[-1]
     np.testing.assert_array_equal(np.frombuffer(found[name], np.float32), total / np.float32(len(token_ids)))
     assert found == CpuModel(checkpoint.config, weights, num_threads=2).observe_inputs(token_ids)
 
