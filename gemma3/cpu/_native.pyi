@@ -135,6 +135,9 @@ class Model:
     def copy_block(self, source: int, target: int, sliding: bool) -> None:
         """Copy keys and values from block to block of the sliding or of the global layers' pool."""
 
+    def release_blocks(self, blocks: Sequence[int], sliding: bool) -> None:
+        """Give back the memory of blocks of a pool. Runs of them that follow one another go in one piece."""
+
     def step(self, token_ids: Sequence[int], segments: Sequence[Segment], rows: Sequence[RowRequest]) -> list[Sampled]:
         """Compute all rows of all segments, writing K and V into their blocks, and choose for ``rows``, in their order."""
 

@@ -85,6 +85,14 @@ class CpuModel:
         """
         self._model.copy_block(source, target, is_sliding)
 
+    def release_blocks(self, block_ids: Sequence[int], *, is_sliding: bool) -> None:
+        """Give back the memory of blocks of a pool, whose contents are lost; it is taken anew when they are written.
+
+        Raises:
+            ValueError: a block does not exist.
+        """
+        self._model.release_blocks(block_ids, is_sliding)
+
     def step(self, token_ids: Sequence[int], segments: Sequence[Segment], rows: Sequence[RowRequest]) -> list[Sampled]:
         """Compute every token of every segment, in their order, and choose a token for each of ``rows``.
 

@@ -195,6 +195,9 @@ void bind_model(nb::module_& m) {
         .def("copy_block", [](OwnedModel& self, int source, int target, bool sliding) {
             self.model.copy_block(source, target, sliding);
         }, "source"_a, "target"_a, "sliding"_a)
+        .def("release_blocks", [](OwnedModel& self, const Ids& blocks, bool sliding) {
+            self.model.release_blocks(blocks, sliding);
+        }, "blocks"_a, "sliding"_a, nb::call_guard<nb::gil_scoped_release>())
         .def("step", [](OwnedModel& self, const Ids& token_ids, const std::vector<Segment>& segments,
                         const std::vector<RowRequest>& rows) { return self.model.step(token_ids, segments, rows); },
              "token_ids"_a, "segments"_a, "rows"_a, nb::call_guard<nb::gil_scoped_release>())

@@ -50,9 +50,17 @@ void Model::allocate_kv(int num_global_blocks, int num_sliding_blocks) {
 
 void Model::copy_block(int source, int target, bool sliding) {
     const Turn turn(*this);
-    for (const int block : {source, target})
-        if (block < 0 || block >= kv_.num_blocks(sliding)) refuse("block " + std::to_string(block) + " does not exist.");
+    check_pool({source, target}, sliding);
     kv_.copy(source, target, sliding);
+}
+
+void Model::release_blocks(const std::vector<int32_t>& blocks, bool sliding) {
+    const Turn turn(*this);
+    check_pool(blocks, sliding);
+    for (size_t first = 0, last; first < blocks.size(); first = last) {
+        for (last = first + 1; last < blocks.size() && blocks[last] == blocks[last - 1] + 1;) ++last;
+        kv_.release(blocks[first], int(last - first), sliding);
+    }
 }
 
 std::vector<Sampled> Model::step(const std::vector<int32_t>& token_ids, const std::vector<Segment>& segments,
@@ -125,10 +133,14 @@ void Model::check_blocks(const Segment& segment) const {
     if (last >= int64_t(segment.global_blocks.size()) || first_block > first_seen ||
         last - first_block >= int64_t(segment.sliding_blocks.size()) || start + segment.num_tokens > INT_MAX)
         refuse("the block tables of a segment do not reach over all that its tokens see.");
-    for (const int32_t block : segment.global_blocks)
-        if (block < 0 || block >= kv_.num_blocks(false)) refuse("global block " + std::to_string(block) + " does not exist.");
-    for (const int32_t block : segment.sliding_blocks)
-        if (block < 0 || block >= kv_.num_blocks(true)) refuse("sliding block " + std::to_string(block) + " does not exist.");
+    check_pool(segment.global_blocks, false);
+    check_pool(segment.sliding_blocks, true);
+}
+
+void Model::check_pool(const std::vector<int32_t>& blocks, bool sliding) const {
+    for (const int32_t block : blocks)
+        if (block < 0 || block >= kv_.num_blocks(sliding))
+            refuse((sliding ? "sliding block " : "global block ") + std::to_string(block) + " does not exist.");
 }
 
 void Model::begin(const std::vector<int32_t>& token_ids, const std::vector<Segment>& segments, InputSquares* observer) {

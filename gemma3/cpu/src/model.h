@@ -39,6 +39,10 @@ public:
     // Throws std::invalid_argument if a block does not exist.
     void copy_block(int source, int target, bool sliding);
 
+    // Give back the memory of blocks of such a pool: what they hold is lost.
+    // Throws std::invalid_argument if a block does not exist.
+    void release_blocks(const std::vector<int32_t>& blocks, bool sliding);
+
     // Compute the segments' tokens, write their K and V, and choose a token for each requested row, in their order.
     // Throws std::invalid_argument if an id, a row or a block is out of range; nothing is written then.
     std::vector<Sampled> step(const std::vector<int32_t>& token_ids, const std::vector<Segment>& segments,
@@ -76,6 +80,7 @@ private:
 
     // Throw std::invalid_argument.
     void validate(const std::vector<int32_t>& token_ids, const std::vector<Segment>& segments) const;
+    void check_pool(const std::vector<int32_t>& blocks, bool sliding) const;
     void check_blocks(const Segment& segment) const;
     void begin(const std::vector<int32_t>& token_ids, const std::vector<Segment>& segments, InputSquares* observer = nullptr);
     // A step of a text that is observed.
