@@ -8,9 +8,13 @@ namespace {
 
 constexpr int kJoinedPanels = 16;  // at a time: 160 KiB, which stay in the second cache
 
+int64_t panel_bytes(const Embedding& embedding) { return int64_t{kPanel} * embedding.high.num_inputs; }
+
 }  // namespace
 
-int64_t joined_bytes(const Embedding& embedding) { return int64_t{kJoinedPanels} * kPanel * embedding.high.num_inputs; }
+int64_t joined_bytes(const Embedding& embedding) { 
+    return kJoinedPanels * panel_bytes(embedding) + product_scratch(kJoinedPanels, embedding.high.num_inputs);
+}
 
 void exact_logits(const Kernels& kernels, const Embedding& embedding, const Activations& in, int first, int last, float* out,
                   int64_t stride, Buffer<uint8_t>& bytes) {
@@ -23,7 +27,7 @@ void exact_logits(const Kernels& kernels, const Embedding& embedding, const Acti
         const int64_t offset = panel * embedding.high.panel_bytes();
         const int64_t num_lines = joined.num_panels * embedding.high.panel_bytes() / kLine;
         kernels.join_planes(embedding.high.panels + offset, embedding.low.panels + offset, num_lines, bytes.data());
-        kernels.matmul(joined, in, 0, joined.num_panels, out, stride, nullptr);
+        kernels.matmul(joined, in, 0, joined.num_panels, out, stride, bytes.data() + kJoinedPanels * panel_bytes(embedding));
     }
 }
 
