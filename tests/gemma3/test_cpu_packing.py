@@ -130,10 +130,10 @@ def test_observing_adds_up_in_one_order(folder: Path, num_threads: int) -> None:
     checkpoint = open_checkpoint(folder)
     layout = PackedLayout.of(checkpoint.config, "int8")
     weights, size = PackedWeights("int8", layout.views(pack(checkpoint, layout))), checkpoint.config.vocab_size
-    token_ids, told = [i * 7 % size for i in range(300)], list[int]()  # three pieces
+    token_ids, told = [i * 7 % size for i in range(300)], list[int]()  # five pieces
     model = CpuModel(checkpoint.config, weights, num_threads=num_threads)
     found = model.observe_inputs(token_ids, lambda done, total: told.append(done))
-    assert told == [128, 256, 300]
+    assert told == [64, 128, 192, 256, 300]
     # What enters the first matrix does not depend on other tokens: one by one, then added in order.
     name, alone = "layers.0.qkv", CpuModel(checkpoint.config, weights, num_threads=1)
     squares = [np.frombuffer(alone.observe_inputs([token_id])[name], np.float32) for token_id in token_ids]

@@ -7,7 +7,7 @@
 namespace gemma3 {
 namespace {
 
-constexpr int kObservedRows = 128;  // of the text at a time: what they need stays small, and in the caches
+constexpr int kObservedRows = 64;  // of the text at a time: what they need stays small, and in the caches
 
 }  // namespace
 
