@@ -140,8 +140,9 @@ def main() -> None:
     if "start" in args.only:
         measure_start(options, args.rounds)
     if "packing" in args.only:
-        for scheme in [args.quantization] if args.quantization else SCHEMES:
-            measure_packing(scheme, args.rounds)
+        for scheme in SCHEMES:
+            if args.quantization in (None, scheme):
+                measure_packing(scheme, args.rounds)
     if "memory" in args.only:
         measure_memory(options)
 
