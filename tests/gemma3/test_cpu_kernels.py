@@ -34,7 +34,7 @@ def to_nibble_panels(nibbles_NK: np.ndarray) -> bytes:
 def values_of(rng: np.random.Generator, num_rows: int, num_inputs: int) -> np.ndarray:
     values = rng.integers(-127, 128, (num_rows, num_inputs), dtype=np.int8)
     values[0] = rng.choice(np.array([-127, 127], np.int8), num_inputs)
-    values[1:3] = [[127], [-127]][: num_rows - 1]  # the largest sums there can be, of 16 bits too
+    values[1:2], values[2:3] = 127, -127  # the largest sums there can be, of 16 bits too
     return values
 
 
