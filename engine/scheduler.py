@@ -47,7 +47,7 @@ from engine.batch import Batch, ScheduledSequence
 from engine.block_copies import BlockCopy
 from engine.drafting import with_drafts
 from engine.errors import ContextLengthError, RequestError
-from engine.kv_cache_manager import KVCacheManager
+from engine.kv_cache_manager import EmptyBlocks, KVCacheManager
 from engine.masking import with_masks
 from engine.prefill_pace import PrefillPace, PrefillShare
 from engine.scheduler_config import SchedulerConfig
@@ -90,6 +90,10 @@ class Scheduler:
     @property
     def kv_cache_usage(self) -> float:
         return self._kv.usage
+
+    def shrink_cache(self) -> EmptyBlocks:
+        """Forget all but the latest prefixes, and tell which blocks hold nothing then."""
+        return self._kv.shrink()
 
     def take_copies(self) -> list[BlockCopy]:
         """What must be copied, in this order, before the batch that was scheduled last is run."""

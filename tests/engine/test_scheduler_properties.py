@@ -107,8 +107,8 @@ class Workload:
 
     def run(self) -> None:
         for _ in range(self.rng.randint(2, 14)):
-            operations = [self.add, self.add_many, self.abort, self.step, self.fail]
-            self.rng.choices(operations, [5, 1, 1, 10, 2])[0]()
+            operations = [self.add, self.add_many, self.abort, self.step, self.fail, self.engine.shrink]
+            self.rng.choices(operations, [5, 1, 1, 10, 2, 1])[0]()
         while self.engine.has_work:
             self.step()
         self.engine.check_idle()

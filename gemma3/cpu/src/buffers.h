@@ -9,6 +9,11 @@
 #include <new>
 #include <vector>
 
+#if defined(__linux__) || defined(__APPLE__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
 #include "kernels/kernels.h"
 
 namespace gemma3 {
@@ -29,6 +34,22 @@ public:
         const auto address = reinterpret_cast<uintptr_t>(memory_.get());
         data_ = reinterpret_cast<T*>((address + kAlign - 1) / kAlign * kAlign);
         size_ = size;
+    }
+
+    // `count` elements from `first` on lose their values: the pages that hold nothing else are the system's until they are
+    // written. Where it does not take them, nothing changes.
+    void release([[maybe_unused]] int64_t first, [[maybe_unused]] int64_t count) {
+#if defined(__linux__) || defined(__APPLE__)
+        const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+        const uintptr_t start = (reinterpret_cast<uintptr_t>(data_ + first) + page - 1) / page * page;
+        const uintptr_t end = reinterpret_cast<uintptr_t>(data_ + first + count) / page * page;
+#if defined(__linux__)
+        constexpr int kAdvice = MADV_DONTNEED;
+#else
+        constexpr int kAdvice = MADV_FREE;
+#endif
+        if (start < end) madvise(reinterpret_cast<void*>(start), end - start, kAdvice);
+#endif
     }
 
     T* data() { return data_; }
