@@ -145,6 +145,12 @@ class EngineCore:
         if request is not None:
             self.scheduler.abort(request.sequences)
 
+    def shrink(self) -> None:
+        """Give memory back after busy times: that of K and V which no request holds, but for the latest prefixes."""
+        empty = self.scheduler.shrink_cache()
+        self._runner.release_blocks(empty.global_block_ids, is_sliding=False)
+        self._runner.release_blocks(empty.sliding_block_ids, is_sliding=True)
+
     def step(self, *, on_scheduled: abc.Callable[[], None] = lambda: None) -> StepResult:
         """Compute one batch and report what it brought. What is raised for a request ends that request alone.
 

@@ -28,6 +28,7 @@ from engine.sampling_params import SamplingParams
 from engine.vocabulary_table import build_when_idle
 from engine.weights_check import check_in_background
 
+IDLE_S = 60.0
 CHECK_DELAY_S = 0.5  # a start is not over before the first answers
 
 log = logging.getLogger("gemma3")
@@ -148,7 +149,7 @@ class EngineThread:
             if not core.has_unfinished_requests:
                 self._tell(core, loop)
             try:
-                command = self._inbox.get(block=not core.has_unfinished_requests)
+                command = self._next_command(core)
             except queue.Empty:
                 return True
             if command is None:
@@ -158,6 +159,18 @@ class EngineThread:
             news = _obey(command, core)
             if news or isinstance(command, Abort):
                 _on_loop(loop, self._deliver, news, _stats(core))
+
+    def _next_command(self, core: EngineCore) -> Add | Abort | _Die | None:
+        """Raises ``queue.Empty`` rather than to wait while there is something to compute. After a while without that,
+        memory is given back.
+        """
+        if core.has_unfinished_requests:
+            return self._inbox.get_nowait()
+        try:
+            return self._inbox.get(timeout=IDLE_S)
+        except queue.Empty:
+            core.shrink()
+            return self._inbox.get()
 
 
 def _obey(command: Add | Abort, core: EngineCore) -> list[tuple[str, News]]:

@@ -31,7 +31,7 @@ def runner_of(engine: LoadedEngine) -> object:
 
 @pytest.mark.parametrize("scheme", ["int8", "int4"])
 def test_the_native_core(path: Path, scheme: str, caplog: pytest.LogCaptureFixture) -> None:
-    pytest.importorskip(NATIVE, reason="the native core was not compiled")
+    native = pytest.importorskip(NATIVE, reason="the native core was not compiled")
     from engine.runners.cpu_runner import CpuRunner
 
     caplog.set_level("INFO", "gemma3")
@@ -41,7 +41,7 @@ def test_the_native_core(path: Path, scheme: str, caplog: pytest.LogCaptureFixtu
     weights, precision, isa, version = engine.info.system_fingerprint.split("-")
     assert len(weights) == 12
     assert (precision, version) == (scheme, __version__)
-    assert isa in ("portable", "avx2", "avx512", "amx")
+    assert isa == native.supported_isas()[-1]
     assert f"({scheme}-{isa})" in caplog.text
     lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Tokenizer")]
     assert lines == ["Tokenizer: Gemma's own pipeline"]

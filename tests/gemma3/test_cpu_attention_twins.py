@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 
 from gemma3 import cpu
 from tests.gemma3 import bfloat16
-from tests.gemma3.native import needs_isa, needs_native
+from tests.gemma3.native import ISAS, needs_isa, needs_native
 
 if cpu.why_unavailable() is None:
     from gemma3.cpu._native import kernels
 
 pytestmark = needs_native
 
-ISAS = ["portable", "avx2", "avx512", "amx"]
 EPS = 2.0**-24
 MAX_ROWS, BLOCK = 32, 16
 SHAPES = [  # rows, blocks of keys, head size

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gemma3 import cpu
 from tests.gemma3 import bfloat16
-from tests.gemma3.native import needs_isa, needs_native
+from tests.gemma3.native import ISAS, needs_isa, needs_native
 from tests.gemma3.packed import rotation as rotation_matrix
 
 if cpu.why_unavailable() is None:
@@ -21,7 +21,6 @@ if cpu.why_unavailable() is None:
 
 pytestmark = needs_native
 
-ISAS = ["portable", "avx2", "avx512", "amx"]
 ROTATIONS = [1, 2, 8, 16, 32, 128]
 SIZES = [1, 15, 16, 17, 31, 33, 127, 640, 2048]
 EPS = 2.0**-24

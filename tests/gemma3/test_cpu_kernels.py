@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.gemma3.native import needs_native
+from tests.gemma3.native import ISAS, needs_native
 
 pytestmark = needs_native
 
@@ -33,11 +33,12 @@ def to_nibble_panels(nibbles_NK: np.ndarray) -> bytes:
 
 def values_of(rng: np.random.Generator, num_rows: int, num_inputs: int) -> np.ndarray:
     values = rng.integers(-127, 128, (num_rows, num_inputs), dtype=np.int8)
-    values[0] = rng.choice(np.array([-127, 127], np.int8), num_inputs)  # the largest sums there can be
+    values[0] = rng.choice(np.array([-127, 127], np.int8), num_inputs)
+    values[1:2], values[2:3] = 127, -127  # the largest sums there can be, of 16 bits too
     return values
 
 
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "amx"])
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("num_inputs", INPUTS)
 def test_int8_products_are_exact(isa: str, num_inputs: int) -> None:
     if isa not in isas():
@@ -57,7 +58,7 @@ def test_int8_products_are_exact(isa: str, num_inputs: int) -> None:
             np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "amx"])
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("num_inputs", INPUTS)
 def test_int4_products_are_exact(isa: str, num_inputs: int) -> None:
     if isa not in isas():
@@ -67,6 +68,7 @@ def test_int4_products_are_exact(isa: str, num_inputs: int) -> None:
     rng = np.random.default_rng(num_inputs)
     for num_outputs in OUTPUTS:
         nibbles = rng.integers(0, 16, (num_outputs, num_inputs), dtype=np.uint8)
+        nibbles[:2] = [[15], [0]]
         multipliers = rng.integers(1, 16, (num_outputs, num_inputs // GROUP), dtype=np.uint8)
         weights = (nibbles.astype(np.int64) - 8) * multipliers.repeat(GROUP, axis=1)
         scales = rng.random(num_outputs, dtype=np.float32)
@@ -80,7 +82,7 @@ def test_int4_products_are_exact(isa: str, num_inputs: int) -> None:
             np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "amx"])
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("num_inputs", INPUTS)
 def test_nibble_products_are_exact(isa: str, num_inputs: int) -> None:
     if isa not in isas():
@@ -90,6 +92,7 @@ def test_nibble_products_are_exact(isa: str, num_inputs: int) -> None:
     rng = np.random.default_rng(num_inputs)
     for num_outputs in OUTPUTS:
         nibbles = rng.integers(0, 16, (num_outputs, num_inputs), dtype=np.uint8)
+        nibbles[:2] = [[15], [0]]
         scales = np.ones(num_outputs, np.float32).tobytes()
         for num_rows in ROWS:
             values = values_of(rng, num_rows, num_inputs)
@@ -107,18 +110,25 @@ def test_quantisers_write_the_layout() -> None:
     while len(hadamard) < 64:  # 192 = 3 blocks of 64
         hadamard = np.block([[hadamard, hadamard], [hadamard, -hadamard]])
     rotated = (rows.reshape(48, 3, 64) @ hadamard / 8).reshape(48, 192)
-    identity = np.eye(192, dtype=np.int8)
+    identity, factors = np.eye(192, dtype=np.int8), np.exp2(rng.integers(-2, 3, 192)).astype(np.float32)
+    high, low, scales, multipliers = (bytearray(size) for size in (48 * 96, 48 * 96, 48 * 4, 48 * 3))
+    panels = bytearray(48 * 192)
 
-    panels, scales = _native.quantize_int8(rows)
+    _native.quantize_int8(rows / factors, factors, panels, scales)
     found = _native.multiply("portable", "int8", panels, b"", scales, identity).T
     assert np.abs(found - rotated).max() <= np.abs(rotated).max() / 127 / 2 * 1.001
 
-    high, low, scales = _native.quantize_embedding(rows)
+    _native.quantize_embedding(rows / factors, factors, high, low, scales)
     ones = np.ones(48, np.float32).tobytes()
     both = 16 * _native.multiply("portable", "nibbles", high, b"", ones, identity)
     both += _native.multiply("portable", "nibbles", low, b"", ones, identity)
     np.testing.assert_array_equal((both.T - 128) * np.frombuffer(scales, np.float32)[:, None], found)
 
-    panels, multipliers, scales = _native.quantize_int4(rows)
-    found = _native.multiply("portable", "int4", panels, multipliers, scales, identity).T
+    _native.quantize_int4(rows / factors, factors, high, multipliers, scales)
+    found = _native.multiply("portable", "int4", high, multipliers, scales, identity).T
     assert np.sqrt(((found - rotated) ** 2).mean()) < 0.13  # of a normal distribution; plain rounding of groups of 64
+
+    with pytest.raises(ValueError, match="does not fit"):
+        _native.quantize_int8(rows[:32], factors, panels, scales)
+    with pytest.raises(ValueError, match="factor"):
+        _native.quantize_int8(rows, factors[:-1], panels, scales)

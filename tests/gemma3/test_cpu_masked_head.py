@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engine.token_mask import mask_of
 from gemma3 import cpu
-from tests.gemma3.native import needs_native
+from tests.gemma3.native import ISAS, needs_native
 from tests.gemma3.test_cpu_model import checkpoint_of, core_over, packed_weights, segment
 
 if cpu.why_unavailable() is None:
@@ -87,7 +87,7 @@ def choose(model: "CpuModel", ids: Sequence[int], rows: "list[RowRequest]") -> l
     return [told(sampled) for sampled in model.step(ids, [segment(0, len(ids))], rows)]
 
 
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "amx"])
+@pytest.mark.parametrize("isa", ISAS)
 def test_equals_all_logits_then_mask_then_sample(weights: "tuple[object, PackedWeights]", isa: str) -> None:
     """Every kind of mask with every setting, each alone (where more panels are few) and all of them in one step."""
     if isa not in _native.supported_isas():

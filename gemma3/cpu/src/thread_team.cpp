@@ -16,6 +16,8 @@ constexpr int kLooksPerClock = 64;
 inline void pause() {
 #if defined(__x86_64__)
     _mm_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb");  // a few dozen cycles; `yield` does nothing on most processors
 #endif
 }
 

@@ -8,7 +8,8 @@
 
 namespace gemma3 {
 
-// Those of portable, avx2, avx512, amx that this processor (and this build) can run; the best last. Found out once.
+// Those that this processor (and this build) can run, the best last: portable, then avx2, avxvnni,
+// avx512, amx, or neon, dotprod, i8mm. Found out once.
 std::vector<std::string> supported_isas();
 
 // The kernels of one of `supported_isas()`, or of the best for "auto". Throws std::invalid_argument for any other name.

@@ -26,7 +26,7 @@ struct Lanes {
 
     Lanes() = default;
     GEMMA3_INLINE Lanes(T x) {  // a number stands for 16 of it
-        for (Part& part : parts) part = Part{} + x;
+        for (Part& part : parts) part = x - Part{};  // not a sum: -0 + 0 is 0, which costs an addition
     }
     friend GEMMA3_INLINE Lanes operator+(Lanes a, Lanes b) {
         for (int p = 0; p < kParts; ++p) a.parts[p] += b.parts[p];
@@ -70,6 +70,14 @@ GEMMA3_INLINE void store(float* to, Floats v) {
     for (int p = 0; p < kParts; ++p) memcpy(to + p * kWidth, &v.parts[p], sizeof(v.parts[p]));
 }
 // The low byte of each lane.
+#if defined(__aarch64__)
+// GCC 12 takes four lanes apart, byte by byte.
+GEMMA3_INLINE void store_bytes(int8_t* to, Ints v) {
+    const int16x8_t low = vmovn_high_s32(vmovn_s32(v.parts[0]), v.parts[1]);
+    const int16x8_t high = vmovn_high_s32(vmovn_s32(v.parts[2]), v.parts[3]);
+    vst1q_s8(to, vmovn_high_s16(vmovn_s16(low), high));
+}
+#else
 GEMMA3_INLINE void store_bytes(int8_t* to, Ints v) {
     typedef int8_t Bytes __attribute__((vector_size(kWidth)));
     for (int p = 0; p < kParts; ++p) {
@@ -77,6 +85,7 @@ GEMMA3_INLINE void store_bytes(int8_t* to, Ints v) {
         memcpy(to + p * kWidth, &bytes, sizeof(bytes));
     }
 }
+#endif
 
 // The same bits as lanes of another type.
 template <typename To, typename From>
@@ -115,6 +124,12 @@ GEMMA3_INLINE Floats madd(Floats a, Floats b, Floats c) {
 #else
     for (int p = 0; p < kParts; ++p) c.parts[p] = _mm256_fmadd_ps(a.parts[p], b.parts[p], c.parts[p]);
 #endif
+    return c;
+}
+#elif defined(__aarch64__)
+GEMMA3_INLINE float madd(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+GEMMA3_INLINE Floats madd(Floats a, Floats b, Floats c) {
+    for (int p = 0; p < kParts; ++p) c.parts[p] = vfmaq_f32(c.parts[p], a.parts[p], b.parts[p]);
     return c;
 }
 #else
@@ -163,9 +178,9 @@ GEMMA3_INLINE float max_lanes(Floats v) {
     return v.parts[0][0];
 }
 GEMMA3_INLINE int32_t sum_lanes(Ints v) {
+    for (int p = 1; p < kParts; ++p) v.parts[0] += v.parts[p];
     int32_t sum = 0;
-    for (int p = 0; p < kParts; ++p)
-        for (int i = 0; i < kWidth; ++i) sum += v.parts[p][i];
+    for (int i = 0; i < kWidth; ++i) sum += v.parts[0][i];
     return sum;
 }
 

@@ -17,10 +17,14 @@ GEMMA3_INLINE Line line_at(const uint8_t* p) { return *reinterpret_cast<const Li
 GEMMA3_INLINE Line low_nibbles(Line packed) { return packed & 15; }
 GEMMA3_INLINE Line high_nibbles(Line packed) { return reinterpret_cast<Line>(reinterpret_cast<Pairs>(packed) >> 4) & 15; }
 
-// Products of bytes modulo 256: no instruction has them, so even and odd bytes apart, in 16 bits.
+// Products of bytes modulo 256. No instruction of x86 has them: there even and odd bytes apart, in 16 bits.
 GEMMA3_INLINE Line multiply_bytes(Line a, Line b) {
+#if defined(__aarch64__)
+    return a * b;
+#else
     const Pairs x = reinterpret_cast<Pairs>(a), y = reinterpret_cast<Pairs>(b);
     return reinterpret_cast<Line>((x * y & 0xff) | ((x >> 8) * (y >> 8)) << 8);
+#endif
 }
 
 // The multipliers of a group (16), each for the inputs of its output in a line.
@@ -40,14 +44,6 @@ void unpack_nibbles(const uint8_t* __restrict panel, int num_inputs, uint8_t* __
     for (int line = 0; line < num_inputs / kNibbleInputs; ++line, panel += kLine, bytes += 2 * kLine) {
         for (int i = 0; i < kLine; ++i) bytes[i] = panel[i] & 15;
         for (int i = 0; i < kLine; ++i) bytes[kLine + i] = panel[i] >> 4;
-    }
-}
-
-// Nibbles of two planes to the bytes 16 * high + low, by the byte likewise.
-void join_planes(const uint8_t* __restrict high, const uint8_t* __restrict low, int64_t num_lines, uint8_t* __restrict bytes) {
-    for (int64_t line = 0; line < num_lines; ++line, high += kLine, low += kLine, bytes += 2 * kLine) {
-        for (int i = 0; i < kLine; ++i) bytes[i] = static_cast<uint8_t>((high[i] & 15) << 4 | (low[i] & 15));
-        for (int i = 0; i < kLine; ++i) bytes[kLine + i] = static_cast<uint8_t>((high[i] & 0xf0) | low[i] >> 4);
     }
 }
 
