@@ -2,16 +2,16 @@
 
     python benchmarks/bench_server.py [--precision int8] [--concurrency 1 8 32] [--max-tokens 64] [--rounds 3]
 
-Tokens per second of all streams together, prompts included; over HTTP also the time to the first token, the time between
-tokens, and how long /health takes meanwhile. The client reads bare sockets: on a small machine its work is the server's loss.
+Tokens per second of all streams together, prompts included: the engine in this process, then the
+server in one of its own, streamed and not, over connections that are kept. Streamed also: the time
+to the first token of the first and of the last stream, the time between tokens, and the processor
+time that the event loop's thread takes for a token. A round more, which counts for nothing else,
+asks /health all the time. The client reads bare sockets: on a small machine its work is the
+server's loss.
 """
 
 import contextlib
 import http.client
-import json
-import re
-import selectors
-import socket
 import statistics
 import threading
 import time
@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from common import PRECISIONS, Prompts, line, parser, print_header, print_json
-from serving import server
+from kept_connections import Answer, KeptConnections
+from serving import Server, server
 from workers.ours import generate, greedy
 from workers.protocol import Watch
 
@@ -27,67 +28,69 @@ from engine import LLMEngine
 
 NUM_PROMPT, MAX_STREAMS = 32, 32
 HEALTH_INTERVAL_S = 0.05
+SETTLE_S = 10.0  # after a start the server checks its weights and makes a table, beside all else
 
 
 @dataclass
-class Stream:
-    """A streaming request on a socket of its own, and when its pieces came (seconds, ``perf_counter``)."""
+class Figures:
+    """Of one number of streams. Tokens per second: a value a round; the others in seconds."""
 
-    connection: socket.socket
-    asked_s: float
-    body: bytes = b""
-    came_s: list[float] = field(default_factory=list)
-
-    @classmethod
-    def open(cls, address: tuple[str, int], prompt: list[int], max_tokens: int) -> "Stream":
-        options = {"temperature": 0, "max_tokens": max_tokens, "ignore_eos": True, "stream": True}
-        body = json.dumps(options | {"model": "m", "prompt": prompt, "stream_options": {"include_usage": True}})
-        head = f"POST /v1/completions HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nContent-Type: application/json\r\n"
-        asked_s = time.perf_counter()
-        connection = socket.create_connection(address)
-        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
-        return cls(connection, asked_s)
-
-    def receive(self) -> bool:
-        """Take in what is there; whether more will come."""
-        data = self.connection.recv(1 << 16)
-        self.came_s += [time.perf_counter()] * data.count(b'"text":')
-        self.body += data
-        return bool(data) and b"data: [DONE]" not in self.body[-64:]
-
-    def num_tokens(self) -> int:
-        usage = re.search(rb'"completion_tokens": ?(\d+)', self.body)
-        assert usage, self.body[:300]
-        return int(usage[1])
-
-
-@dataclass
-class Served:
-    """All that came over HTTP: one list a round or a token."""
-
-    speeds: list[float] = field(default_factory=list)
+    engine: list[float] = field(default_factory=list)
+    streamed: list[float] = field(default_factory=list)
+    whole: list[float] = field(default_factory=list)
     first_s: list[float] = field(default_factory=list)
+    last_first_s: list[float] = field(default_factory=list)
     between_s: list[float] = field(default_factory=list)
+    event_loop_s: list[float] = field(default_factory=list)
     health_s: list[float] = field(default_factory=list)
 
 
-def ask(address: tuple[str, int], prompts: list[list[int]], max_tokens: int, served: Served) -> None:
-    began_s = time.perf_counter()
-    streams = [Stream.open(address, prompt, max_tokens) for prompt in prompts]
-    with selectors.DefaultSelector() as selector:
-        for stream in streams:
-            selector.register(stream.connection, selectors.EVENT_READ, stream)
-        while selector.get_map():
-            for key, _ in selector.select():
-                if not key.data.receive():
-                    selector.unregister(key.fileobj)
-                    key.data.connection.close()
-    wall_s = time.perf_counter() - began_s
-    assert all(stream.num_tokens() == max_tokens for stream in streams)
-    served.speeds.append(len(prompts) * max_tokens / wall_s)
-    for stream in streams:
-        served.first_s.append(stream.came_s[0] - stream.asked_s)
-        served.between_s += [b - a for a, b in zip(stream.came_s, stream.came_s[1:], strict=False)]
+class Benchmark:
+    """``engine`` and ``ours`` have the same options; ``connections`` belong to ``ours``."""
+
+    def __init__(self, engine: LLMEngine, ours: Server, *, max_tokens: int) -> None:
+        self._engine = engine
+        self._ours = ours
+        self._max_tokens = max_tokens
+        self._prompts = Prompts()
+        self._connections = KeptConnections((ours.host, ours.port))
+
+    def measure(self, num: int, rounds: int) -> Figures:
+        figures = Figures()
+        for round_no in range(rounds + 1):
+            if round_no == 1:
+                figures = Figures()  # the first round warms up
+            self._round(num, figures)
+        with watched_health((self._ours.host, self._ours.port), figures.health_s):
+            self._ask(num, stream=True)
+        return figures
+
+    def _round(self, num: int, figures: Figures) -> None:
+        figures.engine.append(self._engine_speed(num))
+        began_s = self._ours.event_loop_s()
+        answers = self._ask(num, stream=True)
+        figures.event_loop_s.append((self._ours.event_loop_s() - began_s) / (num * self._max_tokens))
+        figures.streamed.append(self._speed(answers))
+        first_s = [answer.came_s[0] - answer.asked_s for answer in answers]
+        figures.first_s.append(min(first_s))
+        figures.last_first_s.append(max(first_s))
+        for answer in answers:
+            figures.between_s += [b - a for a, b in zip(answer.came_s, answer.came_s[1:], strict=False)]
+        figures.whole.append(self._speed(self._ask(num, stream=False)))
+
+    def _engine_speed(self, num: int) -> float:
+        watch = Watch(num)
+        generate(self._engine.core, self._prompts.take(NUM_PROMPT, num), greedy(self._max_tokens), watch)
+        return num * self._max_tokens / watch.timing().total_s
+
+    def _ask(self, num: int, *, stream: bool) -> list[Answer]:
+        answers = self._connections.ask(self._prompts.take(NUM_PROMPT, num), self._max_tokens, stream=stream)
+        assert all(answer.num_tokens() == self._max_tokens for answer in answers)
+        return answers
+
+    def _speed(self, answers: list[Answer]) -> float:
+        wall_s = max(answer.came_s[-1] for answer in answers) - min(answer.asked_s for answer in answers)
+        return len(answers) * self._max_tokens / wall_s
 
 
 @contextlib.contextmanager
@@ -112,44 +115,34 @@ def watched_health(address: tuple[str, int], times_s: list[float]) -> Iterator[N
         thread.join()
 
 
-def engine_speed(engine: LLMEngine, prompts: list[list[int]], max_tokens: int) -> float:
-    watch = Watch(len(prompts))
-    generate(engine.core, prompts, greedy(max_tokens), watch)
-    return len(prompts) * max_tokens / watch.timing().total_s
-
-
-def measure(
-    engine: LLMEngine, address: tuple[str, int], prompts: Prompts, num: int, max_tokens: int, rounds: int
-) -> tuple[list[float], Served]:
-    alone, served = [], Served()
-    for round_no in range(rounds + 1):
-        asked = prompts.take(NUM_PROMPT, num)
-        alone.append(engine_speed(engine, asked, max_tokens))
-        if round_no == 1:
-            served = Served()  # the first round warms up
-        with watched_health(address, served.health_s):
-            ask(address, asked, max_tokens, served)
-    return alone[1:], served
-
-
 def percentiles_ms(values_s: list[float], *shares: float) -> list[float]:
     ordered = sorted(values_s)
     return [ordered[int(len(ordered) * share)] * 1e3 for share in shares]
 
 
-def report(name: str, alone: list[float], served: Served) -> float:
-    """Print; the ratio of the server to the engine."""
-    ratio = statistics.median(served.speeds) / statistics.median(alone)
-    print(line(f"{name}, engine", alone))
-    print(line(f"{name}, server", served.speeds, f"{ratio:.2f}x the engine"))
-    first = percentiles_ms(served.first_s, 0.5)[0]
-    between, health = percentiles_ms(served.between_s, 0.5, 0.95), percentiles_ms(served.health_s, 0.5, 0.99)
+def report(name: str, figures: Figures) -> dict[str, float]:
+    """Print; the ratios of the server to the engine, of medians."""
+    alone = statistics.median(figures.engine)
+    ratios = {
+        "streamed": statistics.median(figures.streamed) / alone,
+        "whole": statistics.median(figures.whole) / alone,
+    }
+    print(line(f"{name}, engine", figures.engine))
+    print(line(f"{name}, streamed", figures.streamed, f"{ratios['streamed']:.3f}x the engine"))
+    print(line(f"{name}, not streamed", figures.whole, f"{ratios['whole']:.3f}x the engine"))
+    between = percentiles_ms(figures.between_s, 0.5, 0.95)
     print(
-        f"  first token {first:.0f} ms; between tokens p50 {between[0]:.1f}, p95 {between[1]:.1f} ms;"
+        f"  first token {statistics.median(figures.first_s) * 1e3:.0f} ms, of the last stream"
+        f" {statistics.median(figures.last_first_s) * 1e3:.0f} ms;"
+        f" between tokens p50 {between[0]:.1f}, p95 {between[1]:.1f} ms"
+    )
+    health = percentiles_ms(figures.health_s, 0.5, 0.99) if figures.health_s else [0.0, 0.0]
+    print(
+        f"  event loop {statistics.median(figures.event_loop_s) * 1e6:.0f} us of processor time a token;"
         f" /health p50 {health[0]:.1f}, p99 {health[1]:.1f} ms",
         flush=True,
     )
-    return ratio
+    return {f"{name}, {kind}": ratio for kind, ratio in ratios.items()}
 
 
 def main() -> None:
@@ -159,18 +152,18 @@ def main() -> None:
     flags.add_argument("--max-tokens", type=int, default=64)
     args = flags.parse_args()
     bandwidth = print_header(args.threads, f"{args.precision}, {args.max_tokens} new tokens, {args.rounds} rounds")
-    prompts = Prompts()
     engine = LLMEngine(quantization=args.precision, threads=args.threads, max_num_seqs=MAX_STREAMS)
-    figures, ratios = {}, {}
+    lists, ratios = {}, {}
     with server(args.threads, "--quantization", args.precision, "--max-num-seqs", str(MAX_STREAMS)) as ours:
-        address = (ours.host, ours.port)
+        time.sleep(SETTLE_S)
+        benchmark = Benchmark(engine, ours, max_tokens=args.max_tokens)
         for num in args.concurrency:
-            alone, served = measure(engine, address, prompts, num, args.max_tokens, args.rounds)
-            name = f"{num} streams"
-            ratios[name] = report(name, alone, served)
-            figures |= {f"{name}, engine": alone, f"{name}, server": served.speeds}
-            figures |= {f"{name}, first token, s": served.first_s, f"{name}, /health, s": served.health_s}
-    print_json("bench_server", args.threads, bandwidth, figures, precision=args.precision, ratios=ratios)
+            figures, name = benchmark.measure(num, args.rounds), f"{num} streams"
+            ratios |= report(name, figures)
+            lists |= {f"{name}, engine": figures.engine, f"{name}, streamed": figures.streamed}
+            lists |= {f"{name}, not streamed": figures.whole, f"{name}, event loop, s a token": figures.event_loop_s}
+            lists |= {f"{name}, first token, s": figures.first_s, f"{name}, last first token, s": figures.last_first_s}
+    print_json("bench_server", args.threads, bandwidth, lists, precision=args.precision, ratios=ratios)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,16 @@ class Server:
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.partition("RssAnon:")[2].split()[0]) / 1024
 
+    def event_loop_s(self) -> float:
+        """Seconds of processor time that the event loop's thread has had, which is the main one."""
+        return int(Path(f"/proc/{self.pid}/task/{self.pid}/schedstat").read_text().split()[0]) / 1e9
+
+    def memory_mb(self) -> dict[str, float]:
+        """``Rss``; ``Pss``, a share of what other processes have too; ``Private_Dirty``, what ends with the server."""
+        lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()[1:]
+        sizes = {name: int(size.split()[0]) * 1024 / 1e6 for name, _, size in (each.partition(":") for each in lines)}
+        return {name: sizes[name] for name in ("Rss", "Pss", "Private_Dirty")}
+
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(self.host, self.port, timeout=3_600)
 

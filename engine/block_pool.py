@@ -77,10 +77,7 @@ class BlockPool:
     def allocate(self) -> int:
         """A block with one reference; whatever prefix it still held is forgotten. The pool must not be empty."""
         block_id, _ = self._free.popitem(last=False)
-        key = self._keys[block_id]
-        if key is not None:
-            del self._published[key]
-            self._keys[block_id] = None
+        self._forget(block_id)
         self._ref_counts[block_id] = 1
         return block_id
 
@@ -115,6 +112,26 @@ class BlockPool:
             self._keys[block_id] = key
             self._prefix_ids[block_id] = self._num_publications
         return self._prefix_ids[holder]
+
+    def shrink(self, num_kept: int) -> list[int]:
+        """Forget the prefixes in free blocks, all but the ``num_kept`` that were used last.
+
+        Returns the free blocks that hold nothing then. They are the next to be reused, lowest first: what is in use stays
+        in few places.
+        """
+        findable = [block_id for block_id in self._free if self._keys[block_id] is not None]
+        num_forgotten = max(0, len(findable) - num_kept)
+        for block_id in findable[:num_forgotten]:
+            self._forget(block_id)
+        empty = sorted(block_id for block_id in self._free if self._keys[block_id] is None)
+        self._free = OrderedDict.fromkeys([*empty, *findable[num_forgotten:]])
+        return empty
+
+    def _forget(self, block_id: int) -> None:
+        key = self._keys[block_id]
+        if key is not None:
+            del self._published[key]
+            self._keys[block_id] = None
 
     def find(self, key: PrefixKey) -> int | None:
         return self._published.get(key)

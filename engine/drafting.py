@@ -18,6 +18,8 @@ def with_drafts(batch: Batch, config: SchedulerConfig, kv: KVCacheManager, failu
     """
     num_left = sum(_decodes(item) for item in batch.scheduled)
     num_rows = min(config.max_num_batched_tokens - batch.num_rows, config.max_draft_rows - num_left)
+    if num_rows < 1:
+        return batch
     scheduled = []
     for item in batch.scheduled:
         drafted = item

@@ -145,13 +145,24 @@ class EngineCore:
         if request is not None:
             self.scheduler.abort(request.sequences)
 
-    def step(self) -> StepResult:
-        """Compute one batch and report what it brought. What is raised for a request ends that request alone."""
+    def shrink(self) -> None:
+        """Give memory back after busy times: that of K and V which no request holds, but for the latest prefixes."""
+        empty = self.scheduler.shrink_cache()
+        self._runner.release_blocks(empty.global_block_ids, is_sliding=False)
+        self._runner.release_blocks(empty.sliding_block_ids, is_sliding=True)
+
+    def step(self, *, on_scheduled: abc.Callable[[], None] = lambda: None) -> StepResult:
+        """Compute one batch and report what it brought. What is raised for a request ends that request alone.
+
+        ``on_scheduled`` is called right before the batch is computed, which the native core does without the GIL: what other
+        threads are given to do there costs the step least.
+        """
         failures = StepFailures()
         batch = self.scheduler.schedule(failures)
         for copy in self.scheduler.take_copies():
             with failures.of(copy.request_id):
                 self._runner.copy_block(copy)
+        on_scheduled()
         for item, result in zip(batch.scheduled, self._run_timed(batch, failures), strict=True):
             if item.seq.request_id not in failures:
                 with failures.of(item.seq.request_id):

@@ -28,6 +28,7 @@ from engine.sampling_params import SamplingParams
 from engine.vocabulary_table import build_when_idle
 from engine.weights_check import check_in_background
 
+IDLE_S = 60.0
 CHECK_DELAY_S = 0.5  # a start is not over before the first answers
 
 log = logging.getLogger("gemma3")
@@ -74,6 +75,7 @@ class EngineThread:
         self._die = die
         self._inbox: queue.SimpleQueue[Add | Abort | _Die | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._untold: list[tuple[str, News]] = []  # of the last step
 
     async def start(self) -> LoadedEngine:
         """Load, and step until ``stop``, or until the thread dies. Raises what loading raises."""
@@ -118,21 +120,36 @@ class EngineThread:
         del done, loaded  # who keeps the error keeps this frame
 
     def _step_until_stopped(self, core: EngineCore, loop: asyncio.AbstractEventLoop) -> None:
-        while self._take_commands(core, loop):
-            result = core.step()
-            for request_id, error in result.errors.items():
-                log.error("Request %s failed in its step: %s", request_id, type(error.__cause__ or error).__name__)
-                _forget_frames(error.__cause__ or error)
-            news: list[tuple[str, News]] = [(output.request_id, output) for output in result.outputs]
-            _on_loop(loop, self._deliver, [*news, *result.errors.items()], _stats(core))
+        """A step's news are told when the next one begins to compute."""
+        try:
+            while self._take_commands(core, loop):
+                result = core.step(on_scheduled=lambda: self._tell(core, loop))
+                for request_id, error in result.errors.items():
+                    log.error("Request %s failed in its step: %s", request_id, type(error.__cause__ or error).__name__)
+                    _forget_frames(error.__cause__ or error)
+                self._untold = [(output.request_id, output) for output in result.outputs]
+                self._untold += result.errors.items()
+        finally:
+            self._tell(core, loop)
+
+    def _tell(self, core: EngineCore, loop: asyncio.AbstractEventLoop) -> None:
+        """All news of a step in one call. The event loop works on them while the core computes, which
+        it does without the GIL. Told any earlier, they would have the two threads fight for it: the
+        event loop gives it back only with each system call, or after 5 ms.
+        """
+        news, self._untold = self._untold, []
+        if news:
+            _on_loop(loop, self._deliver, news, _stats(core))
 
     def _take_commands(self, core: EngineCore, loop: asyncio.AbstractEventLoop) -> bool:
         """Take what is in the inbox, waiting while there is nothing to compute. False when it is
         time to end.
         """
         while True:
+            if not core.has_unfinished_requests:
+                self._tell(core, loop)
             try:
-                command = self._inbox.get(block=not core.has_unfinished_requests)
+                command = self._next_command(core)
             except queue.Empty:
                 return True
             if command is None:
@@ -142,6 +159,18 @@ class EngineThread:
             news = _obey(command, core)
             if news or isinstance(command, Abort):
                 _on_loop(loop, self._deliver, news, _stats(core))
+
+    def _next_command(self, core: EngineCore) -> Add | Abort | _Die | None:
+        """Raises ``queue.Empty`` rather than to wait while there is something to compute. After a while without that,
+        memory is given back.
+        """
+        if core.has_unfinished_requests:
+            return self._inbox.get_nowait()
+        try:
+            return self._inbox.get(timeout=IDLE_S)
+        except queue.Empty:
+            core.shrink()
+            return self._inbox.get()
 
 
 def _obey(command: Add | Abort, core: EngineCore) -> list[tuple[str, News]]:

@@ -16,6 +16,7 @@ from engine.block_pool import LayerPool, PrefixKey
 from engine.kv_cache_sizes import BlockCounts, blocks_for_one_sequence
 from engine.sequence import Sequence
 
+KEPT_SHARE = 1 / 16  # of a pool: the prefixes that were used last outlive an idle time
 WHOLE_CONTEXT = sys.maxsize  # the window of a global layer
 
 
@@ -28,6 +29,14 @@ class PrefixHit:
     sliding_block_ids: list[int]
     prefix_id: int | str
     partial: PartialBlock | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmptyBlocks:
+    """Blocks of both pools that nobody holds, and that hold nothing."""
+
+    global_block_ids: list[int]
+    sliding_block_ids: list[int]
 
 
 class KVCacheManager:
@@ -223,6 +232,11 @@ class KVCacheManager:
         self._global.release_all(seq.global_table)
         self._sliding.release_all(seq.sliding_table)
         seq.num_computed_tokens = 0
+
+    def shrink(self) -> EmptyBlocks:
+        """Forget all but the latest prefixes. The blocks that hold nothing then need no memory."""
+        pools = (self._global.pool, self._sliding.pool)
+        return EmptyBlocks(*(pool.shrink(int(pool.num_blocks * KEPT_SHARE)) for pool in pools))
 
     def check_integrity(self, sequences: list[Sequence]) -> None:
         """Assert that tables, pools and progress agree; ``sequences`` are all that may hold blocks."""

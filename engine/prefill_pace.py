@@ -31,6 +31,8 @@ MIN_TOKENS = 8  # of a step that prefills at all
 NUM_REMEMBERED = 9  # a median of so many is moved by no odd one, and follows a change in five
 # What was usual before a prompt counts no less than so much of what decodes cost now: streams grow.
 LEAST_OF_NOW = 0.67
+NUM_FIRST_TOKENS = 2  # of a stream: nobody is used to a pace of it yet
+MAX_SHORT_TOKENS = 64  # of a prompt that is computed at once beside such streams
 POSITIONS_PER_PLACE = 2_048  # attention makes a token dearer the further behind it stands
 
 
@@ -170,6 +172,19 @@ class Unpaced(PrefillPace):
 
     def observe(self, batch: Batch, seconds: float) -> None:
         """Nothing is to be learned."""
+
+
+def num_paced(decodes: abc.Sequence[Sequence], prefills: abc.Iterable[Sequence]) -> int:
+    """How many of ``decodes`` count for ``share``: none while all have just begun and every prompt is
+    short.
+
+    Requests that are sent together come a few milliseconds apart. The first has its token before
+    the others are computed, and with the bounds of a long stream it would keep them out of the
+    batch for ten steps.
+    """
+    have_just_begun = all(seq.num_output_tokens <= NUM_FIRST_TOKENS for seq in decodes)
+    are_short = all(seq.num_uncomputed_tokens <= MAX_SHORT_TOKENS for seq in prefills)
+    return 0 if have_just_begun and are_short else len(decodes)
 
 
 def _decodes(item: ScheduledSequence) -> bool:

@@ -2,14 +2,14 @@
 
 Owns the waiting and the running queue; knows neither text nor HTTP nor tensors. Engine thread only.
 
-Round robin, in three parts of ``schedule``:
+Continuous batching, in three parts of ``schedule``:
 
 * Admission (``waiting_queue``): the preempted first, then one of each caller in turn, while there
   is a seat (``max_num_seqs``) and room for the tokens known so far.
 * Work: every running sequence that decodes gets its token (and those that a grammar forces before
   it, while there is room); what is left of
   ``max_num_batched_tokens``, and takes no more time than ``prefill_pace`` allows, goes to prefill
-  chunks, to the sequence first whose last whole chunk is the longest ago.
+  chunks: a whole one to the sequence whose turn it is, the rest to the shortest remainders.
 * Memory: oldest first, by the first admission. If no block is free, the youngest is preempted, and
   recomputed later.
 
@@ -18,17 +18,23 @@ And a fourth that costs nobody anything: while no prompt is computed, guesses at
 bring a sequence several tokens. Beside prefill a guess would cost as much as any row, and
 ``prefill_pace`` could not tell what a decode costs.
 
+The order of prefill: a turn is the shortest remainder's (of equal ones the oldest's), unless the
+turn before passed over the oldest; then it is the oldest's. Equal prompts are therefore computed
+one after the other as they were admitted, and the first is ready while the last has not begun.
+
 What follows, with S = max_num_seqs and a whole chunk of C tokens: ``prefill_chunk_tokens`` (S + C <=
 max_num_batched_tokens) while nobody decodes; else what the pace allows, which is
-``prefill_pace.MIN_TOKENS`` at least and that at most:
+``prefill_pace.MIN_TOKENS`` at least and that at most. A turn is a step that prefills; steps that
+only decode, one a round of the pace, come on top.
 
-* While memory suffices, a sequence with N known tokens samples its next one in at most S * ceil(N /
-  C) steps after its admission, and then one in every step: each step serves a whole chunk to the
-  first in turn, so each of at most S sequences is first once in S steps. Steps that only decode,
-  one a round of the pace, come on top.
-* Whatever memory does, that holds for the oldest running sequence: it takes blocks from all others
-  and none from it. So it ends after at most S * ceil(N / C) + max_tokens such steps and the next
-  oldest follows: nobody waits forever.
+* The shortest remainder and the oldest have one of any two turns each. So a prompt of n tokens that
+  finds none shorter samples its first one in at most 2 * ceil(n / C) turns: for a short one that is
+  one chunk's time more than alone, however long the others are. And nothing that comes later
+  makes a prompt's wait more than twice as long: it samples in at most twice the turns that it and
+  all older ones have left, the sum of their ceil(N / C), and then once in every step.
+* That is for as long as memory suffices. Whatever memory does, it holds for the oldest running
+  sequence: it takes blocks from all others and none from it. So it ends after at most
+  2 * ceil(N / C) + max_tokens such steps and the next oldest follows: nobody waits forever.
 * Of a caller's sequences none is admitted before an older one, and before the first of a caller at
   most one of each other; only a sibling (n > 1) that waits for the shared prompt lets others pass,
   and its seat is kept meanwhile.
@@ -41,12 +47,13 @@ from engine.batch import Batch, ScheduledSequence
 from engine.block_copies import BlockCopy
 from engine.drafting import with_drafts
 from engine.errors import ContextLengthError, RequestError
-from engine.kv_cache_manager import KVCacheManager
+from engine.kv_cache_manager import EmptyBlocks, KVCacheManager
 from engine.masking import with_masks
 from engine.prefill_pace import PrefillPace, PrefillShare
 from engine.scheduler_config import SchedulerConfig
 from engine.sequence import Sequence, SequenceStatus
 from engine.step_failures import StepFailures
+from engine.step_plan import StepPlanner
 from engine.waiting_queue import WaitingQueue
 
 
@@ -70,7 +77,7 @@ class Scheduler:
         self._running: list[Sequence] = []  # oldest first
         self._newest_seq_id = -1
         self._num_admitted = 0
-        self._num_turns = 0
+        self._planner = StepPlanner()
 
     @property
     def num_waiting(self) -> int:
@@ -83,6 +90,10 @@ class Scheduler:
     @property
     def kv_cache_usage(self) -> float:
         return self._kv.usage
+
+    def shrink_cache(self) -> EmptyBlocks:
+        """Forget all but the latest prefixes, and tell which blocks hold nothing then."""
+        return self._kv.shrink()
 
     def take_copies(self) -> list[BlockCopy]:
         """What must be copied, in this order, before the batch that was scheduled last is run."""
@@ -135,9 +146,9 @@ class Scheduler:
         for seq in self._running:
             self._kv.release_surplus(seq)
         self._admit(failures)
-        batch = self._place(self._plan(self.pace.share))
+        batch = self._plan_and_place(self.pace.share)
         if not batch.scheduled:  # all was for sequences that decode, and they lack memory
-            batch = self._place(self._plan(lambda _: self.pace.share(0)))
+            batch = self._plan_and_place(lambda _: self.pace.share(0))
         if all(seq.decodes for seq in self._running):
             batch = with_drafts(batch, self.config, self._kv, failures)
         return with_masks(batch, failures)
@@ -167,45 +178,10 @@ class Scheduler:
                 self.num_prefix_hit_tokens += num_cached_tokens
         seq.status = SequenceStatus.RUNNING
         insort(self._running, seq, key=lambda peer: peer.age)
-        self._take_turn(seq)  # newcomers queue up behind those that prefill already
 
-    def _take_turn(self, seq: Sequence) -> None:
-        self._num_turns += 1
-        seq.last_turn = self._num_turns
-
-    def _plan(self, share_beside: abc.Callable[[int], PrefillShare]) -> dict[Sequence, int]:
-        """How many tokens each running sequence should compute, within the token budget and the
-        share of prefill.
-        """
-        decodes = [seq for seq in self._running if seq.decodes]
-        prefills = [seq for seq in self._running if not seq.decodes]
-        plan = self._plan_decodes(decodes, num_reserved=self.config.prefill_chunk_tokens if prefills else 0)
-        if not prefills:
-            return plan
-        budget = self.config.max_num_batched_tokens - sum(plan.values())
-        share = share_beside(len(plan))
-        for seq in sorted(prefills, key=lambda peer: peer.last_turn):
-            assert seq.num_uncomputed_tokens > 0, f"sequence {seq.seq_id} has nothing to compute and was not finished"
-            chunk = min(seq.num_uncomputed_tokens, self.config.prefill_chunk_tokens, share.whole(seq))
-            plan[seq] = min(chunk, budget, share.left(seq))
-            budget -= plan[seq]
-            share.take(seq, plan[seq])
-            if 0 < plan[seq] == chunk:  # whoever gets less stays first in turn
-                self._take_turn(seq)
-        return plan
-
-    def _plan_decodes(self, decodes: abc.Sequence[Sequence], *, num_reserved: int) -> dict[Sequence, int]:
-        """A token for each, and the forced ones before it while the budget has room for them."""
-        num_left = self.config.max_num_batched_tokens - len(decodes) - num_reserved
-        plan = {}
-        for seq in decodes:
-            num_forced = min(seq.num_uncomputed_tokens - 1, num_left)
-            plan[seq] = 1 + num_forced
-            num_left -= num_forced
-        return plan
-
-    def _place(self, plan: abc.Mapping[Sequence, int]) -> Batch:
+    def _plan_and_place(self, share_beside: abc.Callable[[int], PrefillShare]) -> Batch:
         """Give the planned tokens their blocks, oldest sequence first."""
+        plan = self._planner.plan(self._running, self.config, share_beside=share_beside)
         scheduled = []
         for seq in self._running.copy():
             if seq.status is SequenceStatus.RUNNING:  # not preempted for an older one just now

@@ -55,7 +55,6 @@ class Sequence:
             appends it, and its last token is never computed. Empty for a sequence that generates.
         rival_token_ids: whose log probabilities are told beside those of the scored tokens.
         prefix_id: names the prefix that the full computed blocks make up; the KV cache manager's.
-        last_turn: when it last got a whole prefill chunk; the scheduler's.
     """
 
     seq_id: int
@@ -85,7 +84,6 @@ class Sequence:
     global_table: BlockTable = field(default_factory=BlockTable)
     sliding_table: BlockTable = field(default_factory=BlockTable)
     prefix_id: int | str = ""
-    last_turn: int = 0
 
     def begin(self) -> None:
         """Have tokens of its own: 63 siblings that wait share one list, which may be as long as the context."""

@@ -1,9 +1,10 @@
 """News of something long: the type of what is told, a bar that shows it on a terminal, and lines for a log.
 
-Imports nothing large before there is something to show. Any thread may tell; one thread closes the bar.
+Imports nothing large before there is something to show. One thread tells, and closes the bar.
 """
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -22,7 +23,8 @@ def no_progress(num_done: int, num_steps: int) -> None:
 
 
 class LoadingBar:
-    """A progress bar that appears with the first news: most starts bring none, and need not import tqdm."""
+    """A progress bar that appears with the first news: most starts bring none, and need not import tqdm. It goes with
+    the last step, or when it is closed."""
 
     def __init__(self, *, is_shown: bool) -> None:
         self._is_shown = is_shown
@@ -35,13 +37,14 @@ class LoadingBar:
             from tqdm import tqdm
 
             self._bar = tqdm(desc="Loading", total=num_steps, leave=False)
-        if num_steps != self._bar.total:  # another long thing follows
-            self._bar.reset(num_steps)
         self._bar.update(num_done - self._bar.n)
+        if num_done == num_steps:
+            self.close()
 
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+            self._bar = None
 
 
 class ProgressLines:
@@ -60,3 +63,9 @@ class ProgressLines:
         elif now_s - self._told_s >= self._interval_s:
             self._told_s = now_s
             log.info("%s: %d %%", self._task, 100 * num_done // num_steps)
+
+
+def loading_news() -> Progress:
+    """Of a server: a bar for a person at a terminal, else lines in the log."""
+    is_seen = sys.stderr is not None and sys.stderr.isatty()
+    return LoadingBar(is_shown=True) if is_seen else ProgressLines("Loading")

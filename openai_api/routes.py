@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from openai_api.answer.decision_models import Decision, SystemOneAnswer
 from openai_api.answer.models import ChatCompletion, Completion, ErrorAnswer
@@ -123,13 +124,27 @@ ROUTES = (
 )
 
 
+class _Endpoint:
+    """The ASGI application of one route. FastAPI's own would read the source of ``serve`` at the first
+    request, and look for parameters, which these functions have not, at each.
+    """
+
+    def __init__(self, route: Route) -> None:
+        self._route = route
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route"] = self._route
+        response = await self._route.serve(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+
 def add_routes(app: FastAPI) -> None:
     """Make ``app`` serve all of ``ROUTES``, and HEAD wherever GET is; FastAPI only documents them,
     the functions read and answer by themselves.
     """
-    for route in ROUTES:
-        _add_route(app.router, route, [route.method, *(["HEAD"] if route.method == "GET" else [])])
-    app.add_api_route("/openapi.json", _openapi_endpoint(app), methods=["GET", "HEAD"], include_in_schema=False)
+    for route in (*ROUTES, Route(path="/openapi.json", serve=_openapi_endpoint(app))):
+        endpoint: Any = _Endpoint(route)  # starlette takes applications too, which its annotations leave out
+        app.router.add_route(route.path, endpoint, methods=[route.method])
 
 
 def _openapi_endpoint(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
@@ -151,7 +166,7 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
     """
     documented = APIRouter()
     for route in ROUTES:
-        _add_route(documented, route, [route.method])  # HEAD goes without saying
+        _document(documented, route)
     document = get_openapi(title=app.title, version=app.version, routes=documented.routes)
     bodies = [(route.body, "validation") for route in ROUTES if route.body is not None]
     answers = [(route.answer, "serialization") for route in ROUTES if route.answer is not None]
@@ -161,11 +176,11 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
     return document
 
 
-def _add_route(router: APIRouter, route: Route, methods: list[str]) -> None:
+def _document(router: APIRouter, route: Route) -> None:
     router.add_api_route(
         route.path,
         route.serve,
-        methods=methods,
+        methods=[route.method],  # HEAD goes without saying
         response_model=None,
         response_class=Response,
         responses=_responses(route),

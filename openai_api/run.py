@@ -27,7 +27,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from engine.terminal.guard import WRONG_USE, is_for_a_person, reason, run_guarded, say, write_output
-from gemma3.progress import ProgressLines
+from gemma3.progress import loading_news
 from openai_api.access_flags import exposed_keys, settings_from
 from openai_api.app import create_app
 from openai_api.command_line import PROGRAM, engine_options, parse_flags
@@ -61,7 +61,7 @@ def build_engine(flags: argparse.Namespace) -> Engine:
 
     options = engine_options(flags)
     prefill_chunk_tokens(options)
-    return AsyncLLMEngine.from_options(options, progress=ProgressLines("Loading"))
+    return AsyncLLMEngine.from_options(options, progress=loading_news())
 
 
 def main(

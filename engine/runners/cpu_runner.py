@@ -5,7 +5,7 @@ greedy row costs a few microseconds. Sampling is by the definition in ``sampling
 Engine thread only.
 """
 
-from collections import Counter
+from collections import Counter, abc
 from itertools import islice
 
 from engine.batch import Batch, SamplingRow, ScheduledSequence
@@ -28,6 +28,9 @@ class CpuRunner:
 
     def copy_block(self, copy: BlockCopy) -> None:
         self._model.copy_block(copy.source, copy.target, is_sliding=copy.is_sliding)
+
+    def release_blocks(self, block_ids: abc.Sequence[int], *, is_sliding: bool) -> None:
+        self._model.release_blocks(block_ids, is_sliding=is_sliding)
 
     def run(self, batch: Batch) -> list[SequenceResult]:
         token_ids: list[int] = []

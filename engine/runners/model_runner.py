@@ -104,6 +104,9 @@ class ModelRunner(Protocol):
     def copy_block(self, copy: BlockCopy) -> None:
         """Copy K and V of all layers of a pool; done before the step that writes next."""
 
+    def release_blocks(self, block_ids: abc.Sequence[int], *, is_sliding: bool) -> None:
+        """What these blocks of a pool hold will not be read: their memory may be given back until they are written."""
+
     def run(self, batch: Batch) -> list[SequenceResult]:
         """Compute the batch, writing K and V into the blocks of each sequence: a result for each of ``batch.scheduled``.
 

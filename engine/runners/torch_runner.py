@@ -38,6 +38,9 @@ class TorchRunner:
     def copy_block(self, copy: BlockCopy) -> None:
         self._storage.copy_block(copy)
 
+    def release_blocks(self, block_ids: abc.Sequence[int], *, is_sliding: bool) -> None:
+        """Kept: tensors are given back whole."""
+
     @torch.inference_mode()
     def run(self, batch: Batch) -> list[SequenceResult]:
         hidden_TD = self._forward(batch)

@@ -5,11 +5,15 @@ Shapes: ``N`` outputs, ``K`` inputs, ``R`` rows whose logits are wanted, ``V`` v
 compute; the others, which tests call, hold it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Room = memoryview | bytearray
+"""Writable bytes."""
 
 kernels: ModuleType
 """The floating-point kernels one by one, for tests: ``src/kernel_binding.cpp``."""
@@ -17,14 +21,18 @@ kernels: ModuleType
 def supported_isas() -> list[str]:
     """What runs on this processor, the best last: of "portable", "avx2", "avx512", "amx"."""
 
-def quantize_int8(rows: NDArray[np.float32]) -> tuple[bytes, bytes]:
-    """Panels and scales of ``rows`` (N, K)."""
+def quantize_int8(rows: Floats, factors: Floats, panels: Room, scales: Room) -> None:
+    """``rows`` (N, K) times ``factors`` (K), rotated and rounded, into panels and scales.
 
-def quantize_int4(rows: NDArray[np.float32]) -> tuple[bytes, bytes, bytes]:
-    """Panels, multipliers and scales of ``rows`` (N, K)."""
+    Raises:
+        ValueError: ``factors`` or the room, padded as the layout is, does not fit the rows. So do the other two.
+    """
 
-def quantize_embedding(rows: NDArray[np.float32]) -> tuple[bytes, bytes, bytes]:
-    """High plane, low plane and scales of ``rows`` (N, K)."""
+def quantize_int4(rows: Floats, factors: Floats, panels: Room, multipliers: Room, scales: Room) -> None:
+    """The same in 4 bits, into panels of nibbles, multipliers and scales."""
+
+def quantize_embedding(rows: Floats, factors: Floats, high: Room, low: Room, scales: Room) -> None:
+    """The same as int8, cut into a high and a low plane."""
 
 class Segment:
     """One sequence's rows of a step: positions ``[start_position, start_position + num_tokens)``.
@@ -127,14 +135,18 @@ class Model:
     def copy_block(self, source: int, target: int, sliding: bool) -> None:
         """Copy keys and values from block to block of the sliding or of the global layers' pool."""
 
+    def release_blocks(self, blocks: Sequence[int], sliding: bool) -> None:
+        """Give back the memory of blocks of a pool. Runs of them that follow one another go in one piece."""
+
     def step(self, token_ids: Sequence[int], segments: Sequence[Segment], rows: Sequence[RowRequest]) -> list[Sampled]:
         """Compute all rows of all segments, writing K and V into their blocks, and choose for ``rows``, in their order."""
 
     def logits(self, token_ids: Sequence[int], segments: Sequence[Segment], rows: Sequence[int]) -> NDArray[np.float32]:
         """The same step, but the float32 logits (R, V) of ``rows``: for tests and measurements."""
 
-    def observe_inputs(self, token_ids: Sequence[int]) -> dict[str, bytes]:
-        """Mean squares (K, float32) of the inputs of each matrix over one text; for a model of one thread. Storage is dropped."""
+    def observe_inputs(self, token_ids: Sequence[int], progress: Callable[[int], None]) -> dict[str, bytes]:
+        """Mean squares (K, float32) of the inputs of each matrix over one text. ``progress`` is told how many tokens are done.
+        Storage is dropped."""
 
 def multiply(
     isa: str, kind: str, panels: bytes, multipliers: bytes, scales: bytes, values: NDArray[np.int8]

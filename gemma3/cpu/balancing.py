@@ -18,6 +18,7 @@ from gemma3.config import Gemma3TextConfig
 from gemma3.cpu.model import CpuModel
 from gemma3.cpu.packed_layout import PackedWeights
 from gemma3.errors import Gemma3Error
+from gemma3.progress import Progress, no_progress
 
 EMBEDDING_INPUTS = "embedding"
 """Names the inputs of the head; those of layers are named as their matrices are, ``layers.0.qkv``."""
@@ -33,12 +34,10 @@ Floats = NDArray[np.float32]
 
 
 def observe_inputs(
-    config: Gemma3TextConfig, tensors: dict[str, memoryview], token_ids: Sequence[int]
+    config: Gemma3TextConfig, tensors: dict[str, memoryview], token_ids: Sequence[int], progress: Progress = no_progress
 ) -> dict[str, Floats]:
     """Mean squares of the inputs (K) of every matrix, of the model packed as int8 in ``tensors``."""
-    # One thread adds up in one order, so that a checkpoint is always packed to the same bytes.
-    model = CpuModel(config, PackedWeights("int8", tensors), num_threads=1)
-    squares = model.observe_inputs(token_ids)
+    squares = CpuModel(config, PackedWeights("int8", tensors)).observe_inputs(token_ids, progress)
     return {name: np.frombuffer(packed, np.float32) for name, packed in squares.items()}
 
 

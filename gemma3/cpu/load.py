@@ -34,7 +34,7 @@ def load_packed(
     file = PackedFile(checkpoint, layout, cache_dir)
     packed = file.open()
     if packed is None:
-        log.info("Packing the weights as %s, once: some 10 s of processor time", scheme)
+        log.info("Packing the weights as %s, once: some seconds", scheme)
         _check_room(layout.num_bytes)
         from gemma3.cpu.packing import pack_balanced
 

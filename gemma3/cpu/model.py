@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from gemma3.config import Gemma3TextConfig
 from gemma3.cpu._native import Model, RowRequest, Sampled, Segment
 from gemma3.cpu.packed_layout import PackedWeights
+from gemma3.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,6 +85,14 @@ class CpuModel:
         """
         self._model.copy_block(source, target, is_sliding)
 
+    def release_blocks(self, block_ids: Sequence[int], *, is_sliding: bool) -> None:
+        """Give back the memory of blocks of a pool, whose contents are lost; it is taken anew when they are written.
+
+        Raises:
+            ValueError: a block does not exist.
+        """
+        self._model.release_blocks(block_ids, is_sliding)
+
     def step(self, token_ids: Sequence[int], segments: Sequence[Segment], rows: Sequence[RowRequest]) -> list[Sampled]:
         """Compute every token of every segment, in their order, and choose a token for each of ``rows``.
 
@@ -98,10 +107,10 @@ class CpuModel:
         """The same step, but the float32 logits (rows, vocabulary): for tests and measurements."""
         return self._model.logits(token_ids, segments, rows)
 
-    def observe_inputs(self, token_ids: Sequence[int]) -> dict[str, bytes]:
-        """Mean squares, float32 by channel, of the inputs of every matrix over one text; needs ``num_threads=1``. Keys and
-        values are forgotten."""
-        return self._model.observe_inputs(token_ids)
+    def observe_inputs(self, token_ids: Sequence[int], progress: Progress = no_progress) -> dict[str, bytes]:
+        """Mean squares, float32 by channel, of the inputs of every matrix over one text: the same bits for any number of
+        threads. ``progress`` counts tokens. Keys and values are forgotten."""
+        return self._model.observe_inputs(token_ids, lambda num_done: progress(num_done, len(token_ids)))
 
 
 def num_cores() -> int:

@@ -35,8 +35,7 @@ from gemma3.cpu.packed_layout import NORMS, PANEL, PackedLayout, padded
 from gemma3.errors import CheckpointError
 from gemma3.progress import Progress, no_progress
 
-# 4,096 rows of the embedding are 10 MB as float32, and as much again while they are packed, in each thread.
-_SLAB_ROWS = 4_096
+_SLAB_ROWS = 1_024  # of the embedding, in each thread: 2.6 MB as float32
 _MAX_THREADS = 8
 _EMBEDDING_SAMPLE_ROWS = 16_384  # enough to know the mean squares of its columns
 
@@ -109,13 +108,13 @@ class _Packer:
         rows_NK = self._checkpoint.read_rows(EMBEDDING, slice(start, stop))
         if HEAD in self._checkpoint.tensor_names:
             self._check_head(rows_NK, start, stop)
-        rows_NK *= self._embedding_factors_K
-        high, low, scales = _native.quantize_embedding(rows_NK)
-        first_panel = start // PANEL
-        for name, packed in (("high", high), ("low", low), ("scales", scales)):
-            view = self._views[f"embedding.{name}"]
-            panel_bytes = len(view) // (padded(self._config.vocab_size, PANEL) // PANEL)
-            view[first_panel * panel_bytes : first_panel * panel_bytes + len(packed)] = packed
+        room = {name: self._embedding_room(name, start, stop) for name in ("high", "low", "scales")}
+        _native.quantize_embedding(rows_NK, self._embedding_factors_K, **room)
+
+    def _embedding_room(self, name: str, start: int, stop: int) -> memoryview:
+        view = self._views[f"embedding.{name}"]
+        panel_bytes = len(view) * PANEL // padded(self._config.vocab_size, PANEL)
+        return view[start // PANEL * panel_bytes : padded(stop, PANEL) // PANEL * panel_bytes]
 
     def _check_head(self, rows_NK: Floats, start: int, stop: int) -> None:
         if not np.array_equal(rows_NK, self._checkpoint.read_rows(HEAD, slice(start, stop))):
@@ -161,15 +160,12 @@ class _Packer:
         return shared_KH.reshape(-1, 1), shared_KH.repeat(heads, axis=0).reshape(-1)
 
     def _pack_matrix(self, name: str, rows_NK: Floats, factors_K: Floats) -> None:
-        """Of ``rows_NK`` times ``factors_K``, which changes the rows."""
-        rows_NK *= factors_K
-        if f"{name}.multipliers" in self._views:
-            panels, multipliers, scales = _native.quantize_int4(rows_NK)
-            self._views[f"{name}.multipliers"][:] = multipliers
+        panels, scales = self._views[f"{name}.panels"], self._views[f"{name}.scales"]
+        multipliers = self._views.get(f"{name}.multipliers")
+        if multipliers is None:
+            _native.quantize_int8(rows_NK, factors_K, panels, scales)
         else:
-            panels, scales = _native.quantize_int8(rows_NK)
-        self._views[f"{name}.panels"][:] = panels
-        self._views[f"{name}.scales"][:] = scales
+            _native.quantize_int4(rows_NK, factors_K, panels, multipliers, scales)
 
     def _pack_norm(self, name: str, inner: str, divisors: Floats | None = None) -> None:
         """The core adds 1 to the weight of a norm, as the reference does."""
@@ -178,21 +174,22 @@ class _Packer:
 
 
 def pack_balanced(checkpoint: Checkpoint, layout: PackedLayout, progress: Progress = no_progress) -> memoryview:
-    """The same, balanced: packed twice, since the model that is observed is a packed one too."""
-    return pack(checkpoint, layout, _half(progress, 1), observed=_observed(checkpoint, _half(progress, 0)))
+    """The same, balanced: packed twice, since the model that is observed is a packed one too. ``progress`` is told per cent."""
+    observed = _observed(checkpoint, _part(progress, 0, 15), _part(progress, 15, 70))
+    return pack(checkpoint, layout, _part(progress, 70, 100), observed=observed)
 
 
-def _observed(checkpoint: Checkpoint, progress: Progress) -> Mapping[str, Floats]:
+def _observed(checkpoint: Checkpoint, packing: Progress, observing: Progress) -> Mapping[str, Floats]:
     """The inputs' mean squares; what is packed for them is gone when this returns."""
     plain, token_ids = PackedLayout.of(checkpoint.config, "int8"), calibration_token_ids(checkpoint)
-    packed = pack(checkpoint, plain, progress, token_ids=token_ids)
-    log.info("Observing the model on %d tokens, in one thread", len(token_ids))
-    return observe_inputs(checkpoint.config, plain.views(packed), token_ids)
+    packed = pack(checkpoint, plain, packing, token_ids=token_ids)
+    log.debug("Observing the model on %d tokens", len(token_ids))
+    return observe_inputs(checkpoint.config, plain.views(packed), token_ids, observing)
 
 
-def _half(progress: Progress, half: int) -> Progress:
-    """Tells the steps of the first half (0) or the second (1) of the work."""
-    return lambda num_done, num_steps: progress(half * num_steps + num_done, 2 * num_steps)
+def _part(progress: Progress, first: int, last: int) -> Progress:
+    """Tells the steps of one part of the work as the per cent from ``first`` to ``last``."""
+    return lambda num_done, num_steps: progress(first + (last - first) * num_done // num_steps, 100)
 
 
 def _alternated(gate_up_NK: Floats) -> Floats:

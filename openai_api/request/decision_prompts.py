@@ -1,8 +1,8 @@
 """What the model reads of a question, and which texts may follow.
 
-Owns the wording, chosen by measurement (docs/decisions.md), and its token ids. A question comes before its
-input, so that requests that ask the same find its beginning in the prefix cache. The options are not listed: a small
-model finds one better without. Runs in a worker thread for long texts.
+Owns the wording, chosen by measurement (docs/decisions.md), and its token ids. A short question follows its input, which
+the questions of a request then share. A long one comes first, so that requests that ask the same find it in the prefix
+cache. The options are not listed: a small model finds one better without. Runs in a worker thread for long texts.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,9 @@ from openai_api.request.questions import Question
 
 NO_INPUT = "N/A"
 """In place of an input: what is likely after it is likely anyway."""
+
+SHORT_QUESTION = 200
+"""Characters, some 50 tokens: less to compute again with each input than the options are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +66,16 @@ def _scored(text: str, question: Question, app_state: AppState) -> ScoredQuestio
 
 def _prompt(instructions: str, text: str, app_state: AppState) -> tuple[int, ...]:
     """A turn to answer for a checkpoint that knows turns, else a form that asks for one line."""
-    asked = f"Question: {instructions.strip()}\n" if instructions.strip() else ""
-    told = f"{asked}Text: {text}"
+    told = _question_and_text(instructions.strip(), text)
     engine = app_state.engine
     if engine.info.is_instruction_tuned:
         turn = [Message("user", told)]
         return tuple(engine.render_chat(turn, add_generation_prompt=True, continue_final_message=False).token_ids)
     return tuple(engine.tokenizer.encode(f"{told}\nAnswer:", add_bos=True))
+
+
+def _question_and_text(instructions: str, text: str) -> str:
+    if not instructions:
+        return f"Text: {text}"
+    parts = [f"Question: {instructions}", f"Text: {text}"]
+    return "\n".join(reversed(parts) if len(instructions) <= SHORT_QUESTION else parts)

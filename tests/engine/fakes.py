@@ -67,6 +67,11 @@ class FakeRunner:
         blocks = self._sliding_blocks if copy.is_sliding else self._global_blocks
         blocks[copy.target] = blocks[copy.source].copy()
 
+    def release_blocks(self, block_ids: abc.Sequence[int], *, is_sliding: bool) -> None:
+        blocks = self._sliding_blocks if is_sliding else self._global_blocks
+        for block_id in block_ids:
+            blocks[block_id] = [0] * self._block_size  # no token's
+
     def run(self, batch: Batch) -> list[SequenceResult]:
         for item in batch.scheduled:
             self._write(self._global_blocks, item.seq.global_table, item)
@@ -192,6 +197,12 @@ class FakeEngine:
 
     def abort(self, request_id: str) -> None:
         self.scheduler.abort([seq for seq in self.sequences if seq.request_id == request_id])
+        self.check()
+
+    def shrink(self) -> None:
+        empty = self.scheduler.shrink_cache()
+        self.runner.release_blocks(empty.global_block_ids, is_sliding=False)
+        self.runner.release_blocks(empty.sliding_block_ids, is_sliding=True)
         self.check()
 
     def schedule(self) -> Batch:

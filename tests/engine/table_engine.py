@@ -53,6 +53,9 @@ class TableRunner:
         size, pool = self._setup.block_size, self._sliding if copy.is_sliding else self._global
         pool[copy.target * size : (copy.target + 1) * size] = pool[copy.source * size : (copy.source + 1) * size]
 
+    def release_blocks(self, block_ids: abc.Sequence[int], *, is_sliding: bool) -> None:
+        """Nothing here is large."""
+
     def run(self, batch: Batch) -> list[SequenceResult]:
         for item in batch.scheduled:
             for position, token_id in enumerate(item.row_token_ids, start=item.start):

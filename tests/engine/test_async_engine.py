@@ -234,6 +234,29 @@ def test_drain(checkpoint: Path) -> None:
     asyncio.run(main())
 
 
+def test_memory_is_given_back_when_idle(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All blocks but those of the latest prefix; and what follows is what it was."""
+    monkeypatch.setattr("engine.engine_thread.IDLE_S", 0.05)
+    num_released, done = dict[bool, int](), threading.Event()
+
+    def release_blocks(block_ids: list[int], *, is_sliding: bool) -> None:
+        num_released[is_sliding] = len(block_ids)
+        if len(num_released) == 2:
+            done.set()
+
+    async def main() -> None:
+        async with running(
+            checkpoint, lambda loaded: monkeypatch.setattr(loaded.core._runner, "release_blocks", release_blocks)
+        ) as (engine, loaded):
+            first = await collect(engine, "a", PROMPT, GREEDY)  # 28 tokens: a block is full
+            assert await asyncio.to_thread(done.wait, 30.0)
+            counts = loaded.core.scheduler._kv.counts
+            assert num_released == {False: counts.num_global - 1, True: counts.num_sliding - 1}
+            assert await collect(engine, "b", PROMPT, GREEDY) == first
+
+    asyncio.run(main())
+
+
 def test_outputs_tell_the_whole_story(checkpoint: Path) -> None:
     """The first output comes when the request leaves the queue; the last is marked; reasons come once per sequence."""
 

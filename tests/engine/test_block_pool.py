@@ -195,3 +195,21 @@ def test_layer_pool_with_a_window_gives_back_what_no_later_query_sees() -> None:
     layers.release_all(table)
     layers.check_integrity([])
     assert (table.first_block, table.end_block, layers.pool.num_used) == (0, 0, 0)
+
+
+def test_a_pool_that_shrinks_keeps_what_was_used_last() -> None:
+    pool = BlockPool(6, 1)
+    used = publish_chain(pool, "used", (1,))
+    old, new = publish_chain(pool, "old", (1,), (2,)), publish_chain(pool, "new", (1,))
+    for block_id in [*reversed(old), *new]:
+        pool.release(block_id)
+    assert pool.shrink(2) == [2, 4, 5], "the end of the old chain, and what was never used"
+    assert find_chain(pool, "used", (1,)) == used
+    assert find_chain(pool, "old", (1,), (2,)) == old[:1]
+    assert find_chain(pool, "new", (1,)) == new
+    pool.check_integrity()
+    assert pool.shrink(0) == [1, 2, 3, 4, 5]
+    assert find_chain(pool, "new", (1,)) == []
+    assert find_chain(pool, "used", (1,)) == used, "what somebody holds stays"
+    pool.check_integrity()
+    assert [pool.allocate() for _ in range(5)] == [1, 2, 3, 4, 5], "low numbers first"

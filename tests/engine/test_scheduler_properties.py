@@ -97,7 +97,8 @@ class Workload:
         self.engine = FakeEngine(self.setup)
         self.has_ample_memory = has_memory_for_all(self.setup)
         self.shared_prompts = [self.random_tokens(self.setup.max_model_len) for _ in range(2)]
-        self.num_steps_left: dict[Sequence, int] = {}
+        self.num_turns_left: dict[Sequence, int] = {}
+        self.num_passed_over = {"oldest": 0, "shortest": 0}
         self.num_admitted = 0
         self.passed_by: dict[Sequence, Counter[str]] = {}
 
@@ -106,8 +107,8 @@ class Workload:
 
     def run(self) -> None:
         for _ in range(self.rng.randint(2, 14)):
-            operations = [self.add, self.add_many, self.abort, self.step, self.fail]
-            self.rng.choices(operations, [5, 1, 1, 10, 2])[0]()
+            operations = [self.add, self.add_many, self.abort, self.step, self.fail, self.engine.shrink]
+            self.rng.choices(operations, [5, 1, 1, 10, 2, 1])[0]()
         while self.engine.has_work:
             self.step()
         self.engine.check_idle()
@@ -153,6 +154,7 @@ class Workload:
         """A step that is never run, or run again without the one that broke it, or that one ends while it runs."""
         batch = self.engine.schedule()
         self.check_admission()
+        self.forgive_a_turn()
         case = self.rng.choice(["forget", "retry later", "retry", "end meanwhile"])
         if not batch.scheduled or case == "forget":
             return
@@ -179,7 +181,7 @@ class Workload:
         self.check_admission()
         self.check_bounds(batch)
         self.check_decodes(batch, num_preemptions)
-        self.check_progress()
+        self.check_turns_of_prefill(batch)
         self.engine.complete(batch)
 
     def running(self) -> list[Sequence]:
@@ -264,21 +266,46 @@ class Workload:
             assert not self.has_ample_memory
             assert missing == {self.running()[-1]}
 
-    def check_progress(self) -> None:
-        """The bound of the docstring on prefill: for everyone while memory suffices, for the oldest always."""
+    def check_turns_of_prefill(self, batch: Batch) -> None:
+        """The bounds of the docstring: for everyone while memory suffices, for the oldest running always."""
         if isinstance(self.setup.pace, MoodyPace) and self.setup.pace.only_decodes:
             return
-        chunk = 1 if isinstance(self.setup.pace, MoodyPace) else self.setup.prefill_chunk_tokens
-        running = self.running()
-        promised = running if self.has_ample_memory else running[:1]
-        num_steps_left = {}
-        for seq in promised:
-            if seq.num_uncomputed_tokens > 1:
-                num_chunks = -(-seq.num_uncomputed_tokens // chunk)
-                num_steps = self.num_steps_left.get(seq, self.setup.max_num_seqs * num_chunks)
-                assert num_steps > 0, f"sequence {seq.seq_id} is not served in the promised number of steps"
-                num_steps_left[seq] = num_steps - 1
-        self.num_steps_left = num_steps_left
+        prefills = [seq for seq in self.running() if not seq.decodes]
+        if not self.has_ample_memory:
+            prefills = [seq for seq in prefills if seq is self.running()[0]]
+        if prefills:
+            shortest = min(prefills, key=lambda seq: seq.num_uncomputed_tokens)
+            self.check_turn(batch, "oldest", prefills[0])
+            self.check_turn(batch, "shortest", shortest)
+        self.check_turns_left(prefills)
+
+    def check_turn(self, batch: Batch, whose: str, seq: Sequence) -> None:
+        """One of any two turns brings it a whole chunk."""
+        scheduled = {item.seq: item.num_scheduled_tokens for item in batch.scheduled}
+        is_whole = scheduled.get(seq, 0) >= min(seq.num_uncomputed_tokens, self.chunk)
+        self.num_passed_over[whose] = 0 if is_whole else self.num_passed_over[whose] + 1
+        assert self.num_passed_over[whose] <= 1, f"the {whose} prompt was passed over twice in a row"
+
+    def check_turns_left(self, prefills: list[Sequence]) -> None:
+        """A prompt waits for at most twice the chunks that it and the older ones had left when it was admitted."""
+        num_turns_left = {}
+        num_chunks = 0
+        for seq in prefills:
+            num_chunks += -(-seq.num_uncomputed_tokens // self.chunk)
+            num_turns = self.num_turns_left.get(seq, 2 * num_chunks)
+            assert num_turns > 0, f"sequence {seq.seq_id} is not served in the promised number of turns"
+            num_turns_left[seq] = num_turns - 1
+        self.num_turns_left = num_turns_left
+
+    def forgive_a_turn(self) -> None:
+        """A step was planned that may never run: whose turn it was had nothing of it, and the next is another's."""
+        self.num_turns_left = {seq: num + 2 for seq, num in self.num_turns_left.items()}
+        self.num_passed_over = {"oldest": -1, "shortest": -1}
+
+    @property
+    def chunk(self) -> int:
+        """A whole one, or the least that the pace may grant."""
+        return 1 if isinstance(self.setup.pace, MoodyPace) else self.setup.prefill_chunk_tokens
 
     def check_outputs(self) -> None:
         for seq in self.engine.sequences:

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from io import StringIO
 from typing import Any, cast
 
 import pytest
@@ -17,7 +18,7 @@ from engine.sampling_params import SamplingParams
 from engine.terminal import guard
 from engine.terminal.answers import AnswerWriter
 from engine.terminal.sampling import ChosenSampling, choose_sampling
-from gemma3.progress import ProgressLines
+from gemma3.progress import ProgressLines, loading_news
 
 
 def raising(error: BaseException) -> Callable[[], int]:
@@ -157,6 +158,26 @@ def test_lines_of_progress_come_now_and_then(caplog: pytest.LogCaptureFixture) -
     for num_done in range(1, 7):
         lines(num_done, 6)
     assert [record.message for record in caplog.records] == ["Loading: 50 %", "Loading: 83 %", "Loading: 100 %"]
+
+
+def test_a_server_shows_a_bar_at_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stderr(StringIO):
+        is_terminal = False
+
+        def isatty(self) -> bool:
+            return self.is_terminal
+
+    seen = Stderr()
+    monkeypatch.setattr("sys.stderr", seen)
+    for num_done in range(1, 101):
+        loading_news()(num_done, 100)
+    assert seen.getvalue() == ""
+    seen.is_terminal = True
+    bar = loading_news()
+    for num_done in (0, 50, 100):
+        bar(num_done, 100)
+    assert "Loading:   0%" in seen.getvalue()
+    assert seen.getvalue().endswith("\r"), "the bar goes with the last step: the next line is whole"
 
 
 def test_output_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,30 @@ def test_what_is_out_of_range_is_refused(
         model.step(token_ids, [Segment(*segment)], [RowRequest(row)])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system may leave what was given back as it is")
+def test_blocks_that_are_given_back_are_empty(model: CpuModel) -> None:
+    """Pages of theirs are zeros then; blocks that stay keep what they hold."""
+    num_blocks, size = 64, 16 * 64
+    blocks, token_ids = list(range(num_blocks)), [i % 100 for i in range(size)]
+    model.allocate_kv(num_blocks, num_blocks)
+
+    def last_logits() -> list[float]:
+        values: list[float] = model.logits([7], [Segment(size - 1, 1, blocks, blocks, 0)], [0])[0].tolist()
+        return values
+
+    model.step(token_ids, [Segment(0, size, blocks, blocks, 0)], [])
+    before = last_logits()
+    model.release_blocks([], is_sliding=True)
+    assert last_logits() == before
+    for is_sliding in (True, False):
+        model.release_blocks([*range(8, 40), *range(41, 64)], is_sliding=is_sliding)
+    assert last_logits() != before
+    model.step(token_ids, [Segment(0, size, blocks, blocks, 0)], [])
+    assert last_logits() == before
+    with pytest.raises(ValueError, match="does not exist"):
+        model.release_blocks([num_blocks], is_sliding=True)
+
+
 def test_an_unknown_isa(model: CpuModel, tmp_path: Path) -> None:
     shape = tiny.random_shape(random.Random(4))
     checkpoint = open_checkpoint(tiny.save_directory(tmp_path / "model", tiny.oracle_model(shape, 4)))

@@ -110,18 +110,25 @@ def test_quantisers_write_the_layout() -> None:
     while len(hadamard) < 64:  # 192 = 3 blocks of 64
         hadamard = np.block([[hadamard, hadamard], [hadamard, -hadamard]])
     rotated = (rows.reshape(48, 3, 64) @ hadamard / 8).reshape(48, 192)
-    identity = np.eye(192, dtype=np.int8)
+    identity, factors = np.eye(192, dtype=np.int8), np.exp2(rng.integers(-2, 3, 192)).astype(np.float32)
+    high, low, scales, multipliers = (bytearray(size) for size in (48 * 96, 48 * 96, 48 * 4, 48 * 3))
+    panels = bytearray(48 * 192)
 
-    panels, scales = _native.quantize_int8(rows)
+    _native.quantize_int8(rows / factors, factors, panels, scales)
     found = _native.multiply("portable", "int8", panels, b"", scales, identity).T
     assert np.abs(found - rotated).max() <= np.abs(rotated).max() / 127 / 2 * 1.001
 
-    high, low, scales = _native.quantize_embedding(rows)
+    _native.quantize_embedding(rows / factors, factors, high, low, scales)
     ones = np.ones(48, np.float32).tobytes()
     both = 16 * _native.multiply("portable", "nibbles", high, b"", ones, identity)
     both += _native.multiply("portable", "nibbles", low, b"", ones, identity)
     np.testing.assert_array_equal((both.T - 128) * np.frombuffer(scales, np.float32)[:, None], found)
 
-    panels, multipliers, scales = _native.quantize_int4(rows)
-    found = _native.multiply("portable", "int4", panels, multipliers, scales, identity).T
+    _native.quantize_int4(rows / factors, factors, high, multipliers, scales)
+    found = _native.multiply("portable", "int4", high, multipliers, scales, identity).T
     assert np.sqrt(((found - rotated) ** 2).mean()) < 0.13  # of a normal distribution; plain rounding of groups of 64
+
+    with pytest.raises(ValueError, match="does not fit"):
+        _native.quantize_int8(rows[:32], factors, panels, scales)
+    with pytest.raises(ValueError, match="factor"):
+        _native.quantize_int8(rows, factors[:-1], panels, scales)

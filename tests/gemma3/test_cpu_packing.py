@@ -11,14 +11,15 @@ from safetensors.torch import save_file
 
 from gemma3.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from gemma3.checkpoints.tensor_names import EMBEDDING, HEAD
-from gemma3.cpu.packed_layout import NORMS, SCHEMES, PackedLayout
+from gemma3.cpu.packed_layout import NORMS, SCHEMES, PackedLayout, PackedWeights
 from gemma3.errors import CheckpointError
 from tests.gemma3 import tiny
 from tests.gemma3.packed import Floats, rotation, unpack_embedding, unpack_int4, unpack_int8
 
 pytest.importorskip("gemma3.cpu._native", reason="the native core was not compiled")
 
-from gemma3.cpu.packing import pack, pack_balanced  # needs the core
+from gemma3.cpu.model import CpuModel  # needs the core
+from gemma3.cpu.packing import pack, pack_balanced
 
 Views = dict[str, memoryview]
 
@@ -112,15 +113,33 @@ def test_progress_and_memory_of_pages(folder: Path) -> None:
     assert [done for done, _ in steps] == list(range(1, steps[-1][1] + 1))
 
 
-def test_progress_of_both_halves(folder: Path) -> None:
-    checkpoint = open_checkpoint(folder)
-    shares: list[float] = []
-    pack_balanced(
-        checkpoint, PackedLayout.of(checkpoint.config, "int8"), lambda done, total: shares.append(done / total)
-    )
+def test_progress_of_all_parts(folder: Path) -> None:
+    """One bar to the end: both packings and the observing between them tell per cent of the same whole."""
+    checkpoint, told = open_checkpoint(folder), list[tuple[int, int]]()
+    pack_balanced(checkpoint, PackedLayout.of(checkpoint.config, "int8"), lambda *steps: told.append(steps))
+    assert {total for _, total in told} == {100}
+    shares = [done for done, _ in told]
     assert shares == sorted(shares)
-    assert 0.5 in shares
-    assert shares[-1] == 1
+    assert any(15 < share < 70 for share in shares), "observing is most of the work"
+    assert shares[-1] == 100
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_observing_adds_up_in_one_order(folder: Path, num_threads: int) -> None:
+    """In float32 every order of a sum has bits of its own, and packed files are compared by their bytes."""
+    checkpoint = open_checkpoint(folder)
+    layout = PackedLayout.of(checkpoint.config, "int8")
+    weights, size = PackedWeights("int8", layout.views(pack(checkpoint, layout))), checkpoint.config.vocab_size
+    token_ids, told = [i * 7 % size for i in range(300)], list[int]()  # five pieces
+    model = CpuModel(checkpoint.config, weights, num_threads=num_threads)
+    found = model.observe_inputs(token_ids, lambda done, total: told.append(done))
+    assert told == [64, 128, 192, 256, 300]
+    # What enters the first matrix does not depend on other tokens: one by one, then added in order.
+    name, alone = "layers.0.qkv", CpuModel(checkpoint.config, weights, num_threads=1)
+    squares = [np.frombuffer(alone.observe_inputs([token_id])[name], np.float32) for token_id in token_ids]
+    total = np.add.accumulate(squares)[-1]
+    np.testing.assert_array_equal(np.frombuffer(found[name], np.float32), total / np.float32(len(token_ids)))
+    assert found == CpuModel(checkpoint.config, weights, num_threads=2).observe_inputs(token_ids)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

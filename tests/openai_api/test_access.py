@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from fastapi.routing import APIRoute
+from starlette.routing import Route
 
 from openai_api.settings import ServerSettings
 from openai_api.transport.access import PUBLIC_PATHS
@@ -15,11 +15,11 @@ KEY = "k-1_\u00e9"  # compared as bytes, so anything goes
 SENT = KEY.encode().decode("latin-1")  # as it looks in a header
 
 
-def every_route(asgi: Asgi) -> Iterator[tuple[str, APIRoute | None]]:
+def every_route(asgi: Asgi) -> Iterator[tuple[str, Route | None]]:
     """All paths of the app, those FastAPI adds, and one that is not there."""
     for route in asgi.app.routes:
         path: str = route.path  # type: ignore[attr-defined]
-        yield path.replace("{model:path}", MODEL_ID), route if isinstance(route, APIRoute) else None
+        yield path.replace("{model:path}", MODEL_ID), route if isinstance(route, Route) else None
     yield "/nowhere", None
 
 

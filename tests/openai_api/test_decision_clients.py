@@ -57,7 +57,7 @@ def test_every_score_is_what_echoed_log_probabilities_say(client: OpenAI, server
     for option in options:
         of_option = []
         for told in (text, "N/A"):
-            prompt = f"Question: What?\nText: {told}\nAnswer:"
+            prompt = f"Text: {told}\nQuestion: What?\nAnswer:"
             num_tokens = len(httpx.post(f"{server.url}/tokenize", json={"prompt": prompt}).json()["tokens"])
             echoed = client.completions.create(
                 model="gemma-3-270m", prompt=prompt + option, max_tokens=0, echo=True, logprobs=0

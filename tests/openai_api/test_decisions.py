@@ -72,8 +72,8 @@ def test_a_boolean_is_another_choice_than_its_word(asgi: Asgi) -> None:
 def test_the_prompt_has_question_and_input_and_is_calibrated_without_the_input(asgi: Asgi, engine: FakeEngine) -> None:
     ask(asgi, questions=[CHOICE])
     told, usual = prompts(engine)
-    assert "Question: Which topic?\nText: my card is lost" in told
-    assert "Question: Which topic?\nText: N/A" in usual
+    assert "Text: my card is lost\nQuestion: Which topic?" in told
+    assert "Text: N/A\nQuestion: Which topic?" in usual
     ask(asgi, input="another", questions=[CHOICE])
     assert len(engine.calls) == 3, "the calibration of a question is remembered"
     ask(asgi, input="another", questions=[{**CHOICE, "choices": [{"value": "card"}, {"value": "pin code"}]}])
@@ -83,7 +83,14 @@ def test_the_prompt_has_question_and_input_and_is_calibrated_without_the_input(a
 def test_a_base_model_is_asked_for_a_line(asgi: Asgi, engine: FakeEngine) -> None:
     engine.info = replace(engine.info, is_instruction_tuned=False)
     ask(asgi, questions=[CHOICE])
-    assert prompts(engine)[0] == "Question: Which topic?\nText: my card is lost\nAnswer:"
+    assert prompts(engine)[0] == "Text: my card is lost\nQuestion: Which topic?\nAnswer:"
+
+
+def test_a_long_question_comes_first_and_finds_itself_in_the_cache(asgi: Asgi, engine: FakeEngine) -> None:
+    engine.info = replace(engine.info, is_instruction_tuned=False)
+    instructions = "Which topic? " + "For example: lost, card. " * 10
+    ask(asgi, questions=[{**CHOICE, "instructions": instructions}])
+    assert prompts(engine)[0] == f"Question: {instructions.strip()}\nText: my card is lost\nAnswer:"
 
 
 def test_a_conversation_is_one_text(asgi: Asgi, engine: FakeEngine) -> None:

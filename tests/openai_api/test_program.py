@@ -21,9 +21,11 @@ import httpx
 import pytest
 
 from engine.engine_options import EngineOptions
+from openai_api import command_line
 from openai_api.access_flags import settings_from
 from openai_api.command_line import engine_options, parse_flags
 from openai_api.flag_values import parse_size
+from openai_api.machine_memory import MemoryLimit
 from openai_api.run import main
 from openai_api.sockets import MAX_SOCKET_PATH_BYTES
 from tests.openai_api.fake_engine import TEXT
@@ -323,8 +325,16 @@ def test_settings_from_flags() -> None:
         assert settings_from(parse_flags(["--host", host]), {}).host == host
 
 
-def test_the_defaults_of_the_engine_are_its_own() -> None:
+def test_the_defaults_of_the_engine_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command_line, "memory_limit", lambda: None)
     assert engine_options(parse_flags([])) == EngineOptions()
+
+
+@pytest.mark.parametrize(("gib", "mib"), [(0.25, 128), (4.0, 512), (8.0, 1_024), (512.0, 1_024)])
+def test_the_kv_cache_suits_the_machine(monkeypatch: pytest.MonkeyPatch, gib: float, mib: int) -> None:
+    limit = MemoryLimit(int(gib * 2**30), "this machine's memory")
+    monkeypatch.setattr(command_line, "memory_limit", lambda: limit)
+    assert engine_options(parse_flags([])).kv_cache_memory == mib << 20
 
 
 def test_every_engine_flag_reaches_the_engine() -> None:

@@ -40,25 +40,47 @@ nb::bytes to_bytes(const std::vector<T>& values) {
     return nb::bytes(values.data(), values.size() * sizeof(T));
 }
 
-template <typename Quantize>
-PackedRows quantize_rows(const Rows& rows, const Quantize& quantize) {
+using Factors = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Room = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+FloatRows float_rows(const Rows& rows, const Factors& factors) {
+    if (factors.shape(0) != rows.shape(1)) throw std::invalid_argument("each input needs a factor.");
+    return {rows.data(), factors.data(), int(rows.shape(0)), int(rows.shape(1))};
+}
+
+// `room` as an array of T, `num_inputs` (padded) to a row of the padded rows, `per_byte` of them to a byte of it.
+template <typename T = uint8_t>
+T* room_for(const FloatRows& rows, const Room& room, int num_inputs, int per_byte = 1) {
+    if (room.size() != size_t(round_up(rows.num_rows, kPanel)) * size_t(num_inputs) * sizeof(T) / size_t(per_byte))
+        throw std::invalid_argument("the room does not fit the rows.");
+    return reinterpret_cast<T*>(room.data());
+}
+
+void quantize_int8_rows(const Rows& rows, const Factors& factors, const Room& panels, const Room& scales) {
+    const FloatRows from = float_rows(rows, factors);
+    const int padded = round_up(from.num_inputs, kGroup);
+    const PackedRows to{room_for(from, panels, padded), nullptr, nullptr, room_for<float>(from, scales, 1)};
     const nb::gil_scoped_release release;
-    return quantize(kernels_for("auto"), rows.data(), int(rows.shape(0)), int(rows.shape(1)));
+    quantize_int8(kernels_for("auto"), from, to);
 }
 
-nb::object quantize_int8_rows(const Rows& rows) {
-    const PackedRows packed = quantize_rows(rows, quantize_int8);
-    return nb::make_tuple(to_bytes(packed.panels), to_bytes(packed.scales));
+void quantize_int4_rows(const Rows& rows, const Factors& factors, const Room& panels, const Room& multipliers,
+                        const Room& scales) {
+    const FloatRows from = float_rows(rows, factors);
+    const int padded = round_up(from.num_inputs, kGroup);
+    const PackedRows to{room_for(from, panels, padded, 2), nullptr, room_for(from, multipliers, padded / kGroup),
+                        room_for<float>(from, scales, 1)};
+    const nb::gil_scoped_release release;
+    quantize_int4(kernels_for("auto"), from, to);
 }
 
-nb::object quantize_int4_rows(const Rows& rows) {
-    const PackedRows packed = quantize_rows(rows, quantize_int4);
-    return nb::make_tuple(to_bytes(packed.panels), to_bytes(packed.multipliers), to_bytes(packed.scales));
-}
-
-nb::object quantize_embedding_rows(const Rows& rows) {
-    const PackedRows packed = quantize_rows(rows, quantize_embedding);
-    return nb::make_tuple(to_bytes(packed.panels), to_bytes(packed.low), to_bytes(packed.scales));
+void quantize_embedding_rows(const Rows& rows, const Factors& factors, const Room& high, const Room& low, const Room& scales) {
+    const FloatRows from = float_rows(rows, factors);
+    const int padded = round_up(from.num_inputs, kGroup);
+    const PackedRows to{room_for(from, high, padded, 2), room_for(from, low, padded, 2), nullptr,
+                        room_for<float>(from, scales, 1)};
+    const nb::gil_scoped_release release;
+    quantize_embedding(kernels_for("auto"), from, to);
 }
 
 using Values = nb::ndarray<const int8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
@@ -173,19 +195,25 @@ void bind_model(nb::module_& m) {
         .def("copy_block", [](OwnedModel& self, int source, int target, bool sliding) {
             self.model.copy_block(source, target, sliding);
         }, "source"_a, "target"_a, "sliding"_a)
+        .def("release_blocks", [](OwnedModel& self, const Ids& blocks, bool sliding) {
+            self.model.release_blocks(blocks, sliding);
+        }, "blocks"_a, "sliding"_a, nb::call_guard<nb::gil_scoped_release>())
         .def("step", [](OwnedModel& self, const Ids& token_ids, const std::vector<Segment>& segments,
                         const std::vector<RowRequest>& rows) { return self.model.step(token_ids, segments, rows); },
              "token_ids"_a, "segments"_a, "rows"_a, nb::call_guard<nb::gil_scoped_release>())
-        .def("observe_inputs", [](OwnedModel& self, const Ids& token_ids) {
+        .def("observe_inputs", [](OwnedModel& self, const Ids& token_ids, const nb::callable& progress) {
             std::map<std::string, std::vector<float>> observed;
             {
                 const nb::gil_scoped_release release;
-                observed = self.model.observe_inputs(token_ids);
+                observed = self.model.observe_inputs(token_ids, [&](int num_done) {
+                    const nb::gil_scoped_acquire acquire;
+                    progress(num_done);
+                });
             }
             nb::dict result;
             for (const auto& [name, squares] : observed) result[name.c_str()] = to_bytes(squares);
             return result;
-        }, "token_ids"_a)
+        }, "token_ids"_a, "progress"_a)
         .def("logits", [](OwnedModel& self, const Ids& token_ids, const std::vector<Segment>& segments, const Ids& rows) {
             auto* values = new std::vector<float>(self.model.logits(token_ids, segments, rows));
             nb::capsule owner(values, [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
@@ -200,9 +228,9 @@ void bind_model(nb::module_& m) {
 NB_MODULE(_native, m) {
     using namespace gemma3;
     m.def("supported_isas", &supported_isas);
-    m.def("quantize_int8", &quantize_int8_rows, "rows"_a);
-    m.def("quantize_int4", &quantize_int4_rows, "rows"_a);
-    m.def("quantize_embedding", &quantize_embedding_rows, "rows"_a);
+    m.def("quantize_int8", &quantize_int8_rows, "rows"_a, "factors"_a, "panels"_a, "scales"_a);
+    m.def("quantize_int4", &quantize_int4_rows, "rows"_a, "factors"_a, "panels"_a, "multipliers"_a, "scales"_a);
+    m.def("quantize_embedding", &quantize_embedding_rows, "rows"_a, "factors"_a, "high"_a, "low"_a, "scales"_a);
     bind_requests(m);
     bind_model(m);
     bind_kernels(m);

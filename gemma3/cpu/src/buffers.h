@@ -1,11 +1,18 @@
 // Memory of the core: aligned, growing, zero where it was never written.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
+#include <vector>
+
+#if defined(__linux__) || defined(__APPLE__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
 
 #include "kernels/kernels.h"
 
@@ -27,6 +34,22 @@ public:
         const auto address = reinterpret_cast<uintptr_t>(memory_.get());
         data_ = reinterpret_cast<T*>((address + kAlign - 1) / kAlign * kAlign);
         size_ = size;
+    }
+
+    // `count` elements from `first` on lose their values: the pages that hold nothing else are the system's until they are
+    // written. Where it does not take them, nothing changes.
+    void release([[maybe_unused]] int64_t first, [[maybe_unused]] int64_t count) {
+#if defined(__linux__) || defined(__APPLE__)
+        const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+        const uintptr_t start = (reinterpret_cast<uintptr_t>(data_ + first) + page - 1) / page * page;
+        const uintptr_t end = reinterpret_cast<uintptr_t>(data_ + first + count) / page * page;
+#if defined(__linux__)
+        constexpr int kAdvice = MADV_DONTNEED;
+#else
+        constexpr int kAdvice = MADV_FREE;
+#endif
+        if (start < end) madvise(reinterpret_cast<void*>(start), end - start, kAdvice);
+#endif
     }
 
     T* data() { return data_; }
@@ -89,6 +112,20 @@ public:
         view.num_inputs = num_inputs;
         view.num_rows = num_rows;
         return view;
+    }
+
+    // Copies of some rows of `in`, one after the other.
+    Activations gather(const Activations& in, const std::vector<int>& rows) {
+        const Activations out = of(int(rows.size()), in.num_inputs);
+        const int64_t width = in.num_inputs, groups = width / kGroup;
+        for (size_t to = 0; to < rows.size(); ++to) {
+            const int64_t from = rows[to];
+            std::copy_n(in.values + from * width, width, out.values + int64_t(to) * width);
+            std::copy_n(in.group_sums + from * groups, groups, out.group_sums + int64_t(to) * groups);
+            out.scales[to] = in.scales[from];
+            out.sums[to] = in.sums[from];
+        }
+        return out;
     }
 
 private:

@@ -7,6 +7,7 @@
 #include <cfloat>
 #include <climits>
 #include <functional>
+#include <iterator>
 
 namespace gemma3 {
 
@@ -35,6 +36,14 @@ void AllowedLogits::add(int panel, uint32_t bits, const float* logits) {
 float* AllowedLogits::find(int32_t id) {
     const auto end = ids_.begin() + size_, found = std::lower_bound(ids_.begin(), end, id);
     return found != end && *found == id ? values_.data() + (found - ids_.begin()) : nullptr;
+}
+
+float nth_largest(Logits row, int count, std::vector<float>& values) {
+    values.clear();
+    std::copy_if(row.values, row.values + row.size, std::back_inserter(values), [](float value) { return value > -kInfinity; });
+    if (count > int(values.size())) return -kInfinity;
+    std::nth_element(values.begin(), values.begin() + (count - 1), values.end(), std::greater<float>());
+    return values[size_t(count - 1)];
 }
 
 Peak find_peak(Logits row, SamplingScratch& scratch) {
@@ -150,8 +159,7 @@ Logits cut(Logits row, double limit, const Distribution& distribution, SamplingS
 }
 
 Logits keep_top_k(Logits row, int top_k, float peak, SamplingScratch& scratch) {
-    if (top_k <= row.num_blocks()) row = gather_largest(row, top_k, scratch);
-    return cut(row, top_k, {peak, 0}, scratch);  // every token weighs 1
+    return cut(gather_largest(row, top_k, scratch), top_k, {peak, 0}, scratch);  // every token weighs 1
 }
 
 Logits keep_top_p(Logits row, double top_p, const Distribution& distribution, SamplingScratch& scratch) {

@@ -50,6 +50,8 @@ struct Peak {
     bool is_finite;  // false: a logit is NaN, or the largest is infinite, or there is none
 };
 
+// The `count`-th largest of the logits above -inf; -inf if there are fewer. `values` is memory for them.
+float nth_largest(Logits row, int count, std::vector<float>& values);
 // Fills `block_peaks`.
 Peak find_peak(Logits row, SamplingScratch& scratch);
 // Fills `block_masses` and returns their sum.

@@ -46,6 +46,13 @@ public:
         for (int d = 0; d < head_dim_; ++d) v[2 * d] = value[d];
     }
 
+    // `count` blocks of a pool from `first` on lose what they hold, and need no memory until they are written.
+    void release(int first, int count, bool sliding) {
+        const int64_t size = num_kv_heads_ * block_size();
+        for (size_t i = 0; i < layers_.size(); ++i)
+            if (is_sliding_[i] == sliding) layers_[i].release(first * size, count * size);
+    }
+
     // What block `source` of a pool holds in all its layers, into block `target`.
     void copy(int source, int target, bool sliding) {
         for (size_t i = 0; i < layers_.size(); ++i)

@@ -2,6 +2,7 @@
 #include "logits.h"
 
 #include <cfloat>
+#include <numeric>
 
 #include "wide.h"
 
@@ -20,6 +21,43 @@ inline void fold(Number* numbers, const Combine& combine) {
 }
 
 }  // namespace
+
+Mass mass_of(Logits chunk) {
+    float peaks[kChunk / kBlock];
+    double sums[kChunk / kBlock];
+    if (find_block_peaks(chunk, peaks)) return {std::numeric_limits<float>::quiet_NaN(), 0};
+    const float peak = *std::max_element(peaks, peaks + chunk.num_blocks());
+    find_block_masses(chunk, {peak, kLog2E}, sums);
+    return {peak, std::accumulate(sums, sums + chunk.num_blocks(), 0.0)};
+}
+
+double log_mass_of(const Mass* chunks, int count) {
+    float peak = -kInfinity;
+    for (int i = 0; i < count && !std::isnan(peak); ++i) peak = std::isnan(chunks[i].peak) ? chunks[i].peak : larger(chunks[i].peak, peak);
+    if (!std::isfinite(peak)) return std::numeric_limits<double>::quiet_NaN();
+    double sum = 0;
+    for (int i = 0; i < count; ++i) sum += chunks[i].sum * std::exp(static_cast<double>(chunks[i].peak) - static_cast<double>(peak));
+    return static_cast<double>(peak) + std::log(sum);
+}
+
+GEMMA3_WIDE void find_panel_peaks(const float* logits, int num_panels, float* peaks) {
+    for (int panel = 0; panel < num_panels; ++panel, logits += kPanel) {
+        alignas(64) float highest[kPanel];
+        uint32_t nan = 0;
+        for (int i = 0; i < kPanel; ++i) nan |= logits[i] != logits[i];
+        std::copy_n(logits, kPanel, highest);
+        fold<kPanel / 2>(highest, larger);
+        peaks[panel] = nan ? kInfinity : highest[0];
+    }
+}
+
+GEMMA3_WIDE int num_likelier(const float* logits, int count, float logit, int place) {
+    const int end = std::clamp(place, 0, count);
+    int num = 0;
+    for (int i = 0; i < end; ++i) num += logits[i] >= logit ? 1 : 0;
+    for (int i = end; i < count; ++i) num += logits[i] > logit ? 1 : 0;
+    return num;
+}
 
 GEMMA3_WIDE bool find_block_peaks(Logits row, float* block_peaks) {
     alignas(64) float padded[kBlock], peaks[kLanes];

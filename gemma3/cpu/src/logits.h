@@ -11,10 +11,12 @@
 #include <limits>
 
 #include "kernels/numbers.h"
+#include "kernels/panels.h"
 
 namespace gemma3 {
 
 constexpr int kBlock = 256;  // logits whose maximum and sum are kept
+constexpr int kChunk = 4 * kBlock;  // logits whose weights are summed by themselves
 constexpr int kBins = 2048;  // of the distance to the largest logit
 constexpr float kLog2E = 1.44269504f;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -89,6 +91,21 @@ struct Bins {
 
     int of(float logit) const { return static_cast<int>(smaller((peak - logit) * per_logit, kBins - 1)); }
 };
+
+// The largest of some logits, NaN if one is, and the sum of e^(logit - peak).
+struct Mass {
+    float peak;
+    double sum;
+};
+
+// Of at most kChunk logits.
+Mass mass_of(Logits chunk);
+// The log of the sum of e^logit over chunks, in their order; NaN if a logit is, or the largest is infinite.
+double log_mass_of(const Mass* chunks, int count);
+// The largest of each panel; +inf if one of them is NaN.
+void find_panel_peaks(const float* logits, int num_panels, float* peaks);
+// How many of `count` logits stand before one in the order of likelihood that has this place among them, or one before or behind.
+int num_likelier(const float* logits, int count, float logit, int place);
 
 // The largest of each block. True if there is a NaN, which no peak shows.
 bool find_block_peaks(Logits row, float* block_peaks);

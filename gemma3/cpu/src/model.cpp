@@ -18,20 +18,6 @@ void check_row(int row, const std::vector<int32_t>& token_ids) {
 
 }  // namespace
 
-// While it lives, one thread has the model.
-class Model::Turn {
-public:
-    explicit Turn(Model& model) : is_busy_(model.is_busy_) {
-        if (is_busy_.exchange(true)) throw std::runtime_error("the model is computing for another thread: one at a time.");
-    }
-    ~Turn() { is_busy_ = false; }
-    Turn(const Turn&) = delete;
-    Turn& operator=(const Turn&) = delete;
-
-private:
-    std::atomic<bool>& is_busy_;
-};
-
 Model::Model(const ModelConfig& config, const Tensors& tensors, int num_threads, const std::string& isa)
     : config_(config),
       kernels_(kernels_for(isa)),
@@ -64,9 +50,17 @@ void Model::allocate_kv(int num_global_blocks, int num_sliding_blocks) {
 
 void Model::copy_block(int source, int target, bool sliding) {
     const Turn turn(*this);
-    for (const int block : {source, target})
-        if (block < 0 || block >= kv_.num_blocks(sliding)) refuse("block " + std::to_string(block) + " does not exist.");
+    check_pool({source, target}, sliding);
     kv_.copy(source, target, sliding);
+}
+
+void Model::release_blocks(const std::vector<int32_t>& blocks, bool sliding) {
+    const Turn turn(*this);
+    check_pool(blocks, sliding);
+    for (size_t first = 0, last; first < blocks.size(); first = last) {
+        for (last = first + 1; last < blocks.size() && blocks[last] == blocks[last - 1] + 1;) ++last;
+        kv_.release(blocks[first], int(last - first), sliding);
+    }
 }
 
 std::vector<Sampled> Model::step(const std::vector<int32_t>& token_ids, const std::vector<Segment>& segments,
@@ -117,27 +111,6 @@ std::vector<float> Model::logits(const std::vector<int32_t>& token_ids, const st
     return result;
 }
 
-std::map<std::string, std::vector<float>> Model::observe_inputs(const std::vector<int32_t>& token_ids) {
-    const Turn turn(*this);
-    if (team_.size() != 1) refuse("observe_inputs needs a model of one thread.");
-    const int num_tokens = int(token_ids.size()), num_blocks = num_tokens / kBlockSize + 1;
-    kv_.allocate(num_blocks, num_blocks);
-    std::vector<int32_t> blocks;
-    for (int i = 0; i < num_blocks; ++i) blocks.push_back(i);
-    const std::vector<Segment> segments{{0, num_tokens, blocks, blocks, 0}};
-    validate(token_ids, segments);
-    InputSquares observer;
-    begin(token_ids, segments, &observer);
-    Activations final_in = final_memory_.of(num_tokens, weights_.head.matrix.num_inputs);
-    team_.run([&](int thread) {
-        forward(thread);
-        for (int row = 0; row < num_tokens; ++row)
-            quantize_normed(row, weights_.final_norm, weights_.head, final_in, row, thread);
-    });
-    kv_.allocate(0, 0);
-    return observer.means(num_tokens);
-}
-
 void Model::validate(const std::vector<int32_t>& token_ids, const std::vector<Segment>& segments) const {
     int64_t num_rows = 0;
     for (const Segment& segment : segments) {
@@ -160,10 +133,14 @@ void Model::check_blocks(const Segment& segment) const {
     if (last >= int64_t(segment.global_blocks.size()) || first_block > first_seen ||
         last - first_block >= int64_t(segment.sliding_blocks.size()) || start + segment.num_tokens > INT_MAX)
         refuse("the block tables of a segment do not reach over all that its tokens see.");
-    for (const int32_t block : segment.global_blocks)
-        if (block < 0 || block >= kv_.num_blocks(false)) refuse("global block " + std::to_string(block) + " does not exist.");
-    for (const int32_t block : segment.sliding_blocks)
-        if (block < 0 || block >= kv_.num_blocks(true)) refuse("sliding block " + std::to_string(block) + " does not exist.");
+    check_pool(segment.global_blocks, false);
+    check_pool(segment.sliding_blocks, true);
+}
+
+void Model::check_pool(const std::vector<int32_t>& blocks, bool sliding) const {
+    for (const int32_t block : blocks)
+        if (block < 0 || block >= kv_.num_blocks(sliding))
+            refuse((sliding ? "sliding block " : "global block ") + std::to_string(block) + " does not exist.");
 }
 
 void Model::begin(const std::vector<int32_t>& token_ids, const std::vector<Segment>& segments, InputSquares* observer) {
@@ -276,7 +253,7 @@ void Model::add_normed(int row, const Buffer<float>& norm) {
 }
 
 void Model::quantize_input(const Linear& linear, float* x, Activations& out, int to) {
-    if (step_.observer) step_.observer->add(linear.name, x, linear.num_inputs);
+    if (step_.observer) step_.observer->keep(linear, x, to);
     kernels_.quantize(x, linear.num_inputs, linear.rotation, out, to);
 }
 

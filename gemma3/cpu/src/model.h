@@ -4,8 +4,10 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <map>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -37,6 +39,10 @@ public:
     // Throws std::invalid_argument if a block does not exist.
     void copy_block(int source, int target, bool sliding);
 
+    // Give back the memory of blocks of such a pool: what they hold is lost.
+    // Throws std::invalid_argument if a block does not exist.
+    void release_blocks(const std::vector<int32_t>& blocks, bool sliding);
+
     // Compute the segments' tokens, write their K and V, and choose a token for each requested row, in their order.
     // Throws std::invalid_argument if an id, a row or a block is out of range; nothing is written then.
     std::vector<Sampled> step(const std::vector<int32_t>& token_ids, const std::vector<Segment>& segments,
@@ -46,8 +52,10 @@ public:
                               const std::vector<int>& rows);
 
     // Mean squares of the inputs of each matrix, by channel, over a text: "layers.0.qkv" ... "embedding" (as the head). What
-    // packing needs to balance weights against activations. Needs a model of one thread; keys and values are forgotten.
-    std::map<std::string, std::vector<float>> observe_inputs(const std::vector<int32_t>& token_ids);
+    // packing needs to balance weights against activations. `progress` is told how many tokens are done. Keys and values are
+    // forgotten.
+    std::map<std::string, std::vector<float>> observe_inputs(const std::vector<int32_t>& token_ids,
+                                                             const std::function<void(int)>& progress);
 
 private:
     // Memory of one thread.
@@ -56,12 +64,27 @@ private:
         Buffer<uint16_t> key, value;
         Buffer<uint8_t> product;
     };
-    class Turn;
+    // While it lives, one thread has the model.
+    class Turn {
+    public:
+        explicit Turn(Model& model) : is_busy_(model.is_busy_) {
+            if (is_busy_.exchange(true)) throw std::runtime_error("the model is computing for another thread: one at a time.");
+        }
+        ~Turn() { is_busy_ = false; }
+        Turn(const Turn&) = delete;
+        Turn& operator=(const Turn&) = delete;
+
+    private:
+        std::atomic<bool>& is_busy_;
+    };
 
     // Throw std::invalid_argument.
     void validate(const std::vector<int32_t>& token_ids, const std::vector<Segment>& segments) const;
+    void check_pool(const std::vector<int32_t>& blocks, bool sliding) const;
     void check_blocks(const Segment& segment) const;
     void begin(const std::vector<int32_t>& token_ids, const std::vector<Segment>& segments, InputSquares* observer = nullptr);
+    // A step of a text that is observed.
+    void observe(const std::vector<int32_t>& token_ids, const std::vector<Segment>& segments, InputSquares& observer);
     // How many panels of a matrix are one thread's piece of work.
     int panels_per_item(const Matrix& matrix) const;
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "buffers.h"
 
@@ -10,27 +11,33 @@ namespace {
 
 constexpr int kLowest4 = -8, kHighest4 = 7;
 
+// In 16 lanes, for one would wait for each comparison. `size` is a multiple of 16.
 float largest(const float* row, int size) {
-    float peak = 0;
-    for (int i = 0; i < size; ++i) peak = std::max(peak, std::fabs(row[i]));
-    return peak;
+    float peaks[16] = {};
+    for (int i = 0; i < size; i += 16)
+        for (int k = 0; k < 16; ++k) peaks[k] = std::max(peaks[k], std::fabs(row[i + k]));
+    return *std::max_element(peaks, peaks + 16);
 }
 
 inline float rounded(float x) { return x + kRounder - kRounder; }
 
-// Where a weight of row `row` lies in int8 panels of `num_inputs` (padded) inputs.
-size_t offset_of(int row, int input, int num_inputs) {
-    return size_t(row / kPanel) * size_t(kPanel * num_inputs) + size_t(byte_offset(row % kPanel, input));
+// The rows of a panel, one after the other, a byte for each of `num_inputs` (padded) inputs, to lines of int8.
+void store_bytes(const uint8_t* rows, int num_inputs, uint8_t* panel) {
+    for (int input = 0; input < num_inputs; input += kLineInputs)
+        for (int output = 0; output < kPanel; ++output)
+            std::memcpy(panel + byte_offset(output, input), rows + output * num_inputs + input, kLineInputs);
 }
 
-// Bytes as int8 panels have them to nibble panels: of each the 4 bits from `shift` on.
-std::vector<uint8_t> pack_nibbles(const std::vector<uint8_t>& bytes, int shift) {
-    std::vector<uint8_t> packed(bytes.size() / 2);
-    for (size_t i = 0; i < packed.size(); ++i) {
-        const size_t low = i / kLine * (2 * kLine) + i % kLine, high = low + kLine;
-        packed[i] = static_cast<uint8_t>((bytes[low] >> shift & 15) | (bytes[high] >> shift & 15) << 4);
-    }
-    return packed;
+// The same to lines of nibbles: of each byte the 4 bits from `shift` on.
+void store_nibbles(const uint8_t* rows, int num_inputs, int shift, uint8_t* panel) {
+    for (int input = 0; input < num_inputs; input += kNibbleInputs)
+        for (int output = 0; output < kPanel; ++output) {
+            uint32_t low, high;
+            std::memcpy(&low, rows + output * num_inputs + input, kLineInputs);
+            std::memcpy(&high, rows + output * num_inputs + input + kLineInputs, kLineInputs);
+            const uint32_t both = (low >> shift & 0x0f0f0f0f) | (high >> shift & 0x0f0f0f0f) << 4;
+            std::memcpy(panel + nibble_line_offset(input) + output * kLineInputs, &both, kLineInputs);
+        }
 }
 
 inline float nibble_of(float x) { return std::min(std::max(rounded(x), float{kLowest4}), float{kHighest4}); }
@@ -65,15 +72,31 @@ int best_multiplier(const float* group, float inverse) {
     return best;
 }
 
-// Calls pack(row, x, peak) for each row: x is the row rotated and padded with zeros, peak its largest magnitude.
-template <typename Pack>
-void for_each_rotated(const Kernels& kernels, const float* rows, int num_rows, int num_inputs, const Pack& pack) {
-    Buffer<float> x(round_up(num_inputs, kGroup));
-    for (int row = 0; row < num_rows; ++row) {
-        std::copy_n(rows + int64_t{row} * num_inputs, num_inputs, x.data());
-        kernels.rotate(x.data(), num_inputs, rotation_of(num_inputs));
-        pack(row, x.data(), largest(x.data(), num_inputs));
+// Panel by panel: `quantize(row, x, peak, bytes)` for each row, x being the row rotated and padded with zeros and peak its
+// largest magnitude; then `store(panel, bytes)` for the 16 rows of a panel. Bytes nobody writes are `padding`.
+template <typename Quantize, typename Store>
+void for_each_panel(const Kernels& kernels, const FloatRows& rows, uint8_t padding, const Quantize& quantize, const Store& store) {
+    const int padded = round_up(rows.num_inputs, kGroup);
+    Buffer<float> x(padded);
+    Buffer<uint8_t> bytes(int64_t{kPanel} * padded);
+    for (int row = 0; row < round_up(rows.num_rows, kPanel); ++row) {
+        uint8_t* row_bytes = bytes.data() + row % kPanel * padded;
+        std::fill_n(row_bytes, padded, padding);
+        if (row < rows.num_rows) {
+            const float* from = rows.values + int64_t{row} * rows.num_inputs;
+            for (int i = 0; i < rows.num_inputs; ++i) x[i] = from[i] * rows.factors[i];
+            kernels.rotate(x.data(), rows.num_inputs, rotation_of(rows.num_inputs));
+            quantize(row, x.data(), largest(x.data(), padded), row_bytes);
+        }
+        if (row % kPanel == kPanel - 1) store(row / kPanel, bytes.data());
     }
+}
+
+// One row to int8; its scale is returned.
+float quantize_row(const float* x, int num_inputs, float peak, uint8_t* bytes) {
+    const float inverse = peak > kNothing ? 127.0f / peak : 0.0f;
+    for (int i = 0; i < num_inputs; ++i) bytes[i] = uint8_t(int(rounded(x[i] * inverse)) + kByteOffset);
+    return peak / 127.0f;
 }
 
 }  // namespace
@@ -84,46 +107,42 @@ int rotation_of(int num_inputs) {
     return rotation;
 }
 
-PackedRows quantize_int8(const Kernels& kernels, const float* rows, int num_rows, int num_inputs) {
-    const int padded_rows = round_up(num_rows, kPanel), padded = round_up(num_inputs, kGroup);
-    PackedRows packed;
-    packed.panels.assign(size_t(padded_rows) * size_t(padded), kByteOffset);
-    packed.scales.assign(size_t(padded_rows), 0.0f);
-    for_each_rotated(kernels, rows, num_rows, num_inputs, [&](int row, const float* x, float peak) {
-        const float inverse = peak > kNothing ? 127.0f / peak : 0.0f;
-        packed.scales[size_t(row)] = peak / 127.0f;
-        for (int i = 0; i < num_inputs; ++i)
-            packed.panels[offset_of(row, i, padded)] = uint8_t(int(rounded(x[i] * inverse)) + kByteOffset);
+void quantize_int8(const Kernels& kernels, const FloatRows& rows, const PackedRows& packed) {
+    const int padded = round_up(rows.num_inputs, kGroup);
+    std::fill_n(packed.scales, round_up(rows.num_rows, kPanel), 0.0f);
+    for_each_panel(kernels, rows, kByteOffset, [&](int row, const float* x, float peak, uint8_t* bytes) {
+        packed.scales[row] = quantize_row(x, rows.num_inputs, peak, bytes);
+    }, [&](int panel, const uint8_t* bytes) { store_bytes(bytes, padded, packed.panels + int64_t{panel} * kPanel * padded); });
+}
+
+void quantize_embedding(const Kernels& kernels, const FloatRows& rows, const PackedRows& packed) {
+    const int padded = round_up(rows.num_inputs, kGroup);
+    std::fill_n(packed.scales, round_up(rows.num_rows, kPanel), 0.0f);
+    for_each_panel(kernels, rows, kByteOffset, [&](int row, const float* x, float peak, uint8_t* bytes) {
+        packed.scales[row] = quantize_row(x, rows.num_inputs, peak, bytes);
+    }, [&](int panel, const uint8_t* bytes) {
+        store_nibbles(bytes, padded, 4, packed.panels + int64_t{panel} * kPanel / 2 * padded);
+        store_nibbles(bytes, padded, 0, packed.low + int64_t{panel} * kPanel / 2 * padded);
     });
-    return packed;
 }
 
-PackedRows quantize_embedding(const Kernels& kernels, const float* rows, int num_rows, int num_inputs) {
-    PackedRows packed = quantize_int8(kernels, rows, num_rows, num_inputs);
-    packed.low = pack_nibbles(packed.panels, 0);
-    packed.panels = pack_nibbles(packed.panels, 4);
-    return packed;
-}
-
-PackedRows quantize_int4(const Kernels& kernels, const float* rows, int num_rows, int num_inputs) {
-    const int padded_rows = round_up(num_rows, kPanel), padded = round_up(num_inputs, kGroup), groups = padded / kGroup;
-    std::vector<uint8_t> nibbles(size_t(padded_rows) * size_t(padded), kNibbleOffset);
-    PackedRows packed;
-    packed.multipliers.assign(size_t(padded_rows) * size_t(groups), 1);
-    packed.scales.assign(size_t(padded_rows), 0.0f);
-    for_each_rotated(kernels, rows, num_rows, num_inputs, [&](int row, const float* x, float peak) {
+void quantize_int4(const Kernels& kernels, const FloatRows& rows, const PackedRows& packed) {
+    const int padded_rows = round_up(rows.num_rows, kPanel), padded = round_up(rows.num_inputs, kGroup), groups = padded / kGroup;
+    std::fill_n(packed.multipliers, int64_t{padded_rows} * groups, uint8_t{1});
+    std::fill_n(packed.scales, padded_rows, 0.0f);
+    for_each_panel(kernels, rows, kNibbleOffset, [&](int row, const float* x, float peak, uint8_t* nibbles) {
         const float scale = peak / (kHighest4 * kMaxMultiplier), inverse = peak > kNothing ? 1.0f / scale : 0.0f;
-        packed.scales[size_t(row)] = scale;
+        packed.scales[row] = scale;
         for (int group = 0; group < groups; ++group) {
             const int multiplier = best_multiplier(x + group * kGroup, inverse);
-            packed.multipliers[size_t((row / kPanel * groups + group) * kPanel + row % kPanel)] = uint8_t(multiplier);
+            packed.multipliers[(row / kPanel * groups + group) * kPanel + row % kPanel] = uint8_t(multiplier);
             const float per_step = inverse / static_cast<float>(multiplier);
             for (int i = group * kGroup; i < (group + 1) * kGroup; ++i)
-                nibbles[offset_of(row, i, padded)] = uint8_t(int(nibble_of(x[i] * per_step)) + kNibbleOffset);
+                nibbles[i] = uint8_t(int(nibble_of(x[i] * per_step)) + kNibbleOffset);
         }
+    }, [&](int panel, const uint8_t* nibbles) {
+        store_nibbles(nibbles, padded, 0, packed.panels + int64_t{panel} * kPanel / 2 * padded);
     });
-    packed.panels = pack_nibbles(nibbles, 0);
-    return packed;
 }
 
 }  // namespace gemma3

@@ -51,8 +51,20 @@ struct RowRequest {
     bool reports() const { return has_target() || num_logprobs >= 0; }
     // Whether the logits are changed before the choice.
     bool adjusts() const;
-    // Whether the lowest id of the largest logit that is allowed is the whole answer, so that nobody need see the others.
-    bool is_plain_greedy() const { return !(temperature > 0) && !adjusts() && !reports(); }
+    // item(id) of each id whose logit may grow before the choice; some come twice.
+    template <typename Item>
+    void for_each_raised(const Item& item) const {
+        if (repetition_penalty < 1)
+            for (const int32_t id : seen) item(id);
+        for (const auto& [id, count] : output_counts)
+            if (penalty(count) < 0) item(id);
+        for (const auto& [id, bias] : logit_bias)
+            if (bias > 0) item(id);
+    }
+    // What is taken off the logit of an id of the output.
+    float penalty(int32_t count) const { return frequency_penalty * static_cast<float>(count) + presence_penalty; }
+    // How many of the likeliest ids the token is chosen from: one, or `top_k` with a temperature; 0: any of them.
+    int num_best() const { return temperature > 0 ? top_k : 1; }
     // Throws std::invalid_argument if an id is outside the vocabulary.
     void validate(int vocab_size) const;
 };

@@ -3,9 +3,6 @@
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
-#include <limits>
-
-#include "wide.h"
 
 namespace gemma3 {
 namespace {
@@ -25,8 +22,7 @@ void adjust(const RowRequest& request, const Find& find) {
         for (const int32_t id : request.seen) change(id, penalised);
     }
     for (const auto& [id, count] : request.output_counts) {
-        const float penalty = request.frequency_penalty * static_cast<float>(count) + request.presence_penalty;
-        change(id, [penalty](float old) { return old - penalty; });
+        change(id, [penalty = request.penalty(count)](float old) { return old - penalty; });
     }
     for (const auto& [id, bias] : request.logit_bias) change(id, [bias = bias](float old) { return old + bias; });
 }
@@ -47,37 +43,18 @@ float raw_logit(const float* logits, int32_t id, const SamplingScratch& scratch)
 }
 
 // A log probability is a logit less this.
-double find_log_mass(Logits row, Peak peak, SamplingScratch& scratch) {
-    if (!peak.is_finite) return std::numeric_limits<double>::quiet_NaN();
-    return static_cast<double>(peak.logit) + std::log(find_mass(row, {peak.logit, kLog2E}, scratch));
-}
-
-std::vector<std::pair<int32_t, float>> likeliest(Logits row, int count, double log_mass, SamplingScratch& scratch) {
-    const Logits largest = gather_largest(row, count, scratch);
-    auto& ordered = scratch.ordered;
-    ordered.clear();
-    for (int i = 0; i < largest.size; ++i) ordered.emplace_back(largest.id(i), largest.values[i]);
-    const auto end = ordered.begin() + std::min(count, largest.size);
-    std::partial_sort(ordered.begin(), end, ordered.end(), is_likelier);
-    std::vector<std::pair<int32_t, float>> top(ordered.begin(), end);
-    for (auto& entry : top) entry.second = static_cast<float>(static_cast<double>(entry.second) - log_mass);
-    return top;
+double find_log_mass(Logits row) {
+    std::vector<Mass> chunks;
+    for (int first = 0; first < row.size; first += kChunk)
+        chunks.push_back(mass_of({row.values + first, nullptr, std::min(kChunk, row.size - first)}));
+    return log_mass_of(chunks.data(), int(chunks.size()));
 }
 
 std::vector<std::pair<int32_t, float>> logprobs_of(const std::vector<int32_t>& ids, const float* logits, double log_mass) {
     std::vector<std::pair<int32_t, float>> logprobs;
     logprobs.reserve(ids.size());
-    for (const int32_t id : ids) logprobs.emplace_back(id, static_cast<float>(static_cast<double>(logits[id]) - log_mass));
+    for (const int32_t id : ids) logprobs.emplace_back(id, logprob_of(logits[id], log_mass));
     return logprobs;
-}
-
-// How many logits stand before that of `id` in the order of likelihood, and 1.
-GEMMA3_WIDE int32_t rank_of(const float* logits, int vocab_size, int32_t id) {
-    const float logit = logits[id];
-    int32_t rank = 1;
-    for (int i = 0; i < id; ++i) rank += logits[i] >= logit ? 1 : 0;
-    for (int i = id + 1; i < vocab_size; ++i) rank += logits[i] > logit ? 1 : 0;
-    return rank;
 }
 
 std::vector<std::pair<int32_t, float>> reported(Logits row, const RowRequest& request, double log_mass, SamplingScratch& scratch) {
@@ -102,7 +79,8 @@ void gather_allowed(const float* logits, const TokenMask& mask, AllowedLogits& a
 Sampled adjust_and_choose(float* logits, Logits row, const RowRequest& request, SamplingScratch& scratch) {
     if (request.allowed.restricts()) {
         gather_allowed(logits, request.allowed, scratch.allowed);
-        return sample_allowed(request, scratch);
+        adjust_allowed(request, scratch.allowed);
+        return choose_allowed(request, scratch);
     }
     adjust_all(logits, request, scratch);
     return chosen(row, request, find_peak(row, scratch), scratch);
@@ -110,8 +88,24 @@ Sampled adjust_and_choose(float* logits, Logits row, const RowRequest& request, 
 
 }  // namespace
 
-Sampled sample_allowed(const RowRequest& request, SamplingScratch& scratch) {
-    adjust(request, [&](int32_t id) { return scratch.allowed.find(id); });
+std::vector<std::pair<int32_t, float>> likeliest(Logits row, int count, double log_mass, SamplingScratch& scratch) {
+    find_peak(row, scratch);
+    const Logits largest = gather_largest(row, count, scratch);
+    auto& ordered = scratch.ordered;
+    ordered.clear();
+    for (int i = 0; i < largest.size; ++i) ordered.emplace_back(largest.id(i), largest.values[i]);
+    const auto end = ordered.begin() + std::min(count, largest.size);
+    std::partial_sort(ordered.begin(), end, ordered.end(), is_likelier);
+    std::vector<std::pair<int32_t, float>> top(ordered.begin(), end);
+    for (auto& entry : top) entry.second = logprob_of(entry.second, log_mass);
+    return top;
+}
+
+void adjust_allowed(const RowRequest& request, AllowedLogits& allowed) {
+    adjust(request, [&](int32_t id) { return allowed.find(id); });
+}
+
+Sampled choose_allowed(const RowRequest& request, SamplingScratch& scratch) {
     const Logits row = scratch.allowed.row();
     return chosen(row, request, find_peak(row, scratch), scratch);
 }
@@ -120,24 +114,18 @@ Sampled sample(float* logits, int vocab_size, const RowRequest& request, Samplin
     const Logits row{logits, nullptr, vocab_size};
     scratch.raw_logits.clear();
     if (!request.reports()) return adjust_and_choose(logits, row, request, scratch);
-    const Peak peak = find_peak(row, scratch);
-    const double log_mass = find_log_mass(row, peak, scratch);
-    auto top = peak.is_finite ? reported(row, request, log_mass, scratch) : decltype(Sampled::top)();
+    const double log_mass = find_log_mass(row);
+    auto top = std::isnan(log_mass) ? decltype(Sampled::top)() : reported(row, request, log_mass, scratch);
     Sampled sampled;
     if (request.has_target()) {
         sampled.token_id = request.target;
-        sampled.is_finite = peak.is_finite;
-        if (request.wants_rank) sampled.rank = rank_of(logits, vocab_size, request.target);
-    } else if (request.adjusts() || request.allowed.restricts()) {
-        sampled = adjust_and_choose(logits, row, request, scratch);
+        sampled.is_finite = !std::isnan(log_mass);
+        if (request.wants_rank) sampled.rank = 1 + num_likelier(logits, vocab_size, logits[request.target], request.target);
     } else {
-        sampled = chosen(row, request, peak, scratch);
+        sampled = adjust_and_choose(logits, row, request, scratch);
     }
     sampled.top = std::move(top);
-    if (sampled.token_id >= 0) {
-        const double logit = static_cast<double>(raw_logit(logits, sampled.token_id, scratch));
-        sampled.logprob = static_cast<float>(logit - log_mass);
-    }
+    if (sampled.token_id >= 0) sampled.logprob = logprob_of(raw_logit(logits, sampled.token_id, scratch), log_mass);
     return sampled;
 }
 

@@ -22,7 +22,13 @@ struct Sampled {
 
 // `logits` are `vocab_size` float32 and are adjusted in place. The request must be valid; throws nothing but bad_alloc.
 Sampled sample(float* logits, int vocab_size, const RowRequest& request, SamplingScratch& scratch);
-// The same for a request that reports nothing, from the logits in `scratch.allowed` alone, which are those that it allows.
-Sampled sample_allowed(const RowRequest& request, SamplingScratch& scratch);
+// The same in two steps for a request that reports nothing, from some of the logits that it allows, among them all that can be
+// chosen: these are adjusted, then the token is chosen from those in `scratch.allowed`.
+void adjust_allowed(const RowRequest& request, AllowedLogits& allowed);
+Sampled choose_allowed(const RowRequest& request, SamplingScratch& scratch);
+
+// The `count` likeliest of a row and their log probabilities, likeliest first. Changes nothing of `scratch.allowed`.
+std::vector<std::pair<int32_t, float>> likeliest(Logits row, int count, double log_mass, SamplingScratch& scratch);
+inline float logprob_of(float logit, double log_mass) { return static_cast<float>(static_cast<double>(logit) - log_mass); }
 
 }  // namespace gemma3
