@@ -3,8 +3,8 @@
 Knows nothing of models or queues. Engine thread only.
 """
 
-from collections import abc
-from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
 
 from engine.errors import StepError
 
@@ -24,14 +24,25 @@ class StepFailures:
     def __contains__(self, request_id: str) -> bool:
         return request_id in self.errors
 
-    @contextmanager
-    def of(self, request_id: str) -> abc.Iterator[None]:
+    def of(self, request_id: str) -> "_Guard":
         """Whatever is raised inside ends this request and nobody else's; its cause is kept."""
-        try:
-            yield
-        except StepError as error:
-            self.errors.setdefault(request_id, error)
-        except Exception as error:
-            failure = StepError("The model step of this request failed.")
-            failure.__cause__ = error
-            self.errors.setdefault(request_id, failure)
+        return _Guard(self.errors, request_id)
+
+
+@dataclass(slots=True)
+class _Guard:
+    """A class, since each sequence passes several a step and a generator costs three times as much."""
+
+    errors: dict[str, StepError]
+    request_id: str
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        if not isinstance(error, StepError):
+            cause, error = error, StepError("The model step of this request failed.")
+            error.__cause__ = cause
+        self.errors.setdefault(self.request_id, error)
+        return True
