@@ -16,14 +16,15 @@ def with_drafts(batch: Batch, config: SchedulerConfig, kv: KVCacheManager, failu
     """Let those that decode guess, each in its share of the rows that are left; what one leaves
     goes to the next.
     """
-    num_left = sum(_decodes(item) for item in batch.scheduled)
+    guesses = [_decodes(item) for item in batch.scheduled]
+    num_left = sum(guesses)
     num_rows = min(config.max_num_batched_tokens - batch.num_rows, config.max_draft_rows - num_left)
     if num_rows < 1:
         return batch
     scheduled = []
-    for item in batch.scheduled:
+    for item, may_guess in zip(batch.scheduled, guesses, strict=True):
         drafted = item
-        if _decodes(item):
+        if may_guess:
             with failures.of(item.seq.request_id):
                 drafted = _draft(item, num_rows // num_left, config, kv)
             num_rows -= len(drafted.draft_token_ids)

@@ -274,6 +274,6 @@ class EngineCore:
             if request_id not in failures and has_news:
                 with failures.of(request_id):
                     outputs.append(report(request))
-                    if request.is_finished:
+                    if outputs[-1].finished:
                         del self._requests[request_id]
         return outputs

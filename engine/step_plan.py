@@ -32,8 +32,10 @@ class StepPlanner:
 
         ``running``: oldest first. ``share_beside``: by how many sequences decode.
         """
-        decodes = [seq for seq in running if seq.decodes]
-        prefills = [seq for seq in running if not seq.decodes]
+        decodes: list[Sequence] = []
+        prefills: list[Sequence] = []
+        for seq in running:
+            (decodes if seq.decodes else prefills).append(seq)
         plan = _plan_decodes(decodes, config, num_reserved=config.prefill_chunk_tokens if prefills else 0)
         if prefills:
             budget = config.max_num_batched_tokens - sum(plan.values())
