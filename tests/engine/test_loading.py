@@ -41,7 +41,7 @@ def test_the_native_core(path: Path, scheme: str, caplog: pytest.LogCaptureFixtu
     weights, precision, isa, version = engine.info.system_fingerprint.split("-")
     assert len(weights) == 12
     assert (precision, version) == (scheme, __version__)
-    assert isa in ("portable", "avx2", "avx512", "amx")
+    assert isa in ("portable", "avx2", "avxvnni", "avx512", "amx")
     assert f"({scheme}-{isa})" in caplog.text
     lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Tokenizer")]
     assert lines == ["Tokenizer: Gemma's own pipeline"]

@@ -1,5 +1,5 @@
-// The AVX512, VNNI and AMX intrinsics that the kernels use, in plain C++, for a processor that has AVX2 only: included before
-// all else (-include), so that avx512.cpp and amx.cpp run on any x86-64 machine. For tests: it is many times slower.
+// The AVX-VNNI, AVX512 and AMX intrinsics that the kernels use, in plain C++, for a processor that has AVX2 only: included before
+// all else (-include), so that their files run on any x86-64 machine. For tests: it is many times slower.
 #pragma once
 
 #include <immintrin.h>
@@ -24,15 +24,16 @@ inline T load(const void* p) {
     return x;
 }
 
-inline __m512i dpbusd(__m512i sums, __m512i bytes, __m512i values) {
-    int32_t out[16];
-    uint8_t b[64];
-    int8_t v[64];
-    std::memcpy(out, &sums, 64);
-    std::memcpy(b, &bytes, 64);
-    std::memcpy(v, &values, 64);
-    for (int i = 0; i < 64; ++i) out[i / 4] += b[i] * v[i];
-    return load<__m512i>(out);
+template <typename Vector>
+inline Vector dpbusd(Vector sums, Vector bytes, Vector values) {
+    int32_t out[sizeof(Vector) / 4];
+    uint8_t b[sizeof(Vector)];
+    int8_t v[sizeof(Vector)];
+    std::memcpy(out, &sums, sizeof(Vector));
+    std::memcpy(b, &bytes, sizeof(Vector));
+    std::memcpy(v, &values, sizeof(Vector));
+    for (size_t i = 0; i < sizeof(Vector); ++i) out[i / 4] += b[i] * v[i];
+    return load<Vector>(out);
 }
 
 inline uint16_t bfloat16(float x) {
@@ -111,7 +112,8 @@ inline float bfloat16_pair(const uint8_t* a, const uint8_t* b) {
 #define _mm512_srli_epi16(a, n) ((__m512i)((emulated::Halves)(a) >> (n)))
 #define _mm512_cvtepi32_ps(a) __builtin_convertvector(emulated::ints(a), __m512)
 #define _mm512_cvtne2ps_pbh(a, b) emulated::to_bfloat16(a, b)
-#define _mm512_dpbusd_epi32(a, b, c) emulated::dpbusd(a, b, c)
+#define _mm512_dpbusd_epi32(a, b, c) emulated::dpbusd<__m512i>(a, b, c)
+#define _mm256_dpbusd_avx_epi32(a, b, c) emulated::dpbusd<__m256i>(a, b, c)
 #define _mm512_load_ps(p) emulated::load<__m512>(p)
 #define _mm512_loadu_ps(p) emulated::load<__m512>(p)
 #define _mm512_load_si512(p) emulated::load<__m512i>(p)

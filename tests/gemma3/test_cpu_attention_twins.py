@@ -19,7 +19,7 @@ if cpu.why_unavailable() is None:
 
 pytestmark = needs_native
 
-ISAS = ["portable", "avx2", "avx512", "amx"]
+ISAS = ["portable", "avx2", "avxvnni", "avx512", "amx"]
 EPS = 2.0**-24
 MAX_ROWS, BLOCK = 32, 16
 SHAPES = [  # rows, blocks of keys, head size

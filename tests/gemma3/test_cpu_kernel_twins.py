@@ -21,7 +21,7 @@ if cpu.why_unavailable() is None:
 
 pytestmark = needs_native
 
-ISAS = ["portable", "avx2", "avx512", "amx"]
+ISAS = ["portable", "avx2", "avxvnni", "avx512", "amx"]
 ROTATIONS = [1, 2, 8, 16, 32, 128]
 SIZES = [1, 15, 16, 17, 31, 33, 127, 640, 2048]
 EPS = 2.0**-24

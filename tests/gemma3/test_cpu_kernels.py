@@ -33,11 +33,12 @@ def to_nibble_panels(nibbles_NK: np.ndarray) -> bytes:
 
 def values_of(rng: np.random.Generator, num_rows: int, num_inputs: int) -> np.ndarray:
     values = rng.integers(-127, 128, (num_rows, num_inputs), dtype=np.int8)
-    values[0] = rng.choice(np.array([-127, 127], np.int8), num_inputs)  # the largest sums there can be
+    values[0] = rng.choice(np.array([-127, 127], np.int8), num_inputs)
+    values[1:2], values[2:3] = 127, -127  # the largest sums there can be, of 16 bits too
     return values
 
 
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "amx"])
+@pytest.mark.parametrize("isa", ["portable", "avx2", "avxvnni", "avx512", "amx"])
 @pytest.mark.parametrize("num_inputs", INPUTS)
 def test_int8_products_are_exact(isa: str, num_inputs: int) -> None:
     if isa not in isas():
@@ -57,7 +58,7 @@ def test_int8_products_are_exact(isa: str, num_inputs: int) -> None:
             np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "amx"])
+@pytest.mark.parametrize("isa", ["portable", "avx2", "avxvnni", "avx512", "amx"])
 @pytest.mark.parametrize("num_inputs", INPUTS)
 def test_int4_products_are_exact(isa: str, num_inputs: int) -> None:
     if isa not in isas():
@@ -67,6 +68,7 @@ def test_int4_products_are_exact(isa: str, num_inputs: int) -> None:
     rng = np.random.default_rng(num_inputs)
     for num_outputs in OUTPUTS:
         nibbles = rng.integers(0, 16, (num_outputs, num_inputs), dtype=np.uint8)
+        nibbles[:2] = [[15], [0]]
         multipliers = rng.integers(1, 16, (num_outputs, num_inputs // GROUP), dtype=np.uint8)
         weights = (nibbles.astype(np.int64) - 8) * multipliers.repeat(GROUP, axis=1)
         scales = rng.random(num_outputs, dtype=np.float32)
@@ -80,7 +82,7 @@ def test_int4_products_are_exact(isa: str, num_inputs: int) -> None:
             np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "amx"])
+@pytest.mark.parametrize("isa", ["portable", "avx2", "avxvnni", "avx512", "amx"])
 @pytest.mark.parametrize("num_inputs", INPUTS)
 def test_nibble_products_are_exact(isa: str, num_inputs: int) -> None:
     if isa not in isas():
@@ -90,6 +92,7 @@ def test_nibble_products_are_exact(isa: str, num_inputs: int) -> None:
     rng = np.random.default_rng(num_inputs)
     for num_outputs in OUTPUTS:
         nibbles = rng.integers(0, 16, (num_outputs, num_inputs), dtype=np.uint8)
+        nibbles[:2] = [[15], [0]]
         scales = np.ones(num_outputs, np.float32).tobytes()
         for num_rows in ROWS:
             values = values_of(rng, num_rows, num_inputs)

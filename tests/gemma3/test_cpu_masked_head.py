@@ -87,7 +87,7 @@ def choose(model: "CpuModel", ids: Sequence[int], rows: "list[RowRequest]") -> l
     return [told(sampled) for sampled in model.step(ids, [segment(0, len(ids))], rows)]
 
 
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "amx"])
+@pytest.mark.parametrize("isa", ["portable", "avx2", "avxvnni", "avx512", "amx"])
 def test_equals_all_logits_then_mask_then_sample(weights: "tuple[object, PackedWeights]", isa: str) -> None:
     """Every kind of mask with every setting, each alone (where more panels are few) and all of them in one step."""
     if isa not in _native.supported_isas():

@@ -129,7 +129,7 @@ def test_computes_it_at_the_last_positions(tmp_path: Path) -> None:
         assert np.quantile(row_distances(found, expected), 0.25) < 1e-6, isa
 
 
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "amx"])
+@pytest.mark.parametrize("isa", ["portable", "avx2", "avxvnni", "avx512", "amx"])
 def test_the_same_bits_however_rows_are_cut(tmp_path: Path, isa: str) -> None:
     """Whole, in chunks, token by token, beside another sequence, and on any number of threads."""
     if isa not in _native.supported_isas():

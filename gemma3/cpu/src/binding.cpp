@@ -90,7 +90,7 @@ nb::ndarray<nb::numpy, float> multiply_rows(const std::string& isa, const std::s
     const int64_t num_outputs = int64_t{matrix.num_panels} * kPanel;
     if (num_inputs % kGroup || int64_t(panels.size()) != matrix.num_panels * matrix.panel_bytes())
         throw std::invalid_argument("the panels do not fit the values.");
-    Buffer<uint8_t> scratch(num_outputs * num_inputs);
+    Buffer<uint8_t> scratch(product_scratch(matrix.num_panels, num_inputs));
     auto* out = new std::vector<float>(size_t(num_rows * num_outputs));
     nb::capsule owner(out, [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
     if (matrix.format == Format::kNibbles) {

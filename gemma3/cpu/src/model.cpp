@@ -52,7 +52,7 @@ Model::Model(const ModelConfig& config, const Tensors& tensors, int num_threads,
         for (Buffer<uint16_t>* head : {&scratch.key, &scratch.value}) head->reserve(config.padded_head_dim());
         for (const Layer& layer : weights_.layers)
             for (const Linear* linear : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
-                scratch.unpacked.reserve(int64_t{panels_per_item(linear->matrix)} * kPanel * linear->matrix.num_inputs);
+                scratch.product.reserve(product_scratch(panels_per_item(linear->matrix), linear->matrix.num_inputs));
     }
 }
 
@@ -198,7 +198,7 @@ void Model::product_then_rows(const Linear& linear, const Activations& in, RowBu
     const int count = (matrix.num_panels + panels - 1) / panels;
     items_then_rows(count, [&](int i) {
         kernels_.matmul(matrix, in, i * panels, std::min((i + 1) * panels, matrix.num_panels), out.row(0), out.stride(),
-                        scratch_[size_t(thread)].unpacked.data());
+                        scratch_[size_t(thread)].product.data());
     }, row_work);
 }
 

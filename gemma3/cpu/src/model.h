@@ -54,7 +54,7 @@ private:
     struct Scratch {
         Buffer<float> row, cos, sin;
         Buffer<uint16_t> key, value;
-        Buffer<uint8_t> unpacked;
+        Buffer<uint8_t> product;
     };
     class Turn;
 

@@ -27,7 +27,7 @@ float largest_rest(const Activations& in, int row) {
 
 PanelBounds::PanelBounds(const Kernels& kernels, const Embedding& embedding, int num_threads)
     : kernels_(kernels), embedding_(embedding), scratch_(size_t(num_threads)) {
-    for (Scratch& scratch : scratch_) scratch.bytes.reserve(int64_t{kChunkPanels} * kPanel * embedding.high.num_inputs);
+    for (Scratch& scratch : scratch_) scratch.bytes.reserve(product_scratch(kChunkPanels, embedding.high.num_inputs));
 }
 
 void PanelBounds::begin(const Activations& in, const std::vector<int>& rows) {

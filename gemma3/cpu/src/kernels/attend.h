@@ -14,50 +14,57 @@ namespace {
 GEMMA3_INLINE Floats even(Words w) { return bits_as<Floats>(w << 16); }
 GEMMA3_INLINE Floats odd(Words w) { return bits_as<Floats>(w & 0xffff0000u); }
 GEMMA3_INLINE Words load_pairs(const uint16_t* p) { return load_as<Words>(p); }
-// One pair, 16 times.
-GEMMA3_INLINE Words splat_pair(const uint16_t* p) {
-    uint32_t pair;
-    memcpy(&pair, p, 4);
-    return pair;
+
+// Two registers of sums for each, four of a pair of keys and one of a query: of 16, so that none is spilled.
+constexpr int kAttendRows = 5;
+
+GEMMA3_INLINE void widen(const uint16_t* bfloats, int size, float* out) {
+    for (int i = 0; i < size; ++i) {
+        const uint32_t bits = uint32_t{bfloats[i]} << 16;
+        memcpy(out + i, &bits, sizeof bits);
+    }
 }
 
-// kRows query rows against all keys of a chunk: the lanes are 16 keys for the scores, 16 dimensions for the values.
+// sums[r] += x[r * stride] * v
+template <int kRows>
+GEMMA3_INLINE void add_products(const float* x, int stride, Floats v, Floats* sums) {
+    for (int r = 0; r < kRows; ++r) sums[r] = madd(Floats(x[int64_t{r} * stride]), v, sums[r]);
+}
+
+// kRows query rows against all keys of a chunk: the lanes are 16 keys for the scores, 16 dimensions for the values. The
+// queries lie as floats where the sums will: no sum is written before all scores are known.
 template <int kRows>
 void attend_rows(const QueryRows& rows, const KeyBlocks& blocks, const KeyRange* ranges, int row) {
-    float scores[kRows][kKeyChunk];
+    float scores[kRows * kKeyChunk];
     const int dim = rows.head_dim;
+    float* out = rows.out + int64_t{row} * dim;
+    widen(rows.queries + int64_t{row} * dim, kRows * dim, out);
     for (int b = 0; b < blocks.num_blocks; ++b) {
         Floats sums[kRows] = {};
         for (int d = 0; d < dim; d += 2) {
             const Words pairs = load_pairs(blocks.keys[b] + int64_t{d} * kBlockSize);
-            const Floats k0 = even(pairs), k1 = odd(pairs);
-            for (int r = 0; r < kRows; ++r) {
-                const Words q = splat_pair(rows.queries + int64_t{row + r} * dim + d);
-                sums[r] = madd(even(q), k0, sums[r]);
-                sums[r] = madd(odd(q), k1, sums[r]);
-            }
+            add_products<kRows>(out + d, dim, even(pairs), sums);
+            add_products<kRows>(out + d + 1, dim, odd(pairs), sums);
         }
-        for (int r = 0; r < kRows; ++r) store(scores[r] + b * kBlockSize, sums[r]);
+        for (int r = 0; r < kRows; ++r) store(scores + r * kKeyChunk + b * kBlockSize, sums[r]);
     }
-    for (int r = 0; r < kRows; ++r) softmax_numerators(scores[r], ranges[row + r], rows, row + r);
+    for (int r = 0; r < kRows; ++r) softmax_numerators(scores + r * kKeyChunk, ranges[row + r], rows, row + r);
     for (int d = 0; d < dim; d += 16) {
         Floats sums[kRows] = {};
         for (int b = 0; b < blocks.num_blocks; ++b)
             for (int i = 0; i < kBlockSize; i += 2) {
                 const Words pairs = load_pairs(blocks.values[b] + int64_t{i} * dim + 2 * d);
-                const Floats v0 = even(pairs), v1 = odd(pairs);
-                for (int r = 0; r < kRows; ++r) {
-                    sums[r] = madd(v0, scores[r][b * kBlockSize + i], sums[r]);
-                    sums[r] = madd(v1, scores[r][b * kBlockSize + i + 1], sums[r]);
-                }
+                add_products<kRows>(scores + b * kBlockSize + i, kKeyChunk, even(pairs), sums);
+                add_products<kRows>(scores + b * kBlockSize + i + 1, kKeyChunk, odd(pairs), sums);
             }
-        for (int r = 0; r < kRows; ++r) store(rows.out + int64_t{row + r} * dim + d, sums[r]);
+        for (int r = 0; r < kRows; ++r) store(out + int64_t{r} * dim + d, sums[r]);
     }
 }
 
 void attend(const QueryRows& rows, const KeyBlocks& blocks, const KeyRange* ranges) {
     int row = 0;
-    for (; row + 4 <= rows.num_rows; row += 4) attend_rows<4>(rows, blocks, ranges, row);
+    for (; row + kAttendRows <= rows.num_rows; row += kAttendRows) attend_rows<kAttendRows>(rows, blocks, ranges, row);
+    for (; row + 2 <= rows.num_rows; row += 2) attend_rows<2>(rows, blocks, ranges, row);
     for (; row < rows.num_rows; ++row) attend_rows<1>(rows, blocks, ranges, row);
 }
 

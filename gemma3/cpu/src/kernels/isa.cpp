@@ -2,6 +2,9 @@
 
 #include <stdexcept>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #if defined(__x86_64__) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -14,9 +17,16 @@ namespace {
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
 #if defined(GEMMA3_EMULATE)
+bool has_avxvnni() { return true; }
 bool has_avx512() { return true; }
 bool has_amx() { return true; }
 #else
+// By its bit of cpuid: older compilers have no name for it.
+bool has_avxvnni() {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1);
+}
+
 bool has_avx512() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
@@ -27,8 +37,8 @@ bool has_avx512() {
 bool has_amx() {
 #if defined(__linux__)
     constexpr int kRequestPermission = 0x1023, kTileData = 18;
-    unsigned eax = 7, ebx = 0, ecx = 0, edx = 0;
-    __asm__("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx);
     const bool in_processor = (edx >> 22 & 1) && (edx >> 24 & 1) && (edx >> 25 & 1);  // bf16, tile, int8
     return in_processor && __builtin_cpu_supports("avx512bf16") &&
            syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
@@ -45,6 +55,7 @@ std::vector<const Kernels*> find_supported() {
     __builtin_cpu_init();
     if (!has_avx2()) return found;
     found.push_back(&avx2_kernels());
+    if (has_avxvnni()) found.push_back(&avxvnni_kernels());
     if (!has_avx512()) return found;
     found.push_back(&avx512_kernels());
     if (has_amx()) found.push_back(&amx_kernels());

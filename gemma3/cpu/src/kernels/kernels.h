@@ -16,6 +16,7 @@ namespace gemma3 {
 constexpr int kBlockSize = 16;  // tokens in a block of the KV cache
 constexpr int kKeyChunk = 128;  // keys whose softmax is taken at a time, counted from position 0
 constexpr int kMaxRows = 32;    // query rows (token x head) that attend together
+constexpr int kWideRows = 30;   // rows of activations that a product may keep in another form
 constexpr float kNothing = 1e-35f;  // a row whose largest value is not above it is quantised to zeros: 127 / peak is finite above
 
 enum class Format { kInt8, kInt4, kNibbles };  // panels.h draws the layouts
@@ -70,11 +71,14 @@ struct KeyRange {
     int first, last;  // a row sees the keys [first, last) of the chunk
 };
 
+// Memory for a product: its panels unpacked, and kWideRows rows in 16 bits.
+constexpr int64_t product_scratch(int64_t num_panels, int num_inputs) { return (kPanel * num_panels + 2 * kWideRows) * num_inputs; }
+
 struct Kernels {
     const char* name;
 
-    // out[row][16 * panel ...] = dequantised products, for the panels [first, last) and all rows. `scratch` has room for
-    // those panels unpacked (16 * num_inputs bytes each).
+    // out[row][16 * panel ...] = dequantised products, for the panels [first, last) and all rows. `scratch` has
+    // product_scratch(last - first, num_inputs) bytes.
     void (*matmul)(const Matrix&, const Activations&, int first_panel, int last_panel, float* out, int64_t out_stride,
                    uint8_t* scratch);
     // Integer sums of nibbles (0..15) times activations: out[row][16 * (panel - first_panel) ...].
@@ -108,6 +112,7 @@ struct Kernels {
 const Kernels& portable_kernels();
 #if defined(__x86_64__)
 const Kernels& avx2_kernels();
+const Kernels& avxvnni_kernels();
 const Kernels& avx512_kernels();
 const Kernels& amx_kernels();
 #endif

@@ -26,7 +26,7 @@ struct Lanes {
 
     Lanes() = default;
     GEMMA3_INLINE Lanes(T x) {  // a number stands for 16 of it
-        for (Part& part : parts) part = Part{} + x;
+        for (Part& part : parts) part = x - Part{};  // not a sum: -0 + 0 is 0, which costs an addition
     }
     friend GEMMA3_INLINE Lanes operator+(Lanes a, Lanes b) {
         for (int p = 0; p < kParts; ++p) a.parts[p] += b.parts[p];

@@ -2,14 +2,14 @@
 #pragma once
 
 #include "kernels.h"
+#include "planes.h"
 #include "rows.h"
 #include "target.h"
-#include "unpack.h"
 
 namespace gemma3::GEMMA3_ISA {
 namespace {
 
-// These differ between instruction sets; the others come from rows.h and unpack.h.
+// These differ between instruction sets; the others come from rows.h and planes.h.
 void matmul(const Matrix&, const Activations&, int first_panel, int last_panel, float* out, int64_t out_stride, uint8_t* scratch);
 void matmul_nibbles(const Matrix&, const Activations&, int first_panel, int last_panel, int32_t* out, int64_t out_stride,
                     uint8_t* scratch);

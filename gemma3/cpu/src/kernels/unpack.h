@@ -43,14 +43,6 @@ void unpack_nibbles(const uint8_t* __restrict panel, int num_inputs, uint8_t* __
     }
 }
 
-// Nibbles of two planes to the bytes 16 * high + low, by the byte likewise.
-void join_planes(const uint8_t* __restrict high, const uint8_t* __restrict low, int64_t num_lines, uint8_t* __restrict bytes) {
-    for (int64_t line = 0; line < num_lines; ++line, high += kLine, low += kLine, bytes += 2 * kLine) {
-        for (int i = 0; i < kLine; ++i) bytes[i] = static_cast<uint8_t>((high[i] & 15) << 4 | (low[i] & 15));
-        for (int i = 0; i < kLine; ++i) bytes[kLine + i] = static_cast<uint8_t>((high[i] & 0xf0) | low[i] >> 4);
-    }
-}
-
 // multiplier * (nibble - 8) + 128, modulo 256, where the true values lie in 8..233: the bytes of int8 weights.
 void unpack_int4(const uint8_t* panel, const uint8_t* multipliers, int num_inputs, uint8_t* bytes) {
     constexpr int kGroupLines = kGroup / kNibbleInputs;
