@@ -126,11 +126,14 @@ void PanelHead::make_room() {
 
 void PanelHead::score(int chunk, Scratch& scratch) {
     const auto [first, last] = embedding_.chunk(chunk);
+    bool is_wanted = false;
     for (int i = 0; i < num_rows_; ++i) {
         const std::vector<int>& panels = rows_[size_t(i)].panels;
-        scratch.next[size_t(i)] = size_t(std::lower_bound(panels.begin(), panels.end(), first) - panels.begin());
+        const auto next = std::lower_bound(panels.begin(), panels.end(), first);
+        scratch.next[size_t(i)] = size_t(next - panels.begin());
+        is_wanted |= next != panels.end() && *next < last;
     }
-    for (int panel = first; panel < last; ++panel) score_panel(panel, scratch);
+    for (int panel = first; is_wanted && panel < last; ++panel) score_panel(panel, scratch);
 }
 
 // Of all rows that it is computed for: it is read once for them.
