@@ -28,7 +28,8 @@ max_num_batched_tokens) while nobody decodes; else what the pace allows, which i
 only decode, one a round of the pace, come on top.
 
 * The shortest remainder and the oldest have one of any two turns each. So a prompt of n tokens that
-  finds none shorter samples its first one in at most 2 * ceil(n / C) turns: for a short one that is
+  finds none shorter, and gets none shorter beside it, samples its first one in at most
+  2 * ceil(n / C) turns: for a short one that is
   one chunk's time more than alone, however long the others are. And nothing that comes later
   makes a prompt's wait more than twice as long: it samples in at most twice the turns that it and
   all older ones have left, the sum of their ceil(N / C), and then once in every step.

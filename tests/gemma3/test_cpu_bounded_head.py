@@ -119,7 +119,7 @@ KINDS = ["plain", "steep", "flat", "ties", "equal", "zero", "overflowing", "no n
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "amx"])
+@pytest.mark.parametrize("isa", ["portable", "avx2", "avxvnni", "avx512", "amx"])
 def test_equals_all_logits_then_sample(plain: "tuple[Checkpoint, PackedWeights]", isa: str, kind: str) -> None:
     if isa not in _native.supported_isas():
         pytest.skip(f"this processor has no {isa}")

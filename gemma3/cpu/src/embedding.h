@@ -31,6 +31,7 @@ struct Embedding {
     }
 };
 
+<<<<<<< HEAD
 constexpr int kJoinedPanels = 16;  // at a time: 160 KiB, which stay in the second cache
 
 // Memory of a thread for that many panels of both planes, and for their product.
@@ -45,9 +46,14 @@ Matrix joined_panels(const Kernels& kernels, const Embedding& embedding, int fir
 void multiply_joined(const Kernels& kernels, const Matrix& joined, const Activations& in, float* out, int64_t stride,
                      Buffer<uint8_t>& bytes);
 
+=======
+>>>>>>> n-rows
 // The logits of the panels [first, last): out[row][0 .. 16 * (last - first)). Exact integers times scales, so that a logit has
-// the same bits whichever rows and panels are computed with it.
+// the same bits whichever rows and panels are computed with it. `bytes` is memory for some panels of both planes.
 void exact_logits(const Kernels& kernels, const Embedding& embedding, const Activations& in, int first, int last, float* out,
                   int64_t stride, Buffer<uint8_t>& bytes);
+
+// How large that memory must be.
+int64_t joined_bytes(const Embedding& embedding);
 
 }  // namespace gemma3

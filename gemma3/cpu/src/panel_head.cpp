@@ -28,7 +28,13 @@ void PanelHead::begin(const Activations& in, const std::vector<RowRequest>& requ
     }
     bounds_.begin(in, bounded);
     reader_.begin(in, requests, read);
-    for (Scratch& scratch : scratch_) scratch.next.resize(size_t(num_rows_));
+    for (Scratch& scratch : scratch_) {  // all memory of the items, which must not throw
+        scratch.next.resize(size_t(num_rows_));
+        scratch.numbers.reserve(size_t(num_rows_));
+        scratch.places.reserve(size_t(num_rows_));
+        scratch.in.of(num_rows_, in.num_inputs);
+        scratch.logits.reserve(int64_t{num_rows_} * kPanel);
+    }
 }
 
 void PanelHead::add(const RowRequest& request, int number, RowPath path, int place) {
@@ -118,13 +124,16 @@ void PanelHead::make_room() {
     logits_.reserve(num_panels * kPanel);
 }
 
-// A panel is read once for all rows.
 void PanelHead::score(int chunk, Scratch& scratch) {
     const auto [first, last] = embedding_.chunk(chunk);
+    bool is_wanted = false;
     for (int i = 0; i < num_rows_; ++i) {
         const std::vector<int>& panels = rows_[size_t(i)].panels;
-        scratch.next[size_t(i)] = size_t(std::lower_bound(panels.begin(), panels.end(), first) - panels.begin());
+        const auto next = std::lower_bound(panels.begin(), panels.end(), first);
+        scratch.next[size_t(i)] = size_t(next - panels.begin());
+        is_wanted |= next != panels.end() && *next < last;
     }
+<<<<<<< HEAD
     for (int panel = first; panel < last; ++panel) {
         Matrix joined;
         for (int i = 0; i < num_rows_; ++i) {
@@ -135,7 +144,28 @@ void PanelHead::score(int chunk, Scratch& scratch) {
             float* logits = logits_.data() + (row.first + int64_t(next++)) * kPanel;
             multiply_joined(kernels_, joined, in_.slice(row.number, 1), logits, kPanel, scratch.bytes);
         }
+=======
+    for (int panel = first; is_wanted && panel < last; ++panel) score_panel(panel, scratch);
+}
+
+// Of all rows that it is computed for: it is read once for them.
+void PanelHead::score_panel(int panel, Scratch& scratch) {
+    std::vector<int>& numbers = scratch.numbers;
+    std::vector<float*>& places = scratch.places;
+    numbers.clear();
+    places.clear();
+    for (int i = 0; i < num_rows_; ++i) {
+        const Row& row = rows_[size_t(i)];
+        size_t& next = scratch.next[size_t(i)];
+        if (next == row.panels.size() || row.panels[next] != panel) continue;
+        numbers.push_back(row.number);
+        places.push_back(logits_.data() + (row.first + int64_t(next++)) * kPanel);
+>>>>>>> n-rows
     }
+    if (numbers.empty()) return;
+    const Activations in = scratch.in.gather(in_, numbers);
+    exact_logits(kernels_, embedding_, in, panel, panel + 1, scratch.logits.data(), kPanel, scratch.bytes);
+    for (size_t i = 0; i < places.size(); ++i) std::copy_n(scratch.logits.data() + i * kPanel, kPanel, places[i]);
 }
 
 void PanelHead::gather(const Row& row, const TokenMask& mask, AllowedLogits& allowed) const {

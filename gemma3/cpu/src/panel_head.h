@@ -34,7 +34,11 @@ private:
         Buffer<uint8_t> bytes;
         SamplingScratch sampling;
         std::vector<float> bounds, peaks;
-        std::vector<size_t> next;
+        std::vector<size_t> next;    // by row: the first of its panels that is not done
+        std::vector<int> numbers;    // of the rows that a panel is computed for
+        std::vector<float*> places;  // of their logits
+        ActivationBuffer in;         // and they themselves
+        Buffer<float> logits;
     };
     struct Row {
         const RowRequest* request;
@@ -54,8 +58,9 @@ private:
     void add_reported(Row& row, Scratch& scratch) const;
     // For the logits of all panels found.
     void make_room();
-    // The logits of those in a chunk.
+    // The logits of those in a chunk, in rising order.
     void score(int chunk, Scratch& scratch);
+    void score_panel(int panel, Scratch& scratch);
     // The logits of a row that `mask` allows.
     void gather(const Row& row, const TokenMask& mask, AllowedLogits& allowed) const;
     float logit(const Row& row, int32_t id) const;
