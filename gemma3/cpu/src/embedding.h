@@ -31,23 +31,6 @@ struct Embedding {
     }
 };
 
-<<<<<<< HEAD
-constexpr int kJoinedPanels = 16;  // at a time: 160 KiB, which stay in the second cache
-
-// Memory of a thread for that many panels of both planes, and for their product.
-inline int64_t joined_bytes(const Embedding& embedding) {
-    const int num_inputs = embedding.high.num_inputs;
-    return int64_t{kJoinedPanels} * kPanel * num_inputs + product_scratch(kJoinedPanels, num_inputs);
-}
-
-// The panels [first, last), at most kJoinedPanels, as int8 in `bytes`: one product instead of two, and the kernels' own.
-Matrix joined_panels(const Kernels& kernels, const Embedding& embedding, int first, int last, Buffer<uint8_t>& bytes);
-// Their product with all rows of `in`.
-void multiply_joined(const Kernels& kernels, const Matrix& joined, const Activations& in, float* out, int64_t stride,
-                     Buffer<uint8_t>& bytes);
-
-=======
->>>>>>> n-rows
 // The logits of the panels [first, last): out[row][0 .. 16 * (last - first)). Exact integers times scales, so that a logit has
 // the same bits whichever rows and panels are computed with it. `bytes` is memory for some panels of both planes.
 void exact_logits(const Kernels& kernels, const Embedding& embedding, const Activations& in, int first, int last, float* out,

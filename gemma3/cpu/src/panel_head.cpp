@@ -133,18 +133,6 @@ void PanelHead::score(int chunk, Scratch& scratch) {
         scratch.next[size_t(i)] = size_t(next - panels.begin());
         is_wanted |= next != panels.end() && *next < last;
     }
-<<<<<<< HEAD
-    for (int panel = first; panel < last; ++panel) {
-        Matrix joined;
-        for (int i = 0; i < num_rows_; ++i) {
-            const Row& row = rows_[size_t(i)];
-            size_t& next = scratch.next[size_t(i)];
-            if (next == row.panels.size() || row.panels[next] != panel) continue;
-            if (joined.panels == nullptr) joined = joined_panels(kernels_, embedding_, panel, panel + 1, scratch.bytes);
-            float* logits = logits_.data() + (row.first + int64_t(next++)) * kPanel;
-            multiply_joined(kernels_, joined, in_.slice(row.number, 1), logits, kPanel, scratch.bytes);
-        }
-=======
     for (int panel = first; is_wanted && panel < last; ++panel) score_panel(panel, scratch);
 }
 
@@ -160,7 +148,6 @@ void PanelHead::score_panel(int panel, Scratch& scratch) {
         if (next == row.panels.size() || row.panels[next] != panel) continue;
         numbers.push_back(row.number);
         places.push_back(logits_.data() + (row.first + int64_t(next++)) * kPanel);
->>>>>>> n-rows
     }
     if (numbers.empty()) return;
     const Activations in = scratch.in.gather(in_, numbers);
