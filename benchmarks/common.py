@@ -38,6 +38,13 @@ class Prompts:
         return taken
 
 
+def layer_weights() -> int:
+    """Weights of the layers of the 270M: the multiply-adds of one prompt token, attention and the head apart."""
+    config = Gemma3TextConfig()
+    attention = 2 * config.head_dim * (config.num_attention_heads + config.num_key_value_heads)
+    return config.num_hidden_layers * config.hidden_size * (attention + 3 * config.intermediate_size)
+
+
 def step_bytes(precision: str, *, num_streams: int = 1, context: int = 0) -> tuple[float, float]:
     """What a decode step of the 270M reads: ``(all, least)`` bytes.
 
@@ -47,7 +54,7 @@ def step_bytes(precision: str, *, num_streams: int = 1, context: int = 0) -> tup
     config = Gemma3TextConfig()
     head = config.vocab_size * config.hidden_size
     attention = 2 * config.head_dim * (config.num_attention_heads + config.num_key_value_heads)
-    layers = config.num_hidden_layers * config.hidden_size * (attention + 3 * config.intermediate_size)
+    layers = layer_weights()
     windows = (config.window(i) or context for i in range(config.num_hidden_layers))
     kv = num_streams * sum(4 * config.num_key_value_heads * config.head_dim * min(context, w) for w in windows)
     if precision == "none":

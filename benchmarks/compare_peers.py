@@ -2,10 +2,11 @@
 
     python benchmarks/compare_peers.py --ours int8 \\
         --peer llama_cpp VENV/bin/python model-q8_0.gguf \\
-        --peer openvino_genai VENV/bin/python FOLDER [--cases one context prefill streams start] [--rounds 3]
+        --peer openvino_genai VENV/bin/python FOLDER [--isa avx2] [--cases one context ...] [--rounds 3]
 
-Kinds of peer: llama_cpp, openvino_genai, onnxruntime_genai, ctranslate2, transformers. Each needs a Python that has it and the
-same checkpoint in its own format. One that cannot start is passed over with its reason. Greedy, the end of text ignored.
+Kinds of peer: llama_cpp, openvino_genai, onnxruntime_genai, ctranslate2, transformers. Each needs a Python that has it and
+the same checkpoint in its own format; with --isa, llama.cpp must be built for that set. One that cannot start is passed over
+with its reason. Greedy, the end of text ignored.
 """
 
 import statistics
@@ -13,8 +14,19 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from common import PRECISIONS, Prompts, line, parser, print_header, print_json, share_of_limit
-from workers.process import Spec, Worker, WorkerError
+from common import (
+    PRECISIONS,
+    Prompts,
+    layer_weights,
+    line,
+    parser,
+    print_header,
+    print_json,
+    share_of_limit,
+    step_bytes,
+)
+from limits import product_limit
+from workers.process import ONEDNN_ISAS, Spec, Worker, WorkerError
 from workers.protocol import Timing
 
 LONG_PROMPT = 4_000
@@ -61,9 +73,11 @@ class Session:
     """``results`` by figure and engine, ``ratios`` by figure: ours to the best peer. Ours is the first engine."""
 
     specs: list[Spec]
+    precision: str
     num_threads: int
     rounds: int
     bandwidth: float
+    products_per_s: float
     prompts: Prompts = field(default_factory=Prompts)
     results: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     ratios: dict[str, float] = field(default_factory=dict)
@@ -87,8 +101,40 @@ class Session:
             elif label == ours.label and decode is not None:
                 num_streams, context = decode
                 steps_per_s = statistics.median(values) / num_streams
-                note = share_of_limit(steps_per_s, self.bandwidth, ours.model, num_streams=num_streams, context=context)
+                note = share_of_limit(
+                    steps_per_s, self.bandwidth, self.precision, num_streams=num_streams, context=context
+                )
             print(line(f"  {label}", values, note, unit="" if is_less_better else "tokens/s"), flush=True)
+
+    def table(self) -> str:
+        """All figures for docs/benchmarks.md; the last column is our share of what bounds the figure."""
+        labels = [spec.label for spec in self.specs]
+        lines = [f"| | {' | '.join(labels)} | ours / best | share of the limit |", "|---" * (len(labels) + 3) + "|"]
+        for name, by_engine in self.results.items():
+            cells = [cell(by_engine[label]) if label in by_engine else "-" for label in labels]
+            ratio = f"**{self.ratios[name]:.2f}x**" if name in self.ratios else "-"
+            ours = by_engine.get(labels[0])
+            share = None if ours is None else self._share(name, statistics.median(ours))
+            lines.append(f"| {name} | {' | '.join(cells)} | {ratio} | {'-' if share is None else f'{share:.0%}'} |")
+        return "\n".join(lines)
+
+    def _share(self, name: str, speed: float) -> float | None:
+        """Of the bandwidth, by what a greedy step must read, or of the integer products."""
+        for case in CASES:
+            for figure in case.figures:
+                if figure.name == name and figure.context is None:
+                    return speed * layer_weights() / self.products_per_s
+                if figure.name == name:
+                    _, least = step_bytes(self.precision, num_streams=case.num_streams, context=figure.context or 0)
+                    return speed / case.num_streams * least / self.bandwidth
+        return None
+
+
+def cell(values: list[float]) -> str:
+    """Median and spread; figures of more than a hundred without decimals."""
+    digits = 0 if min(values) >= 100 else 2 if max(values) < 10 else 1
+    low, middle, high = (f"{v:,.{digits}f}" for v in (min(values), statistics.median(values), max(values)))
+    return f"{middle} [{low}, {high}]"
 
 
 def run_cases(session: Session, cases: list[Case]) -> None:
@@ -145,18 +191,30 @@ def main() -> None:
     flags = parser(__doc__)
     flags.add_argument("--ours", choices=PRECISIONS, default="int8")
     flags.add_argument("--peer", nargs=3, action="append", default=[], metavar=("KIND", "PYTHON", "MODEL"))
+    flags.add_argument("--isa", choices=("auto", *ONEDNN_ISAS), default="auto")
     flags.add_argument("--cases", nargs="+", choices=GROUPS, default=list(GROUPS))
     args = flags.parse_args()
     bandwidth = print_header(args.threads, f"ours in {args.ours}, {args.rounds} rounds, engines in turn")
-    specs = [Spec.ours(args.ours), *(Spec(*peer) for peer in args.peer)]
-    session = Session(specs, args.threads, args.rounds, bandwidth)
+    products_per_s = product_limit(args.isa, args.threads)
+    print(f"kernels {args.isa}: {products_per_s / 1e12:.2f} T multiply-adds/s from cache")
+    specs = [Spec.ours(args.ours, args.isa), *(Spec(*peer, args.isa) for peer in args.peer)]
+    session = Session(specs, args.ours, args.threads, args.rounds, bandwidth, products_per_s)
     if cases := [case for case in CASES if case.group in args.cases]:
         run_cases(session, cases)
     if "start" in args.cases:
         run_starts(session)
-    print("\nours beside the best peer: " + ", ".join(f"{name} {value:.2f}x" for name, value in session.ratios.items()))
+    print(f"\n{session.table()}\n")
     figures = {f"{name} | {label}": v for name, by_engine in session.results.items() for label, v in by_engine.items()}
-    print_json("compare_peers", args.threads, bandwidth, figures, precision=args.ours, ratios=session.ratios)
+    print_json(
+        "compare_peers",
+        args.threads,
+        bandwidth,
+        figures,
+        precision=args.ours,
+        isa=args.isa,
+        products_per_s=products_per_s,
+        ratios=session.ratios,
+    )
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ class EngineOptions:
         max_num_batched_tokens: of one step; also how long a decode waits behind a prefill.
         quantization: ``int8`` and ``int4`` are the native CPU core, ``none`` is torch in ``dtype``; see ``precision.py``.
         threads: of the model; by default one for each core.
+        isa: the native core's kernels, for measurements; ``auto`` is the best that the processor has.
         max_num_waiting: sequences that may wait for a seat, of all callers; one caller alone may have half of them.
         max_waiting_prompt_tokens: of them all, under the same rule.
         chat_template: ``gemma``, ``transcript`` or a template's file; by default what the checkpoint says.
@@ -34,6 +35,7 @@ class EngineOptions:
     dtype: str = "auto"
     device: str = "auto"
     threads: int | None = None
+    isa: str = "auto"
     chat_template: str | None = None
     generation_config: str = "auto"
     prefix_caching: bool = True
@@ -53,6 +55,7 @@ class EngineKeywords(TypedDict, total=False):
     dtype: str
     device: str
     threads: int | None
+    isa: str
     chat_template: str | None
     generation_config: str
     prefix_caching: bool

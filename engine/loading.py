@@ -195,7 +195,7 @@ def _load_native(
         packed = load_packed(checkpoint, precision.scheme, progress=progress)
         tokenizer = loading_tokenizer.result()
         config = replace(checkpoint.config, vocab_size=_vocab_size(checkpoint, tokenizer))
-        model = CpuModel(config, packed, num_threads=options.threads)
+        model = CpuModel(config, packed, num_threads=options.threads, isa=options.isa)
         return _Loaded(
             CpuRunner(model, counts),
             tokenizer,

@@ -1,4 +1,7 @@
-"""This project's engine. ``--model`` is the precision: ``int8``, ``int4`` or ``none`` (bfloat16 on the reference path)."""
+"""This project's engine. ``--model`` is the precision, and the kernels if not the best: ``int8``, ``int4-avx2``.
+
+``none`` is bfloat16 on the reference path.
+"""
 
 from dataclasses import replace
 
@@ -9,10 +12,12 @@ from workers.protocol import Generate, Watch, serve
 CONTEXT_TOKENS = 4096
 
 
-def load(precision: str, num_threads: int) -> Generate:
+def load(model: str, num_threads: int) -> Generate:
     """No prefix caching, no speculation: every run computes its prompt, and every token takes a step."""
+    precision, _, isa = model.partition("-")
     engine = LLMEngine(
         quantization=precision,
+        isa=isa or "auto",
         threads=num_threads,
         max_model_len=CONTEXT_TOKENS,
         prefix_caching=False,

@@ -14,6 +14,13 @@ from typing import Self
 from workers.protocol import Timing
 
 FOLDER = Path(__file__).resolve().parent.parent
+# Our kernels and what oneDNN, below OpenVINO and CTranslate2, calls the same set.
+ONEDNN_ISAS = {
+    "avx2": "AVX2",
+    "avxvnni": "AVX2_VNNI",
+    "avx512": "AVX512_CORE_VNNI",
+    "amx": "AVX512_CORE_AMX",
+}
 
 
 class WorkerError(Exception):
@@ -22,19 +29,27 @@ class WorkerError(Exception):
 
 @dataclass(frozen=True)
 class Spec:
-    """``kind`` is a module of this package, ``python`` the interpreter that has the engine, ``model`` what it loads."""
+    """``kind`` is a module of this package, ``python`` the interpreter that has the engine, ``model`` what it loads.
+
+    ``isa`` bounds the instruction set where the engine can be told so; llama.cpp is built for one.
+    """
 
     kind: str
     python: str
     model: str
+    isa: str = "auto"
 
     @property
     def label(self) -> str:
         return f"{self.kind} {Path(self.model).name}"
 
     @classmethod
-    def ours(cls, precision: str) -> Self:
-        return cls("ours", sys.executable, precision)
+    def ours(cls, precision: str, isa: str = "auto") -> Self:
+        return cls("ours", sys.executable, precision if isa == "auto" else f"{precision}-{isa}", isa)
+
+    def environment(self, num_threads: int) -> dict[str, str]:
+        bound = {} if self.isa == "auto" else {"ONEDNN_MAX_CPU_ISA": ONEDNN_ISAS[self.isa]}
+        return os.environ | {"OMP_NUM_THREADS": str(num_threads)} | bound
 
 
 class Worker:
@@ -51,7 +66,7 @@ class Worker:
             self._process = subprocess.Popen(
                 command,
                 cwd=FOLDER,
-                env=os.environ | {"OMP_NUM_THREADS": str(num_threads)},
+                env=spec.environment(num_threads),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
