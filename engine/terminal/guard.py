@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TextIO
 
 WRONG_USE = 2
 INTERRUPTED = 130  # as a shell names the end by Ctrl-C
@@ -37,6 +38,7 @@ def run_guarded(program: str, run: Callable[[], int]) -> int:
     except Exception as error:
         status = WRONG_USE
         say(f"{program}: error: {reason(error)}")
+    _settle_errors()
     return status
 
 
@@ -58,7 +60,7 @@ def write_output(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
-        _drop_output()
+        _drop(sys.stdout)
         if isinstance(error, BrokenPipeError):
             raise
         raise OSError(error.errno, f"the standard output cannot be written: {error.strerror}") from None
@@ -111,10 +113,18 @@ def _status_of(run: Callable[[], int]) -> int:
         return stop.code if isinstance(stop.code, int) else WRONG_USE
 
 
-def _drop_output() -> None:
-    """What is left of it would be a traceback when the interpreter ends."""
+def _drop(stream: TextIO) -> None:
+    """What is left of it would be a traceback, or another exit status, when the interpreter ends."""
     with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _settle_errors() -> None:
+    """Lines of a log that could not be written change no exit status."""
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        _drop(sys.stderr)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

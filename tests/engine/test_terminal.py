@@ -3,6 +3,8 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from io import StringIO
@@ -65,6 +67,15 @@ def test_ctrl_c_is_an_exception_from_the_guard_on() -> None:
         assert guard.run_guarded("prog", lambda: os.kill(os.getpid(), signal.SIGINT) or 0) == 130
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_what_stderr_did_not_take_is_no_failure() -> None:
+    """Python ends with 120 if it cannot write out what is left in a stream."""
+    program = "import sys; from engine.terminal.guard import run_guarded\n"
+    program += "sys.exit(run_guarded('prog', lambda: sys.stderr.write('part of a line') * 0))"
+    with open("/dev/full", "w") as full:
+        assert subprocess.run([sys.executable, "-c", program], stderr=full, timeout=60).returncode == 0
 
 
 def test_what_a_person_can_put_right() -> None:
