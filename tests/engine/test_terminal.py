@@ -73,7 +73,7 @@ def test_ctrl_c_is_an_exception_from_the_guard_on() -> None:
 def test_what_stderr_did_not_take_is_no_failure() -> None:
     """Python ends with 120 if it cannot write out what is left in a stream."""
     program = "import sys; from engine.terminal.guard import run_guarded\n"
-    program += "sys.exit(run_guarded('prog', lambda: sys.stderr.write('part of a line') * 0))"
+    program += "sys.exit(run_guarded('prog', lambda: 0 * sys.stderr.buffer.write(b'left')))"
     with open("/dev/full", "w") as full:
         assert subprocess.run([sys.executable, "-c", program], stderr=full, timeout=60).returncode == 0
 
