@@ -74,8 +74,9 @@ def test_what_stderr_did_not_take_is_no_failure() -> None:
     """Python ends with 120 if it cannot write out what is left in a stream."""
     program = "import sys; from engine.terminal.guard import run_guarded\n"
     program += "sys.exit(run_guarded('prog', lambda: 0 * sys.stderr.buffer.write(b'left')))"
+    buffered = os.environ | {"PYTHONUNBUFFERED": ""}
     with open("/dev/full", "w") as full:
-        assert subprocess.run([sys.executable, "-c", program], stderr=full, timeout=60).returncode == 0
+        assert subprocess.run([sys.executable, "-c", program], stderr=full, env=buffered, timeout=60).returncode == 0
 
 
 def test_what_a_person_can_put_right() -> None:
