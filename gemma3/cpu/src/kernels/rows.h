@@ -53,6 +53,8 @@ void quantize(float* x, int size, int rotation, Activations& out, int row) {
         spoiled = spoiled + load(x + i) * 0.0f;  // NaN if any value is NaN or infinite: it must show in the result
     }
     const float peak = max_lanes(peaks) + sum_lanes(spoiled);
+    // Where it is NaN, the scale tells; the values are zeros then, since sums of what NaN is rounded to overflow.
+    const int num_values = peak == peak ? size : 0;
     const float inverse = peak > kNothing ? 127.0f / peak : 0.0f;
     out.scales[row] = peak / (127.0f * __builtin_sqrtf(static_cast<float>(rotation)));
     int8_t* values = out.values + int64_t{row} * out.num_inputs;
@@ -61,7 +63,7 @@ void quantize(float* x, int size, int rotation, Activations& out, int row) {
     for (int start = 0; start < out.num_inputs; start += kGroup) {
         Ints group{};
         for (int i = start; i < start + kGroup; i += 16) {
-            const Floats shifted = madd(i < size ? load(x + i) : Floats{}, inverse, kRounder);
+            const Floats shifted = madd(i < num_values ? load(x + i) : Floats{}, inverse, kRounder);
             const Ints rounded = bits_as<Ints>(shifted) - kRounderBits;
             store_bytes(values + i, rounded);
             group = group + rounded;
