@@ -75,8 +75,8 @@ FAULTS: Mapping[str, type[Leak] | type[WrongToken] | type[Death]] = {
 def with_fault(loaded: LoadedEngine, fault: Callable[[Outputs], Outputs]) -> LoadedEngine:
     step = loaded.core.step
 
-    def faulty_step() -> object:
-        result = step()
+    def faulty_step(*, on_scheduled: Callable[[], None]) -> object:
+        result = step(on_scheduled=on_scheduled)
         return replace(result, outputs=fault(list(result.outputs)))
 
     vars(loaded.core)["step"] = faulty_step
