@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from engine.loading import LoadedEngine
+from engine.prefill_pace import Unpaced
 from engine.sampling_params import SamplingParams
 from gemma3 import cpu
 from tests.engine.engines import GREEDY, Answer, load, run, same_until_unsure, tiny_checkpoint, with_margins
@@ -141,6 +142,7 @@ def test_after_preemption(case: Case) -> None:
     longest = max(len(prompt) for prompt in case.prompts.values()) + GREEDY.max_tokens + 8
     smallest = {"max_model_len": longest, "max_num_batched_tokens": 16 + 128, "max_num_seqs": 16}
     engine = case.load(**smallest, kv_cache_memory=_least_memory(case, smallest))
+    engine.core.scheduler.pace = Unpaced()  # by the clock, what is in memory together would be chance
     case.check(run(engine, case.prompts))
     assert engine.core.scheduler.num_preemptions > 0
 

@@ -39,6 +39,7 @@ class MoodyPace(PrefillPace):
 
     def share(self, num_decoding: int) -> PrefillShare:
         if num_decoding == 0:
+            self.only_decodes = False  # short prompts beside streams that have just begun: nobody counts
             return super().share(0)
         self.only_decodes = not self.only_decodes and self.rng.random() < 0.2
         if self.only_decodes:
