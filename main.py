@@ -5,6 +5,7 @@
     python main.py chat                   talk (/help lists the commands)
     python main.py serve                  serve it with OpenAI's API
     python main.py ask                    ask a running server one question
+    python main.py doctor                 check the machine, the weights and the arithmetic
 
 The same as ``gemma3-server``; ``openai_api/command.py`` has the commands. Weights beside this file are
 found first. Every failure is one line and exit status 2.

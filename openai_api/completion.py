@@ -11,7 +11,7 @@ import shtab
 
 from engine.terminal.guard import write_output
 from engine.terminal.program import text_parser
-from openai_api import ask, command_line
+from openai_api import ask, command_line, doctor
 
 # Flags whose value is the name of a file, or may be.
 _FILES = {"--model", "--chat-template", "--schema", "--api-key-file", "--uds"}
@@ -35,7 +35,10 @@ def _all_programs(program: str) -> argparse.ArgumentParser:
     text = text_parser(program)
     _copy_flags(text, whole)
     commands = whole.add_subparsers()
-    parsers = {"chat": text, "serve": command_line.flag_parser(program), "ask": ask.flag_parser(program)}
+    parsers = {"chat": text} | {
+        name: module.flag_parser(program)
+        for name, module in {"serve": command_line, "ask": ask, "doctor": doctor}.items()
+    }
     for name, parser in parsers.items():
         _copy_flags(parser, commands.add_parser(name, add_help=False, help=parser.description))
     return whole

@@ -35,8 +35,8 @@ def text_parser(program: str) -> "FlagParser":
     parser = FlagParser(
         prog=program,
         description="Write text with Gemma 3 270M.",
-        epilog=f"The words 'chat', 'serve' and 'ask' are commands; '{program} serve --help' lists the server's own flags, "
-        f"'{program} ask --help' those of a client. '--print-completion bash' writes what lets a shell complete them all.",
+        epilog=f"The words 'chat', 'serve', 'ask' and 'doctor' are commands; '{program} serve --help' lists the server's "
+        f"flags, '{program} ask --help' those of a client. '--print-completion bash' writes what lets a shell complete them all.",
     )
     parser.add_argument(
         "prompt",

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
         (["x", "--max-tokens", "0"], "gemma3-server: error: "),
         (["serve", "--port", "x"], "gemma3-server serve: error: "),
         (["ask", "--prompt", " "], "gemma3-server ask: error: "),
+        (["doctor", "--port", "x"], "gemma3-server doctor: error: "),
         (["--print-completion"], "gemma3-server: error: --print-completion takes one of bash, "),
         (["--print-completion", "cmd"], "gemma3-server: error: --print-completion takes one of bash, "),
     ],
@@ -29,7 +30,7 @@ def test_each_program_goes_by_its_name(words: list[str], prefix: str, capsys: py
     assert line.startswith(prefix)
 
 
-@pytest.mark.parametrize("words", [[], ["serve"], ["ask"]], ids=str)
+@pytest.mark.parametrize("words", [[], ["serve"], ["ask"], ["doctor"]], ids=str)
 def test_help_and_version(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--version"]) == 0
     assert capsys.readouterr().out.startswith("gemma3-270m-server ")
@@ -48,6 +49,7 @@ def test_as_a_module_from_another_folder(tmp_path: Path) -> None:
     ("line", "expected"),
     [
         ("gemma3-server ser", ["serve"]),
+        ("gemma3-server doctor --cl", ["--clean"]),
         ("gemma3-server serve --max-num-s", ["--max-num-seqs"]),
         ("gemma3-server ask --sch", ["--schema"]),
         ("gemma3-server chat --quantization int", ["int8", "int4"]),
