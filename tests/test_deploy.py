@@ -1,0 +1,84 @@
+"""What ``deploy/`` says is true of the program: its flags parse, its paths exist, its metrics are told.
+
+That the files are well formed for docker, systemd, Kubernetes and Prometheus is checked by their own
+tools, by hand (docs/deploy.md).
+"""
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import generate_latest
+
+from engine.engine_info import EngineStats
+from openai_api.command_line import parse_flags
+from openai_api.metrics import PREFIX, Metrics
+from openai_api.routes import ROUTES
+
+DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
+_SUFFIXES = ("_bucket", "_sum", "_count")
+
+
+def documents(name: str) -> list[Any]:
+    return list(yaml.safe_load_all((DEPLOY / name).read_text()))
+
+
+def container() -> Any:
+    return documents("kubernetes.yaml")[0]["spec"]["template"]["spec"]["containers"][0]
+
+
+def command_lines() -> list[list[str]]:
+    """The words behind ``gemma3-server`` wherever one is started to serve."""
+    (docker,) = re.findall(r"^CMD (\[.*\])$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    (unit,) = re.findall(r"^ExecStart=(.*)$", (DEPLOY / "gemma3-server.service").read_text(), re.MULTILINE)
+    compose = documents("compose.yaml")[0]["services"]["server"]["command"]
+    return [json.loads(docker), shlex.split(unit)[1:], compose, container()["args"]]
+
+
+def test_every_command_line_parses() -> None:
+    for command, *words in command_lines():
+        assert command == "serve"
+        assert parse_flags(words).port == 8000
+
+
+def test_probes_ask_for_paths_that_need_no_key() -> None:
+    open_paths = {route.path for route in ROUTES if 401 not in route.errors}
+    probes = {container()[name]["httpGet"]["path"] for name in ("startupProbe", "readinessProbe", "livenessProbe")}
+    checked = re.findall(r"http://127.0.0.1:8000(/\w+)", (DEPLOY / "Dockerfile").read_text())
+    assert probes | set(checked) <= open_paths
+
+
+def queries() -> list[str]:
+    panels = json.loads((DEPLOY / "grafana-dashboard.json").read_text())["panels"]
+    of_panels = [target["expr"] for panel in panels for target in panel["targets"]]
+    of_alerts = [rule["expr"] for group in documents("alerts.yaml")[0]["groups"] for rule in group["rules"]]
+    return of_panels + of_alerts
+
+
+def told() -> set[str]:
+    """The names of all metrics, as a scrape of a new server has them."""
+    text = generate_latest(Metrics(EngineStats).registry).decode()
+    return set(re.findall(rf"^# TYPE ({PREFIX}\w+) ", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("query", queries())
+def test_every_metric_of_dashboard_and_alerts_is_told(query: str) -> None:
+    names = re.findall(rf"{PREFIX}\w+", query)
+    assert names or "up{" in query
+    for name in names:
+        bare = next((name.removesuffix(suffix) for suffix in _SUFFIXES if name.endswith(suffix)), name)
+        assert bare in told()
+
+
+def test_containers_may_do_little() -> None:
+    security = container()["securityContext"]
+    assert security["readOnlyRootFilesystem"]
+    assert not security["allowPrivilegeEscalation"]
+    server = documents("compose.yaml")[0]["services"]["server"]
+    assert server["read_only"]
+    assert server["cap_drop"] == ["ALL"]
+    assert re.search(r"^USER 10001$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
