@@ -7,15 +7,15 @@ Knows no threads, no HTTP. One thread uses it; in the server that is the engine 
 import random
 import time
 from collections import abc
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 
 from engine.batch import Batch, ScheduledSequence
 from engine.caller import ANYBODY, Caller
 from engine.errors import StepError
-from engine.outputs import FinishReason, RequestOutput, SequenceDelta
+from engine.outputs import RequestOutput, SequenceDelta, StepResult
 from engine.request_checks import check_choice, check_token_ids
-from engine.request_state import News, RequestState, new_detokenizer, news_of, report, with_predictions
+from engine.request_state import News, RequestState, delta_of, new_detokenizer, news_of, report, with_predictions
 from engine.runners.model_runner import ModelRunner, SequenceResult
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Scheduler
@@ -24,14 +24,6 @@ from engine.sequence import Sequence, new_sequences
 from engine.step_failures import StepFailures
 from engine.step_sizes import StepSizeCounter
 from gemma3.text.detokenizer import Detokenizer
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """``errors`` has the requests that this step ended with an error, by id; they get no further output."""
-
-    outputs: list[RequestOutput]
-    errors: dict[str, StepError]
 
 
 class EngineCore:
@@ -236,34 +228,11 @@ class EngineCore:
                 self._next_seq_id += 1
 
     def _read(self, seq: Sequence, news: News, detokenizer: Detokenizer) -> SequenceDelta:
-        """The text of new tokens, up to the one that ends the sequence; what follows that one is dropped."""
-        text, num_read = "", 0
-        finish_reason: FinishReason | None = None
-        stop_reason: str | int | None = None
-        for token_id in news.token_ids:
-            num_read += 1
-            if token_id in seq.end_token_ids:  # before min_tokens the runner chooses none of them
-                finish_reason = FinishReason.STOP
-                stop_reason = None if token_id in self._eos_token_ids else token_id
-                break
-            text += detokenizer.push(token_id)
-            if detokenizer.stop_match is not None:
-                finish_reason, stop_reason = FinishReason.STOP, detokenizer.stop_match
-                break
-        seq.num_told_tokens += num_read
-        if finish_reason is None and seq.chooses_no_more and seq.num_told_tokens == seq.num_tokens:
-            finish_reason = FinishReason.STOP if seq.is_complete else FinishReason.LENGTH
-        if finish_reason is not None:
-            text += detokenizer.finish()
+        """The text of new tokens; the sequence ends here if they end it."""
+        delta = delta_of(seq, news, detokenizer, eos_token_ids=self._eos_token_ids)
+        if delta.finish_reason is not None:
             self.scheduler.finish(seq, num_surplus_tokens=seq.num_tokens - seq.num_told_tokens)
-        return SequenceDelta(
-            index=seq.index,
-            text=text,
-            token_ids=news.token_ids[:num_read],
-            logprobs=None if news.logprobs is None else news.logprobs[:num_read],
-            finish_reason=finish_reason,
-            stop_reason=stop_reason,
-        )
+        return delta
 
     def _report_all(self, request_ids: abc.Iterable[str], failures: StepFailures) -> list[RequestOutput]:
         """The news of requests that left the queue or gained something; finished ones are forgotten."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
 
+from engine.errors import StepError
+
 
 class FinishReason(StrEnum):
     """Why a sequence ended, with OpenAI's words where OpenAI has one."""
@@ -107,3 +109,11 @@ def _joined_deltas(deltas: abc.Sequence[SequenceDelta]) -> SequenceDelta:
         num_accepted_predictions=sum(delta.num_accepted_predictions for delta in deltas),
         num_rejected_predictions=sum(delta.num_rejected_predictions for delta in deltas),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """``errors`` has the requests that this step ended with an error, by id; they get no further output."""
+
+    outputs: list[RequestOutput]
+    errors: dict[str, StepError]

@@ -1,14 +1,14 @@
 """What the engine knows of a request beyond its sequences, and the words in which it is told.
 
-Owns which tokens of a sequence are due to be told, and what a step's news are. Decides nothing:
-ends and errors are the engine core's. Engine thread only.
+Owns which tokens of a sequence are due to be told, what a step's news are, and which of them is the
+last. Ends nothing itself: that and errors are the engine core's. Engine thread only.
 """
 
 from collections import abc
 from dataclasses import dataclass, field, replace
 
 from engine.batch import ScheduledSequence
-from engine.outputs import RequestOutput, SequenceDelta, TokenLogprob
+from engine.outputs import FinishReason, RequestOutput, SequenceDelta, TokenLogprob
 from engine.runners.model_runner import SequenceResult
 from engine.sampling_params import SamplingParams
 from engine.scoring import Scoring
@@ -54,6 +54,36 @@ def news_of(seq: Sequence, result: SequenceResult) -> News:
         return News(tuple(seq.token_ids[seq.num_told_tokens :]) if is_due else ())
     logprobs = result.untold_logprobs + result.logprobs
     return News(tuple(seq.token_ids[seq.num_told_tokens :][: len(logprobs)]), logprobs)
+
+
+def delta_of(seq: Sequence, news: News, detokenizer: Detokenizer, *, eos_token_ids: frozenset[int]) -> SequenceDelta:
+    """The text of new tokens, up to the one that ends the sequence; what follows that one is dropped."""
+    text, num_read = "", 0
+    finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None
+    for token_id in news.token_ids:
+        num_read += 1
+        if token_id in seq.end_token_ids:  # before min_tokens the runner chooses none of them
+            finish_reason = FinishReason.STOP
+            stop_reason = None if token_id in eos_token_ids else token_id
+            break
+        text += detokenizer.push(token_id)
+        if detokenizer.stop_match is not None:
+            finish_reason, stop_reason = FinishReason.STOP, detokenizer.stop_match
+            break
+    seq.num_told_tokens += num_read
+    if finish_reason is None and seq.chooses_no_more and seq.num_told_tokens == seq.num_tokens:
+        finish_reason = FinishReason.STOP if seq.is_complete else FinishReason.LENGTH
+    if finish_reason is not None:
+        text += detokenizer.finish()
+    return SequenceDelta(
+        index=seq.index,
+        text=text,
+        token_ids=news.token_ids[:num_read],
+        logprobs=None if news.logprobs is None else news.logprobs[:num_read],
+        finish_reason=finish_reason,
+        stop_reason=stop_reason,
+    )
 
 
 def with_predictions(
