@@ -27,6 +27,7 @@ from engine.scheduler import Scheduler
 from gemma3 import __version__
 from gemma3.checkpoints.checkpoint import Checkpoint, content_hash, open_checkpoint
 from gemma3.checkpoints.end_tokens import end_token_ids
+from gemma3.checkpoints.kept_vocabulary import load_tokenizer
 from gemma3.checkpoints.locate import TERMS, Located, locate_weights
 from gemma3.errors import ChatError, TokenizerError
 from gemma3.progress import Progress, no_progress
@@ -191,7 +192,7 @@ def _load_native(
     assert precision.scheme is not None
     assert BLOCK_SIZE == CORE_BLOCK_SIZE
     with ThreadPoolExecutor(max_workers=1) as pool:
-        loading_tokenizer = pool.submit(checkpoint.load_tokenizer)
+        loading_tokenizer = pool.submit(load_tokenizer, checkpoint)
         packed = load_packed(checkpoint, precision.scheme, progress=progress)
         tokenizer = loading_tokenizer.result()
         config = replace(checkpoint.config, vocab_size=_vocab_size(checkpoint, tokenizer))

@@ -19,7 +19,6 @@ heavy ones.
 """
 
 import math
-import statistics
 from collections import abc, deque
 from enum import Enum
 
@@ -138,7 +137,7 @@ class PrefillPace:
             return math.inf
         place = seq.num_computed_tokens // POSITIONS_PER_PLACE
         nearest = max((each for each in known if each <= place), default=min(known))
-        return statistics.median_high(known[nearest]) * max(1.0, place / (nearest + 1))
+        return _median_high(known[nearest]) * max(1.0, place / (nearest + 1))
 
     def _decoding_s(self, num_decoding: int) -> float | None:
         """Of a step in which so many decode; rather too little than too much."""
@@ -146,12 +145,12 @@ class PrefillPace:
         if not known or num_decoding == 0:
             return None
         nearest = max((each for each in known if each <= num_decoding), default=min(known))
-        return statistics.median_low(known[nearest]) * min(1.0, num_decoding / nearest)
+        return _median_low(known[nearest]) * min(1.0, num_decoding / nearest)
 
     def _usual_decode_s(self, num_decoding: int, now_s: float) -> float:
         if num_decoding not in self._usual_s:
             return now_s
-        return min(now_s, max(statistics.median_low(self._usual_s[num_decoding]), LEAST_OF_NOW * now_s))
+        return min(now_s, max(_median_low(self._usual_s[num_decoding]), LEAST_OF_NOW * now_s))
 
     def _learn(self, prefills: abc.Sequence[ScheduledSequence], seconds: float, step: _Step) -> None:
         """All is put down to the longest chunk; from few tokens nothing is learned."""
@@ -196,3 +195,12 @@ def _remember(recent: dict[int, deque[float]], key: int, seconds: float) -> None
     if key not in recent:
         recent[key] = deque(maxlen=NUM_REMEMBERED)
     recent[key].append(seconds)
+
+
+def _median_low(values: abc.Collection[float]) -> float:
+    """As ``statistics`` has it, which takes 3 ms of every start to import."""
+    return sorted(values)[(len(values) - 1) // 2]
+
+
+def _median_high(values: abc.Collection[float]) -> float:
+    return sorted(values)[len(values) // 2]

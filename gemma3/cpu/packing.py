@@ -175,8 +175,8 @@ class _Packer:
 
 def pack_balanced(checkpoint: Checkpoint, layout: PackedLayout, progress: Progress = no_progress) -> memoryview:
     """The same, balanced: packed twice, since the model that is observed is a packed one too. ``progress`` is told per cent."""
-    observed = _observed(checkpoint, _part(progress, 0, 15), _part(progress, 15, 70))
-    return pack(checkpoint, layout, _part(progress, 70, 100), observed=observed)
+    observed = _observed(checkpoint, _part(progress, 0, 25), _part(progress, 25, 60))
+    return pack(checkpoint, layout, _part(progress, 60, 100), observed=observed)
 
 
 def _observed(checkpoint: Checkpoint, packing: Progress, observing: Progress) -> Mapping[str, Floats]:
