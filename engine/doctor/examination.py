@@ -14,6 +14,7 @@ from engine.doctor.reference import Reference, read_reference
 from gemma3 import cpu
 from gemma3.checkpoints import embedded_weights as embedded
 from gemma3.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from gemma3.checkpoints.kept_vocabulary import load_tokenizer
 from gemma3.checkpoints.locate import locate_weights
 from gemma3.cpu.packed_file import PackedFile
 from gemma3.cpu.packed_layout import SCHEMES, PackedLayout, PackedWeights
@@ -58,7 +59,7 @@ def _open(model: str | None) -> Subject:
 def _examine_model(subject: Subject) -> Iterator[Finding]:
     reference = subject.reference
     if reference is not None:
-        tokenizer = subject.checkpoint.load_tokenizer
+        tokenizer = partial(load_tokenizer, subject.checkpoint)
         yield from _guarded("tokenizer", lambda: arithmetic.check_tokenizer(tokenizer(), reference))
     reason = cpu.why_unavailable()
     if reason is not None:
