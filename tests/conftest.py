@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,19 @@ def signals_as_at_a_terminal() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
+def torch_threads_as_before() -> Iterator[None]:
+    """An engine sets torch's number of threads for the whole process: three on two cores slow down every test after it."""
+    torch = sys.modules.get("torch")  # not imported for tests that need none
+    if torch is None:
+        yield
+        return
+    num_threads = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != num_threads:
+        torch.set_num_threads(num_threads)
 
 
 @pytest.fixture(scope="session")

@@ -179,7 +179,7 @@ def test_full_queue(checkpoint: Path) -> None:
 
 
 def test_who_waits_too_long_gives_up_its_place(checkpoint: Path) -> None:
-    long = SamplingParams(temperature=0.0, max_tokens=500, ignore_eos=True)
+    long = SamplingParams(temperature=0.0, max_tokens=250, ignore_eos=True)
 
     async def main() -> None:
         async with running(checkpoint, queue_timeout_s=0.3) as (engine, loaded):

@@ -6,7 +6,9 @@ else is in the batch, so there texts may part where two tokens are as good as eq
 """
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -67,7 +69,7 @@ def answer_alone(path: Path, options: dict[str, object], prompts: Prompts) -> di
 
 def small_case(path: Path, options: dict[str, object]) -> Case:
     rng = random.Random(0)
-    lengths = [1, 2, 15, 16, 17, 31, 32, 33, 100, 300, *(rng.randint(1, 200) for _ in range(30))]
+    lengths = [1, 2, 15, 16, 17, 31, 32, 33, 100, 300, *(rng.randint(1, 200) for _ in range(10))]
     prompts = {f"{i}": [2] + [rng.randrange(107, 363) for _ in range(n - 1)] for i, n in enumerate(lengths)}
     return Case(path, options, prompts, answer_alone(path, options, prompts))
 
@@ -87,10 +89,16 @@ def real_case(path: Path, options: dict[str, object], *, takes_all: bool) -> Cas
     return Case(path, options, prompts, answer_alone(path, options, prompts))
 
 
+@pytest.fixture(scope="module")
+def small_cases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
+    """The small case of a precision; each is made once, for all tests."""
+    path = tiny_checkpoint(tmp_path_factory.mktemp("same") / "model")
+    return cache(lambda precision: small_case(path, options_for(precision)))
+
+
 @pytest.fixture(scope="module", params=PRECISIONS)
-def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    options = options_for(request.param)
-    return small_case(tiny_checkpoint(tmp_path_factory.mktemp("same") / "model"), options)
+def small(request: pytest.FixtureRequest, small_cases: Callable[[str], Case]) -> Case:
+    return small_cases(request.param)
 
 
 @pytest.fixture(
@@ -101,13 +109,12 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         pytest.param(("all real", "float32"), id="all-real-float32", marks=pytest.mark.soak),
     ],
 )
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+def case(request: pytest.FixtureRequest, small_cases: Callable[[str], Case]) -> Case:
     size, precision = request.param
-    options = options_for(precision)
-    if size != "small":
-        takes_all = size == "all real" or precision != "float32"
-        return real_case(request.getfixturevalue("embedded_gguf"), options, takes_all=takes_all)
-    return small_case(tiny_checkpoint(tmp_path_factory.mktemp("same") / "model"), options)
+    if size == "small":
+        return small_cases(precision)
+    takes_all = size == "all real" or precision != "float32"
+    return real_case(request.getfixturevalue("embedded_gguf"), options_for(precision), takes_all=takes_all)
 
 
 def test_in_a_batch(case: Case) -> None:

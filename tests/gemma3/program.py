@@ -1,9 +1,9 @@
 """Runs ``main.py`` as a person would, in a process of its own."""
 
 import os
+import resource
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ class Run:
     status: int
     out: str
     err: str
-    wall_s: float
+    cpu_s: float
     peak_bytes: int
 
 
@@ -28,9 +28,9 @@ def run_main(
 ) -> Run:
     """Run ``python main.py ARGS`` with ``text`` piped in, unless ``stdin`` is a file descriptor.
 
-    ``peak_bytes`` is the largest resident memory of that process.
+    ``cpu_s`` is the processor time of that process, ``peak_bytes`` its largest resident memory.
     """
-    began = time.perf_counter()
+    began_s = _cpu_s_of_children()
     with subprocess.Popen(
         [sys.executable, str(ROOT / "main.py"), *args],
         env=os.environ | (env or {}),
@@ -47,7 +47,12 @@ def run_main(
             process.kill()
             raise
         peak_bytes = watch.stop()
-    return Run(process.returncode, out, err, time.perf_counter() - began, peak_bytes)
+    return Run(process.returncode, out, err, _cpu_s_of_children() - began_s, peak_bytes)
+
+
+def _cpu_s_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 class _PeakMemory:

@@ -1,12 +1,14 @@
 """Every test gets its own engine and application. A live server is shared: it gets the engine of the running test."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from openai_api.settings import ServerSettings
 from tests.openai_api.fake_engine import FakeEngine
 from tests.openai_api.harness import Asgi, LiveServer, SharedServer, shared_server
+from tests.openai_api.real_server import RealServer, real_server
 
 
 @pytest.fixture
@@ -28,3 +30,10 @@ def default_server() -> Iterator[SharedServer]:
 @pytest.fixture
 def live(default_server: SharedServer, engine: FakeEngine) -> LiveServer:
     return default_server.use(engine)
+
+
+@pytest.fixture(scope="session")
+def server(embedded_gguf: Path) -> Iterator[RealServer]:
+    """The real base model, served as a person would, to the modules that start no server of their own."""
+    with real_server("--served-model-name", "gemma-3-270m", "--max-model-len", "4096") as live:
+        yield live

@@ -1,9 +1,7 @@
 """The clients of decisions, unmodified, against a live server with the real base model."""
 
 import asyncio
-from collections.abc import Iterator
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import httpx
@@ -11,7 +9,7 @@ import pytest
 from openai import OpenAI
 from openai.types.decision import Decision
 
-from tests.openai_api.real_server import RealServer, real_server
+from tests.openai_api.real_server import RealServer
 
 REVIEW = "The hotel was dirty, the staff was rude and the food was cold. I will never come back."
 TOPICS = ["card arrival", "lost or stolen card", "exchange rate", "pin blocked", "top up failed"]
@@ -20,12 +18,6 @@ TEXTS = {
     "Somebody has taken my wallet with the card in it": "lost or stolen card",
     "How many dollars do I get for a euro?": "exchange rate",
 }
-
-
-@pytest.fixture(scope="module")
-def server(embedded_gguf: Path) -> Iterator[RealServer]:
-    with real_server("--served-model-name", "gemma-3-270m", "--max-model-len", "4096") as live:
-        yield live
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import json
 import socket
 import struct
 import threading
-import time
 from typing import Any
 
 import httpx
@@ -55,10 +54,8 @@ def test_aborted_in_every_phase(live: LiveServer, engine: FakeEngine) -> None:
                 wait_until(lambda where=where, n=num_prompts: len(where) == n)  # type: ignore[misc]
                 if phase == "decode" and "stream" in name:
                     assert sock.recv(100)
-                begin = time.monotonic()
                 close(sock)
                 wait_until(lambda n=num_prompts: len(engine.aborted) == n)  # type: ignore[misc]
-                assert time.monotonic() - begin < 1.0, (phase, name)
                 assert not engine.running
                 assert not engine.waiting
 

@@ -3,12 +3,11 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.openai_api.real_server import RealServer, real_server
+from tests.openai_api.real_server import RealServer
 
 SOURCES = Path(__file__).parent / "node_clients"
 MODEL = "gemma-3-270m"
@@ -30,12 +29,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if done.returncode != 0:
         pytest.skip(f"npm could not fetch the clients: {done.stderr.strip()[-200:]}")
     return folder
-
-
-@pytest.fixture(scope="module")
-def server(embedded_gguf: Path) -> Iterator[RealServer]:
-    with real_server("--served-model-name", MODEL, "--max-model-len", "4096") as live:
-        yield live
 
 
 def test_objects_and_tools(folder: Path, server: RealServer) -> None:

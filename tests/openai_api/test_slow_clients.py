@@ -18,6 +18,7 @@ from tests.openai_api.fake_engine import FakeEngine, Script
 from tests.openai_api.harness import LiveServer, SharedServer, chat_body, chunks_of, shared_server, wait_until
 from tests.openai_api.raw_http import BODY, GET_HEALTH, JSON_HEAD, connect, post, sized
 
+SOON_S = 8  # of a limit below half a second; the server's own are 10 s and more
 # Short limits, so that the tests of slow clients are not slow themselves.
 SLOW = ServerSettings(header_timeout_s=0.3, body_timeout_s=0.4, write_timeout_s=0.5, idle_timeout_s=1)
 CHAT = "/v1/chat/completions"
@@ -68,7 +69,7 @@ def test_a_connection_that_says_nothing_is_closed(slow: LiveServer) -> None:
     with connect(slow) as connection:
         begin = time.monotonic()
         assert connection.is_closed()
-        assert 0.2 < time.monotonic() - begin < 3
+        assert 0.2 < time.monotonic() - begin < SOON_S
 
 
 def test_a_slow_head(slow: LiveServer) -> None:
@@ -79,7 +80,7 @@ def test_a_slow_head(slow: LiveServer) -> None:
             begin = time.monotonic()
             answer = connection.send(part).answer()
             assert (answer.status, answer.error["code"]) == (408, "request_timeout")
-            assert 0.2 < time.monotonic() - begin < 3
+            assert 0.2 < time.monotonic() - begin < SOON_S
             assert connection.is_closed()
 
     all_at_once(check, product((b"", GET_HEALTH), (b"G", b"GET /health HTTP/1.1\r\n", GET_HEALTH[:-2])))
@@ -121,7 +122,7 @@ def test_a_part_of_a_head_during_a_long_answer(slow: LiveServer) -> None:
             assert connection.answer().status == 200
             begin = time.monotonic()
             assert connection.send(rest).answer().status == (200 if rest else 408)
-            assert rest or 0.2 < time.monotonic() - begin < 3
+            assert rest or 0.2 < time.monotonic() - begin < SOON_S
 
     def check_drip() -> None:
         with connect(slow) as connection:
@@ -146,7 +147,7 @@ def test_a_slow_body(slow: LiveServer) -> None:
         begin = time.monotonic()
         answer = connection.send(JSON_HEAD + b'Content-Length: 100\r\n\r\n{"pro').answer()
         assert (answer.status, answer.error["code"]) == (408, "request_timeout")
-        assert 0.3 < time.monotonic() - begin < 3
+        assert 0.3 < time.monotonic() - begin < SOON_S
         assert connection.is_closed()
 
 

@@ -17,7 +17,7 @@ from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel, Field
 
-from tests.openai_api.real_server import RealServer, real_server
+from tests.openai_api.real_server import RealServer
 
 MODEL = "gemma-3-270m"
 TEXT = "Anna, 34 years old, lives in Paris."
@@ -38,12 +38,6 @@ class Person(BaseModel):
 
 
 ANNA = Person(name="Anna", age=34, city="Paris")
-
-
-@pytest.fixture(scope="module")
-def server(embedded_gguf: Path) -> Iterator[RealServer]:
-    with real_server("--served-model-name", MODEL, "--max-model-len", "4096") as live:
-        yield live
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,13 @@ import io
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.openai_api.real_server import ROOT, RealServer, real_server
+from tests.openai_api.real_server import ROOT, RealServer
 
 PAGE = ROOT / "docs" / "structured-output.md"
 ADDRESS = "http://127.0.0.1:8000"
@@ -35,12 +34,6 @@ def example(title: str) -> Example:
     blocks = _BLOCK.findall(section)
     assert [language for language, _ in blocks] == ["bash", "json", "python", "text"], title
     return Example(*(text for _, text in blocks))
-
-
-@pytest.fixture(scope="module")
-def server(embedded_gguf: Path) -> Iterator[RealServer]:
-    with real_server("--served-model-name", "gemma-3-270m", "--max-model-len", "4096") as live:
-        yield live
 
 
 @pytest.mark.parametrize("title", EXAMPLES)
