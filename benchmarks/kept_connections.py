@@ -47,10 +47,13 @@ class Answer:
 
 
 class KeptConnections:
-    """As many as are needed at once, opened when they are first needed."""
+    """As many as are needed at once, opened when they are first needed. After each look at them the
+    client sleeps for ``nap_s``: it takes less of the processor, and its times are as coarse.
+    """
 
-    def __init__(self, address: tuple[str, int]) -> None:
+    def __init__(self, address: tuple[str, int], *, nap_s: float = 0.0) -> None:
         self._address = address
+        self._nap_s = nap_s
         self._connections: list[socket.socket] = []
 
     def ask(self, prompts: list[list[int]], max_tokens: int, *, stream: bool) -> list[Answer]:
@@ -69,6 +72,7 @@ class KeptConnections:
                     assert isinstance(key.fileobj, socket.socket)
                     if not key.data.take(key.fileobj.recv(1 << 16)):
                         selector.unregister(key.fileobj)
+                time.sleep(self._nap_s)
         return answers
 
 
