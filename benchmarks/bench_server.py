@@ -11,7 +11,7 @@ requests that came too late for a step.
 
 Also: the time to the first token of the first and of the last stream, the time between tokens, and
 the processor time that a token costs the event loop's thread and this client, whose work is the
-server's loss on a small machine: so it reads bare sockets, and not oftener than every ``--nap-ms``.
+server's loss on a small machine: so it reads bare sockets.
 A round more, which counts for nothing else, asks /health all the time.
 """
 
@@ -66,12 +66,12 @@ class Figures:
 class Benchmark:
     """``core`` and ``ours`` have the same options; ``connections`` belong to ``ours``."""
 
-    def __init__(self, core: EngineCore, ours: Server, *, max_tokens: int, nap_s: float) -> None:
+    def __init__(self, core: EngineCore, ours: Server, *, max_tokens: int) -> None:
         self._core = core
         self._ours = ours
         self._max_tokens = max_tokens
         self._prompts = Prompts()
-        self._connections = KeptConnections((ours.host, ours.port), nap_s=nap_s)
+        self._connections = KeptConnections((ours.host, ours.port))
 
     def measure(self, num: int, rounds: int) -> Figures:
         figures = Figures()
@@ -187,7 +187,6 @@ def main() -> None:
     flags.add_argument("--precision", choices=PRECISIONS, default="int8")
     flags.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 32])
     flags.add_argument("--max-tokens", type=int, default=64)
-    flags.add_argument("--nap-ms", type=float, default=0.0)
     args = flags.parse_args()
     bandwidth = print_header(args.threads, f"{args.precision}, {args.max_tokens} new tokens, {args.rounds} rounds")
     options = EngineOptions(
@@ -198,7 +197,7 @@ def main() -> None:
     server_flags = ["--quantization", args.precision, "--max-num-seqs", str(MAX_STREAMS), "--no-prefix-caching"]
     with server(args.threads, *server_flags) as ours:
         time.sleep(SETTLE_S)
-        benchmark = Benchmark(core, ours, max_tokens=args.max_tokens, nap_s=args.nap_ms / 1e3)
+        benchmark = Benchmark(core, ours, max_tokens=args.max_tokens)
         for num in args.concurrency:
             measured, name = benchmark.measure(num, args.rounds), f"{num} streams"
             ratios |= report(name, measured)

@@ -47,13 +47,10 @@ class Answer:
 
 
 class KeptConnections:
-    """As many as are needed at once, opened when they are first needed. After each look at them the
-    client sleeps for ``nap_s``: it takes less of the processor, and its times are as coarse.
-    """
+    """As many as are needed at once, opened when they are first needed."""
 
-    def __init__(self, address: tuple[str, int], *, nap_s: float = 0.0) -> None:
+    def __init__(self, address: tuple[str, int]) -> None:
         self._address = address
-        self._nap_s = nap_s
         self._connections: list[socket.socket] = []
 
     def ask(self, prompts: list[list[int]], max_tokens: int, *, stream: bool) -> list[Answer]:
@@ -72,7 +69,6 @@ class KeptConnections:
                     assert isinstance(key.fileobj, socket.socket)
                     if not key.data.take(key.fileobj.recv(1 << 16)):
                         selector.unregister(key.fileobj)
-                time.sleep(self._nap_s)
         return answers
 
 

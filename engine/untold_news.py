@@ -42,9 +42,7 @@ class UntoldNews:
                 self._add_held(output, held)
             if output.finished:
                 self.forget(output.request_id)
-        for request_id, error in result.errors.items():
-            self.forget(request_id)  # nothing else becomes of a whole answer
-            self._due.append((request_id, error))
+        self._due += result.errors.items()  # nothing else becomes of a whole answer
 
     def _add_held(self, output: RequestOutput, held: list[RequestOutput]) -> None:
         held.append(output)
