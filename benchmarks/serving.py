@@ -29,6 +29,14 @@ class Server:
         """Seconds of processor time that the event loop's thread has had, which is the main one."""
         return int(Path(f"/proc/{self.pid}/task/{self.pid}/schedstat").read_text().split()[0]) / 1e9
 
+    def num_steps(self) -> int:
+        """How many steps of the model there were since the start."""
+        connection = self.connect()
+        connection.request("GET", "/metrics")
+        metrics = connection.getresponse().read().decode()
+        connection.close()
+        return int(float(metrics.partition("\ngemma3:iteration_tokens_total_count ")[2].split()[0]))
+
     def memory_mb(self) -> dict[str, float]:
         """``Rss``; ``Pss``, a share of what other processes have too; ``Private_Dirty``, what ends with the server."""
         lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()[1:]

@@ -157,19 +157,28 @@ class AsyncLLMEngine:
         prediction_token_ids: abc.Sequence[int] = (),
         caller: Caller = ANYBODY,
         is_further_prompt: bool = False,
+        is_streamed: bool = True,
     ) -> abc.AsyncGenerator[RequestOutput, None]:
         """Outputs until the request has finished. Closing the generator early aborts the request.
 
         The first output comes when the request leaves the queue; it may have no deltas yet. Where
         the output is as predicted it comes faster; what it is does not depend on the prediction. A
         further prompt of a list is not refused for what waits: the first one was let in for all of
-        them.
+        them. Where it is not streamed, outputs behind the first tokens come joined, those of many
+        steps at once.
 
         Raises:
             RequestError: the request cannot be served as it is.
             EngineNotReadyError, QueueFullError, QueueTimeoutError, StepError.
         """
-        command = Add(request_id, tuple(prompt_token_ids), params, tuple(prediction_token_ids), caller)
+        command = Add(
+            request_id,
+            tuple(prompt_token_ids),
+            params,
+            tuple(prediction_token_ids),
+            caller,
+            is_streamed=is_streamed,
+        )
         return self._serve(command, is_further_prompt=is_further_prompt)
 
     async def score(
@@ -200,7 +209,7 @@ class AsyncLLMEngine:
             self.status.check_ready()
         else:
             self.check_admission(caller)
-        client = self._clients.enter(request_id, caller, _amount(command))
+        client = self._clients.enter(request_id, caller, _amount(command), is_streamed=command.is_streamed)
         self._thread.send(command)
         began_s, is_finished = time.monotonic(), False
         try:

@@ -6,7 +6,7 @@ Event loop.
 
 import logging
 from collections import abc
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from engine.admission import Amount, WaitingRoom
 from engine.caller import Caller
@@ -22,7 +22,7 @@ class Client:
 
     caller: Caller
     amount: Amount
-    news: NewsQueue = field(default_factory=NewsQueue)
+    news: NewsQueue
     is_waiting: bool = True
 
 
@@ -39,9 +39,9 @@ class Clients:
     def __getitem__(self, request_id: str) -> Client:
         return self._clients[request_id]
 
-    def enter(self, request_id: str, caller: Caller, amount: Amount) -> Client:
+    def enter(self, request_id: str, caller: Caller, amount: Amount, *, is_streamed: bool = True) -> Client:
         """Until its first news it counts as waiting."""
-        client = self._clients[request_id] = Client(caller, amount)
+        client = self._clients[request_id] = Client(caller, amount, NewsQueue(joins_unread=not is_streamed))
         self.room.enter(caller.name, amount)
         return client
 

@@ -25,6 +25,7 @@ from engine.errors import EngineError, StepError
 from engine.loading import LoadedEngine
 from engine.news_queue import News
 from engine.sampling_params import SamplingParams
+from engine.untold_news import UntoldNews
 from engine.vocabulary_table import build_when_idle
 from engine.weights_check import check_in_background
 
@@ -44,6 +45,7 @@ class Add:
     prediction_token_ids: tuple[int, ...]
     caller: Caller
     continuations: tuple[tuple[int, ...], ...] = ()
+    is_streamed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class EngineThread:
         self._die = die
         self._inbox: queue.SimpleQueue[Add | Abort | _Die | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._untold: list[tuple[str, News]] = []  # of the last step
+        self._untold = UntoldNews()
 
     async def start(self) -> LoadedEngine:
         """Load, and step until ``stop``, or until the thread dies. Raises what loading raises."""
@@ -127,8 +129,7 @@ class EngineThread:
                 for request_id, error in result.errors.items():
                     log.error("Request %s failed in its step: %s", request_id, type(error.__cause__ or error).__name__)
                     _forget_frames(error.__cause__ or error)
-                self._untold = [(output.request_id, output) for output in result.outputs]
-                self._untold += result.errors.items()
+                self._untold.add(result)
         finally:
             self._tell(core, loop)
 
@@ -137,7 +138,7 @@ class EngineThread:
         it does without the GIL. Told any earlier, they would have the two threads fight for it: the
         event loop gives it back only with each system call, or after 5 ms.
         """
-        news, self._untold = self._untold, []
+        news = self._untold.take()
         if news:
             _on_loop(loop, self._deliver, news, _stats(core))
 
@@ -157,6 +158,10 @@ class EngineThread:
             if isinstance(command, _Die):
                 raise command.reason
             news = _obey(command, core)
+            if isinstance(command, Abort):
+                self._untold.forget(command.request_id)
+            elif not command.is_streamed and not news:
+                self._untold.hold(command.request_id)
             if news or isinstance(command, Abort):
                 _on_loop(loop, self._deliver, news, _stats(core))
 

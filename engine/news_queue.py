@@ -18,9 +18,14 @@ MAX_UNREAD = 64
 
 
 class NewsQueue:
-    """Mutable. An error ends the request: it is told after everything that came before it."""
+    """Mutable. An error ends the request: it is told after everything that came before it.
 
-    def __init__(self) -> None:
+    With ``joins_unread`` a reader gets all that is unread at once: one that is told of many steps
+    together has no use for each.
+    """
+
+    def __init__(self, *, joins_unread: bool = False) -> None:
+        self._joins_unread = joins_unread
         self._unread: deque[News] = deque()
         self._waiter: asyncio.Future[None] | None = None
 
@@ -48,6 +53,8 @@ class NewsQueue:
         while not self._unread:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
+        if self._joins_unread and len(self._unread) > 1:
+            self._join()
         return self._unread.popleft()
 
     def _join(self) -> None:

@@ -56,7 +56,8 @@ class RequestOutput:
     ``prompt_logprobs`` (the first entry is ``None``) and ``num_cached_tokens`` come with the first output that has
     deltas. ``finished`` is true on the last output, when all ``n`` sequences have ended. ``admitted_s`` is when the
     request left the queue, by ``time.perf_counter``; 0 is unknown. ``scores`` come with the last output of a request
-    that only scores: the log probabilities of each continuation's tokens.
+    that only scores: the log probabilities of each continuation's tokens. ``num_joined``: for how many outputs with deltas
+    it stands.
     """
 
     request_id: str
@@ -67,6 +68,7 @@ class RequestOutput:
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
     admitted_s: float = 0.0
     scores: tuple[tuple[float, ...], ...] = ()
+    num_joined: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ def joined(outputs: abc.Sequence[RequestOutput]) -> RequestOutput:
         prompt_logprobs=first_told.prompt_logprobs,
         admitted_s=outputs[0].admitted_s,
         scores=outputs[-1].scores,
+        num_joined=sum(output.num_joined for output in outputs if output.deltas) or 1,
     )
 
 

@@ -129,13 +129,15 @@ class Engine(Protocol):
         prediction_token_ids: Sequence[int] = ...,
         caller: Caller = ...,
         is_further_prompt: bool = ...,
+        is_streamed: bool = ...,
     ) -> AsyncGenerator[RequestOutput, None]:
         """Outputs until the request has finished. Closing it early aborts the request.
 
         Where the output is as predicted it comes faster; what it is does not depend on the
         prediction. The first output comes when the request leaves the queue (it may have no deltas
         yet): that ends its queue time. A further prompt of a list is not refused for what waits:
-        the first one was let in for all of them.
+        the first one was let in for all of them. Where it is not streamed, outputs behind the first
+        tokens may come joined.
 
         Raises:
             EngineError: from the generator, before or between outputs.

@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from engine.engine_info import EngineStats
+from engine.outputs import RequestOutput
 
 PREFIX = "gemma3:"
 # A 270M model writes a token in 1 to 50 ms and answers at once or after a queue: finer at the
@@ -146,10 +147,10 @@ class _TokenTimes(Collector):
         self._sum_s = 0.0
         self._created_s = time.time()
 
-    def observe(self, seconds: float) -> None:
+    def observe(self, seconds: float, *, times: int = 1) -> None:
         """Count it under the first bound that is no smaller."""
-        self._counts[bisect_left(self._bounds_s, seconds)] += 1
-        self._sum_s += seconds
+        self._counts[bisect_left(self._bounds_s, seconds)] += times
+        self._sum_s += seconds * times
 
     def collect(self) -> Iterator[Metric]:
         """All so far."""
@@ -185,21 +186,22 @@ class RequestTimer:
         self.first_output_s = 0.0
         self.last_output_s = 0.0
 
-    def output(self, num_tokens: int, *, admitted_s: float) -> None:
-        """An output of the engine has come. ``admitted_s`` is when its request left the queue, 0 if the
-        engine does not say; a step later it may tell of tokens already.
+    def output(self, output: RequestOutput) -> None:
+        """An output of the engine has come; the first may be a step late and tell of tokens already. Of
+        outputs that come joined only the mean time between them is known.
         """
         now_s = time.perf_counter()
         if self.admitted_s == 0.0:
-            self.admitted_s = admitted_s or now_s
+            self.admitted_s = output.admitted_s or now_s
             self.metrics.queue_time.observe(self.admitted_s - self.started_s)
-        if num_tokens == 0:
+        if not any(delta.token_ids for delta in output.deltas):
             return
         if self.last_output_s == 0.0:
             self.first_output_s = now_s
             self.metrics.time_to_first_token.observe(now_s - self.started_s)
         else:
-            self.metrics.inter_token_latency.observe(now_s - self.last_output_s)
+            between_s = (now_s - self.last_output_s) / output.num_joined
+            self.metrics.inter_token_latency.observe(between_s, times=output.num_joined)
         self.last_output_s = now_s
 
     def finish(self, totals: Totals) -> None:

@@ -94,8 +94,8 @@ class Generation:
         self._finish_reasons: list[str] = []
         self._begun: set[int] = set()
 
-    async def chunks(self) -> AsyncGenerator[list[Chunk], None]:
-        """The news of each engine output as a list, never empty.
+    async def chunks(self, *, is_streamed: bool = True) -> AsyncGenerator[list[Chunk], None]:
+        """The news of each engine output as a list, never empty; if not streamed, of many at once.
 
         Closing the generator aborts the request.
 
@@ -105,9 +105,9 @@ class Generation:
         timer = RequestTimer(self._metrics)
         outcome, is_refused = "abort", False
         try:
-            async with aclosing(self._outputs()) as outputs:
+            async with aclosing(self._outputs(is_streamed=is_streamed)) as outputs:
                 async for output in outputs:
-                    timer.output(sum(len(delta.token_ids) for delta in output.deltas), admitted_s=output.admitted_s)
+                    timer.output(output)
                     if output.deltas:
                         yield self._take(output)
         except (RequestError, QueueFullError):
@@ -138,13 +138,13 @@ class Generation:
             EngineError: as ``chunks``.
         """
         parts: list[list[Chunk]] = [[] for _ in range(self.job.num_choices)]
-        async with aclosing(self.chunks()) as steps:
+        async with aclosing(self.chunks(is_streamed=False)) as steps:
             async for chunks in steps:
                 for chunk in chunks:
                     parts[chunk.choice].append(chunk)
         return [joined(chunks) for chunks in parts]
 
-    def _outputs(self) -> AsyncGenerator[RequestOutput, None]:
+    def _outputs(self, *, is_streamed: bool) -> AsyncGenerator[RequestOutput, None]:
         """The engine's outputs for all prompts.
 
         Each token passes as few generators as can be: one prompt needs no merge.
@@ -157,6 +157,7 @@ class Generation:
                 prediction_token_ids=self.job.prediction,
                 caller=self._caller,
                 is_further_prompt=index > 0,
+                is_streamed=is_streamed,
             )
             for (request_id, index), token_ids in zip(self._prompt_indices.items(), self.job.prompts, strict=True)
         ]

@@ -1,14 +1,18 @@
 """When the news of a step are told: while the next one computes, and never too late."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from engine import engine_thread
+from engine import engine_thread, untold_news
 from engine.async_engine import AsyncLLMEngine
+from engine.batch import Batch
 from engine.errors import StepError
 from engine.loading import LoadedEngine
+from engine.outputs import joined
+from engine.runners.model_runner import SequenceResult
 from engine.sampling_params import SamplingParams
 from tests.engine.engines import load, tiny_checkpoint
 from tests.engine.test_async_engine import collect
@@ -74,6 +78,55 @@ def test_who_has_finished_is_told_so_though_the_next_step_dies(loaded: LoadedEng
         assert len(await short) == 1
         with pytest.raises(StepError):
             await long
+        await engine.shutdown()
+
+    asyncio.run(main())
+
+
+def test_a_whole_answer_is_told_in_few_pieces(loaded: LoadedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first tokens at once, then as many steps together as are kept, then the rest; the text is that of a stream."""
+    monkeypatch.setattr(untold_news, "MAX_UNREAD", 4)
+    scheduler = loaded.core.scheduler
+    scheduler.config = replace(scheduler.config, max_draft_rows=0)  # a token a step
+
+    async def main() -> None:
+        engine = AsyncLLMEngine(lambda: loaded)
+        await engine.start()
+        streamed = [output async for output in engine.generate("a", PROMPT, greedy(10))]
+        whole = [output async for output in engine.generate("b", PROMPT, greedy(10), is_streamed=False)]
+        assert [output.num_joined for output in streamed] == [1] * 10
+        assert [output.num_joined for output in whole] == [1, 4, 4, 1]
+        assert joined(whole).deltas == joined(streamed).deltas
+        assert [output.finished for output in whole] == [False, False, False, True]
+        await engine.shutdown()
+
+    asyncio.run(main())
+
+
+def test_a_whole_answer_that_fails_or_is_left_is_forgotten(loaded: LoadedEngine) -> None:
+    compute, num_steps = loaded.core._runner.run, 0
+
+    def compute_three_times(batch: Batch) -> list[SequenceResult]:
+        nonlocal num_steps
+        num_steps += 1
+        if num_steps > 3:
+            raise RuntimeError("broken on purpose")
+        return compute(batch)
+
+    loaded.core._runner.run = compute_three_times  # type: ignore[method-assign]
+
+    async def main() -> None:
+        engine = AsyncLLMEngine(lambda: loaded)
+        await engine.start()
+        with pytest.raises(StepError):
+            async for _ in engine.generate("fails", PROMPT, greedy(9), is_streamed=False):
+                pass
+        loaded.core._runner.run = compute  # type: ignore[method-assign]
+        left = engine.generate("left", PROMPT, greedy(9), is_streamed=False)
+        await anext(left)
+        await left.aclose()
+        assert len(await collect(engine, "next", PROMPT, greedy(2))) == 2
+        assert not engine._thread._untold._held
         await engine.shutdown()
 
     asyncio.run(main())

@@ -167,6 +167,7 @@ class FakeEngine:
         prediction_token_ids: Sequence[int] = (),
         caller: Caller = ANYBODY,
         is_further_prompt: bool = False,
+        is_streamed: bool = True,
     ) -> AsyncGenerator[RequestOutput, None]:
         self.calls.append(Call(request_id, tuple(prompt_token_ids), params, tuple(prediction_token_ids), caller))
         self._check(prompt_token_ids, params)

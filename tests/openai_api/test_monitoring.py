@@ -9,9 +9,11 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from engine.engine_info import EngineStatus
+from engine.engine_info import EngineStats, EngineStatus
 from engine.errors import StepError
+from engine.outputs import RequestOutput, SequenceDelta
 from openai_api.logs import EventFormatter, log_event
+from openai_api.metrics import Metrics, RequestTimer
 from openai_api.settings import ServerSettings
 from tests.openai_api.fake_engine import FakeEngine, Script
 from tests.openai_api.harness import Asgi, LiveServer, chat_body, completion_body, wait_until
@@ -202,3 +204,13 @@ def test_log_records(as_json: bool) -> None:
     else:
         assert first.endswith("info    request status=200 route=/x")
         assert "error=ValueError" in second
+
+
+def test_outputs_that_come_joined_count_each() -> None:
+    """Those of a whole answer: as many gaps as a stream would have had."""
+    metrics = Metrics(EngineStats)
+    timer = RequestTimer(metrics)
+    for num_joined in (1, 5):
+        delta = SequenceDelta(0, "a", (5,) * num_joined)
+        timer.output(RequestOutput("r", (delta,), finished=False, num_prompt_tokens=1, num_joined=num_joined))
+    assert b"gemma3:inter_token_latency_seconds_count 5.0" in metrics.render()

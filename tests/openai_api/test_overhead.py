@@ -32,6 +32,7 @@ class FastEngine(FakeEngine):
         prediction_token_ids: Sequence[int] = (),
         caller: Caller = ANYBODY,
         is_further_prompt: bool = False,
+        is_streamed: bool = True,
     ) -> AsyncGenerator[RequestOutput, None]:
         for left in range(NUM_TOKENS - 1, -1, -1):
             await asyncio.sleep(0)
