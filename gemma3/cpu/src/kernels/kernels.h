@@ -71,8 +71,12 @@ struct KeyRange {
     int first, last;  // a row sees the keys [first, last) of the chunk
 };
 
-// Memory for a product: its panels unpacked, and kWideRows rows in 16 bits.
-constexpr int64_t product_scratch(int64_t num_panels, int num_inputs) { return (kPanel * num_panels + 2 * kWideRows) * num_inputs; }
+// Memory of a row in another form: its values, and up to twice as much about some of them.
+constexpr int64_t wide_row_bytes(int num_inputs) { return int64_t{3} * num_inputs + kLine; }
+// Memory for a product: its panels unpacked, and kWideRows rows in another form.
+constexpr int64_t product_scratch(int64_t num_panels, int num_inputs) {
+    return kPanel * num_panels * num_inputs + kWideRows * wide_row_bytes(num_inputs);
+}
 
 struct Kernels {
     const char* name;
