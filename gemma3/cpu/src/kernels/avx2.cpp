@@ -28,25 +28,27 @@ struct SecondPass {
     int32_t inputs;
 };
 
-// A row whose pairs cannot saturate: `values` of the first pass, then those of the second.
-class SafeRow {
-public:
-    SafeRow(uint8_t* memory, int num_inputs) : memory_(memory), num_inputs_(num_inputs) {}
-    static constexpr int64_t num_bytes(int num_inputs) { return wide_row_bytes(num_inputs); }
+// A prepared row has the inputs of the first pass, a line that begins with the number of those of the second, and these.
+GEMMA3_INLINE const SecondPass* second_pass(const uint8_t* row, int num_inputs) {
+    return reinterpret_cast<const SecondPass*>(row + num_inputs + kLine);
+}
+GEMMA3_INLINE int32_t num_second(const uint8_t* row, int num_inputs) {
+    int32_t num;
+    memcpy(&num, row + num_inputs, sizeof num);
+    return num;
+}
 
-    int8_t* values() const { return reinterpret_cast<int8_t*>(memory_); }
-    int32_t& num_second() const { return *reinterpret_cast<int32_t*>(memory_ + num_inputs_); }
-    SecondPass* second() const { return reinterpret_cast<SecondPass*>(memory_ + num_inputs_ + kLine); }
-
-private:
-    uint8_t* memory_;
-    int num_inputs_;
-};
+// Signed bytes, halved and rounded down.
+GEMMA3_INLINE __m256i halved(__m256i bytes) {
+    const __m256i shifted = _mm256_srli_epi16(_mm256_xor_si256(bytes, _mm256_set1_epi8(-128)), 1);
+    return _mm256_sub_epi8(_mm256_and_si256(shifted, _mm256_set1_epi8(127)), _mm256_set1_epi8(64));
+}
 
 // A pair of inputs that add up to more than 128 saturates where both weights are 255. Inputs of such lines are cut in halves,
 // whose pairs reach 128 at most: 2 to 4 lines of 100, as inputs are distributed.
-void make_safe(const int8_t* values, int num_inputs, const SafeRow& row) {
-    SecondPass* next = row.second();
+void make_safe(const int8_t* values, int num_inputs, uint8_t* row) {
+    auto* second = reinterpret_cast<SecondPass*>(row + num_inputs + kLine);
+    int32_t count = 0;
     for (int i = 0; i < num_inputs; i += 32) {
         __m256i inputs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values + i));
         const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), inputs);
@@ -54,30 +56,28 @@ void make_safe(const int8_t* values, int num_inputs, const SafeRow& row) {
         const __m256i safe_lines = _mm256_cmpeq_epi32(unsafe, _mm256_setzero_si256());
         unsigned lines = ~unsigned(_mm256_movemask_ps(_mm256_castsi256_ps(safe_lines))) & 255;
         if (lines) {
-            const __m256i shifted = _mm256_srli_epi16(_mm256_xor_si256(inputs, _mm256_set1_epi8(-128)), 1);
-            const __m256i halves = _mm256_sub_epi8(_mm256_and_si256(shifted, _mm256_set1_epi8(127)), _mm256_set1_epi8(64));
+            const __m256i halves = halved(inputs);
             int32_t rest[8];
             _mm256_storeu_si256(reinterpret_cast<__m256i*>(rest), _mm256_sub_epi8(inputs, halves));
             for (; lines; lines &= lines - 1) {
                 const int line = __builtin_ctz(lines);
-                *next++ = {(i / kLineInputs + line) * kLine, rest[line]};
+                second[count++] = {(i / kLineInputs + line) * kLine, rest[line]};
             }
             inputs = _mm256_blendv_epi8(halves, inputs, safe_lines);
         }
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(row.values() + i), inputs);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(row + i), inputs);
     }
-    row.num_second() = static_cast<int32_t>(next - row.second());
+    memcpy(row + num_inputs, &count, sizeof count);
 }
 
 const void* prepare(const Activations& in, int first_row, int num_rows, uint8_t* scratch) {
     for (int r = 0; r < num_rows; ++r)
-        make_safe(in.values + int64_t{first_row + r} * in.num_inputs, in.num_inputs,
-                  SafeRow(scratch + r * SafeRow::num_bytes(in.num_inputs), in.num_inputs));
+        make_safe(in.values + int64_t{first_row + r} * in.num_inputs, in.num_inputs, scratch + r * wide_row_bytes(in.num_inputs));
     return scratch;
 }
 
 const void* prepared_row(const void* prepared, int row, int num_inputs) {
-    return static_cast<const uint8_t*>(prepared) + row * SafeRow::num_bytes(num_inputs);
+    return static_cast<const uint8_t*>(prepared) + row * wide_row_bytes(num_inputs);
 }
 
 // Adds a line times four inputs.
@@ -91,13 +91,13 @@ GEMMA3_INLINE void add_line(const uint8_t* line, __m256i inputs, __m256i* sums) 
 template <int kRows>
 void tile_int8(const uint8_t* panel, const void* prepared, int num_inputs, Tile<kRows>& tile) {
     const auto* inputs = static_cast<const uint8_t*>(prepared);
-    const int64_t stride = SafeRow::num_bytes(num_inputs);
+    const int64_t stride = wide_row_bytes(num_inputs);
     __m256i sums[kRows][kHalves] = {};
     for (int i = 0; i < num_inputs; i += kLineInputs)
         for (int r = 0; r < kRows; ++r) add_line(panel + line_offset(i), splat(inputs + r * stride + i), sums[r]);
     for (int r = 0; r < kRows; ++r) {
-        const SafeRow row(const_cast<uint8_t*>(inputs) + r * stride, num_inputs);
-        const SecondPass *second = row.second(), *end = second + row.num_second();
+        const uint8_t* row = inputs + r * stride;
+        const SecondPass *second = second_pass(row, num_inputs), *end = second + num_second(row, num_inputs);
         for (; second < end; ++second) add_line(panel + second->line_bytes, _mm256_set1_epi32(second->inputs), sums[r]);
     }
     memcpy(tile.sums, sums, sizeof sums);

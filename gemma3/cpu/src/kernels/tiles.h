@@ -13,7 +13,6 @@ namespace gemma3::GEMMA3_ISA {
 namespace {
 
 constexpr int kTileRows = 6;
-static_assert(kWideRows % kTileRows == 0 && kWideRows % kByteTileRows == 0);
 
 // Half a line: 4 inputs of 8 outputs.
 constexpr int kHalves = 2;
