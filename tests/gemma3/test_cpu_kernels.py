@@ -59,6 +59,24 @@ def test_int8_products_are_exact(isa: str, num_inputs: int) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
+def test_no_pair_of_int8_products_saturates(isa: str) -> None:
+    """Every pair of inputs with the largest and the smallest weights: a sum of two may not fit into 16 bits."""
+    if isa not in isas():
+        pytest.skip(f"this processor has no {isa}")
+    from gemma3.cpu import _native
+
+    inputs = np.arange(-127, 128, dtype=np.int8)
+    values = np.zeros((255, 512), np.int8)
+    values[:, :510:2], values[:, 1:510:2] = inputs[:, None], inputs
+    weights = np.full((PANEL, 512), 127)
+    weights[1::2] = -127
+    weights[2::4, ::2], weights[3::4, 1::2] = -127, 127
+    packed, scales = to_panels((weights + 128).astype(np.uint8)), np.ones(PANEL, np.float32).tobytes()
+    found = _native.multiply(isa, "int8", packed, b"", scales, values)
+    np.testing.assert_array_equal(found, values.astype(np.int64) @ weights.T)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("num_inputs", INPUTS)
 def test_int4_products_are_exact(isa: str, num_inputs: int) -> None:
     if isa not in isas():

@@ -139,7 +139,7 @@ def test_the_same_bits_however_rows_are_cut(tmp_path: Path, isa: str) -> None:
     for scheme in ("int8", "int4"):
         model = core_of(checkpoint, scheme, isa=isa)
         expected = whole_logits(model, ids)
-        for cut in ([1] * NUM_TOKENS, [37, 1, 1, 61, 2, 3, 45], [149, 1], [3, 147]):
+        for cut in ([1] * NUM_TOKENS, [37, 1, 1, 61, 2, 3, 45], [128, 22], [149, 1], [3, 147]):
             found, start = [], 0
             for num in cut:
                 mine = segment(start, num, first_block=NUM_BLOCKS)

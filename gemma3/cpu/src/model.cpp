@@ -8,8 +8,6 @@
 namespace gemma3 {
 namespace {
 
-constexpr int kSerialRows = 2;  // up to here the last thread to finish a product does the row's work: one meeting less
-
 [[noreturn]] void refuse(const std::string& message) { throw std::invalid_argument(message); }
 
 void check_row(int row, const std::vector<int32_t>& token_ids) {
@@ -36,9 +34,13 @@ Model::Model(const ModelConfig& config, const Tensors& tensors, int num_threads,
         scratch.row.reserve(round_up(std::max(config.hidden_size, config.mlp_size()), kGroup));
         for (Buffer<float>* angles : {&scratch.cos, &scratch.sin}) angles->reserve(config.head_dim);
         for (Buffer<uint16_t>* head : {&scratch.key, &scratch.value}) head->reserve(config.padded_head_dim());
+        scratch.products.reserve(kBlockRows * product_stride());
+        scratch.gated.reserve(kBlockRows * gated_stride());
         for (const Layer& layer : weights_.layers)
-            for (const Linear* linear : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
-                scratch.product.reserve(product_scratch(panels_per_item(linear->matrix), linear->matrix.num_inputs));
+            for (const Linear* linear : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) {
+                const int panels = std::max(panels_per_item(linear->matrix), std::min(kRunPanels, linear->matrix.num_panels));
+                scratch.product.reserve(product_scratch(panels, linear->matrix.num_inputs));
+            }
     }
 }
 
@@ -148,119 +150,6 @@ void Model::begin(const std::vector<int32_t>& token_ids, const std::vector<Segme
     global_rope_.extend(step_.last_position);
     sliding_rope_.extend(step_.last_position);
     attention_.plan(segments);
-}
-
-// About eight items for each thread, of an even number of panels: two are multiplied at a time.
-int Model::panels_per_item(const Matrix& matrix) const {
-    return std::max(2, matrix.num_panels / (8 * team_.size()) / 2 * 2);
-}
-
-template <typename Item, typename RowWork>
-void Model::items_then_rows(int count, const Item& item, const RowWork& row_work) {
-    if (step_.num_rows() <= kSerialRows) {
-        team_.for_each_and_last(count, item, [&] {
-            for (int row = 0; row < step_.num_rows(); ++row) row_work(row);
-        });
-    } else {
-        team_.for_each(count, item);
-        team_.for_each(step_.num_rows(), row_work);
-    }
-}
-
-template <typename RowWork>
-void Model::product_then_rows(const Linear& linear, const Activations& in, RowBuffer<float>& out, int thread,
-                              const RowWork& row_work) {
-    const Matrix& matrix = linear.matrix;
-    const int panels = panels_per_item(matrix);
-    const int count = (matrix.num_panels + panels - 1) / panels;
-    items_then_rows(count, [&](int i) {
-        kernels_.matmul(matrix, in, i * panels, std::min((i + 1) * panels, matrix.num_panels), out.row(0), out.stride(),
-                        scratch_[size_t(thread)].product.data());
-    }, row_work);
-}
-
-void Model::forward(int thread) {
-    Step& s = step_;
-    Scratch& scratch = scratch_[size_t(thread)];
-    const Layer& first = weights_.layers[0];
-    items_then_rows(s.num_rows(), [&](int row) { embed(row); },
-                    [&](int row) { quantize_normed(row, first.input_norm, first.qkv, s.hidden_in, row, thread); });
-    for (int i = 0; i < config_.num_layers; ++i) {
-        const Layer& layer = weights_.layers[size_t(i)];
-        const Layer* next = i + 1 < config_.num_layers ? &layer + 1 : nullptr;
-        product_then_rows(layer.qkv, s.hidden_in, s.qkv, thread, [&](int row) { prepare_attention(i, row, scratch); });
-        items_then_rows(attention_.num_items(layer.sliding), [&](int item) {
-            attention_.run_item(kv_, i, layer.sliding, item, std::as_const(s.queries).rows(), s.attended.rows(), thread);
-        }, [&](int row) {
-            attention_.finish_row(layer.sliding, row, s.attended.row(row), thread);
-            quantize_input(layer.o, s.attended.row(row), s.attended_in, row);
-        });
-        product_then_rows(layer.o, s.attended_in, s.projected, thread, [&](int row) {
-            add_normed(row, layer.post_attention_norm);
-            quantize_normed(row, layer.pre_mlp_norm, layer.gate_up, s.hidden_in, row, thread);
-        });
-        product_then_rows(layer.gate_up, s.hidden_in, s.gate_up, thread, [&](int row) {
-            kernels_.gelu_gate(s.gate_up.row(row), scratch.row.data(), config_.mlp_size());
-            quantize_input(layer.down, scratch.row.data(), s.gated_in, row);
-        });
-        product_then_rows(layer.down, s.gated_in, s.projected, thread, [&](int row) {
-            add_normed(row, layer.post_mlp_norm);
-            if (next) quantize_normed(row, next->input_norm, next->qkv, s.hidden_in, row, thread);
-        });
-    }
-}
-
-// The row of the embedding, rotated back, each channel times its factor: sqrt(hidden_size) over what packing multiplied it by.
-void Model::embed(int row) {
-    const int token_id = step_.places[size_t(row)].token_id, output = token_id % kPanel;
-    const Embedding& embedding = weights_.embedding;
-    const int64_t panel = int64_t{token_id / kPanel} * embedding.high.panel_bytes();
-    const uint8_t *high = embedding.high.panels + panel, *low = embedding.low.panels + panel;
-    const float scale = embedding.scales[token_id];
-    float* x = step_.residual.row(row);
-    for (int i = 0; i < config_.hidden_size; ++i)
-        x[i] = scale * static_cast<float>(16 * nibble_at(high, output, i) + nibble_at(low, output, i) - kByteOffset);
-    kernels_.rotate(x, config_.hidden_size, weights_.head.rotation);
-    for (int i = 0; i < config_.hidden_size; ++i) x[i] *= weights_.embedding_factors[i];
-}
-
-// q and k: norm and RoPE; k and v into the cache.
-void Model::prepare_attention(int layer_index, int row, Scratch& scratch) {
-    const Layer& layer = weights_.layers[size_t(layer_index)];
-    const RowPlace& place = step_.places[size_t(row)];
-    const Segment& segment = *place.segment;
-    const int dim = config_.head_dim, padded = config_.padded_head_dim();
-    (layer.sliding ? sliding_rope_ : global_rope_).angles(place.position, scratch.cos.data(), scratch.sin.data());
-    const auto norm_rope = [&](const float* head, const Buffer<float>& norm, float scale, uint16_t* out) {
-        kernels_.norm_rope(head, norm.data(), config_.rms_norm_eps, scratch.cos.data(), scratch.sin.data(), dim, scale, out);
-    };
-    const float* query = step_.qkv.row(row);
-    for (int head = 0; head < config_.num_heads; ++head)
-        norm_rope(query + head * dim, layer.q_norm, config_.query_scale, step_.queries.row(row) + head * padded);
-    const std::vector<int32_t>& table = layer.sliding ? segment.sliding_blocks : segment.global_blocks;
-    const int block = table[size_t(place.position / kBlockSize - (layer.sliding ? segment.first_sliding_block : 0))];
-    for (int head = 0; head < config_.num_kv_heads; ++head) {
-        const float* key = query + (config_.num_heads + head) * dim;
-        const float* value = key + config_.num_kv_heads * dim;
-        norm_rope(key, layer.k_norm, 1.0f, scratch.key.data());
-        for (int i = 0; i < dim; ++i) scratch.value[i] = bfloat16_of(value[i]);
-        kv_.write(layer_index, block, head, place.position % kBlockSize, scratch.key.data(), scratch.value.data());
-    }
-}
-
-void Model::add_normed(int row, const Buffer<float>& norm) {
-    kernels_.add_norm(step_.residual.row(row), step_.projected.row(row), norm.data(), config_.rms_norm_eps, config_.hidden_size);
-}
-
-void Model::quantize_input(const Linear& linear, float* x, Activations& out, int to) {
-    if (step_.observer) step_.observer->keep(linear, x, to);
-    kernels_.quantize(x, linear.num_inputs, linear.rotation, out, to);
-}
-
-void Model::quantize_normed(int row, const Buffer<float>& norm, const Linear& linear, Activations& out, int to, int thread) {
-    float* normed = scratch_[size_t(thread)].row.data();
-    kernels_.norm(step_.residual.row(row), norm.data(), config_.rms_norm_eps, config_.hidden_size, normed);
-    quantize_input(linear, normed, out, to);
 }
 
 }  // namespace gemma3

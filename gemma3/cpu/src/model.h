@@ -3,6 +3,7 @@
 // One thread at a time calls a model; its team of threads computes each step.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <functional>
 #include <map>
@@ -61,8 +62,15 @@ private:
     // Memory of one thread.
     struct Scratch {
         Buffer<float> row, cos, sin;
+        Buffer<float> products, gated;  // of a block of rows: what a matrix gives; GELU(gate) * up
         Buffer<uint16_t> key, value;
         Buffer<uint8_t> product;
+    };
+    static constexpr int kBlockRows = 32;  // rows that go through a layer together: two tiles of AMX
+    static constexpr int kRunPanels = 64;  // panels of gate_up, an even number, whose results a block keeps in float
+    // The rows [first, last) of the step: a block.
+    struct RowRange {
+        int first, last;
     };
     // While it lives, one thread has the model.
     class Turn {
@@ -89,8 +97,11 @@ private:
     int panels_per_item(const Matrix& matrix) const;
 
     // All below are called by every thread of the team.
-    // From token ids to the residual stream after the last layer.
+    // From token ids to the residual stream after the last layer; forward.cpp says when in which way.
     void forward(int thread);
+    bool is_worth_blocks() const;
+    void forward_by_phases(int thread);
+    void forward_by_blocks(int thread);
     // The items [0, count), shared among the threads, and then `row_work(row)` for each row of the step.
     template <typename Item, typename RowWork>
     void items_then_rows(int count, const Item& item, const RowWork& row_work);
@@ -98,10 +109,27 @@ private:
     template <typename RowWork>
     void product_then_rows(const Linear& linear, const Activations& in, RowBuffer<float>& out, int thread, const RowWork& row_work);
 
+    // All attention of a layer, shared among the threads.
+    void attend(int layer, int thread);
+
+    // On one block of rows, by any thread.
+    void begin_layer(int layer, RowRange rows, int thread);
+    void finish_layer(int layer, RowRange rows, int thread);
+    // linear(in) for the rows: a row of the result for each, in `scratch.products`.
+    Rows<float> multiply_block(const Linear& linear, const Activations& in, RowRange rows, Scratch& scratch) const;
+    // Quantised inputs of gate_up to those of down.
+    void gate_block(const Layer& layer, RowRange rows, Scratch& scratch);
+    // Floats from row to row of `products` and `gated`: no multiples of 4 KiB, as in `Step`.
+    int64_t product_stride() const {
+        return std::max({config_.qkv_size(), round_up(config_.hidden_size, kPanel), kRunPanels * kPanel}) + kPanel;
+    }
+    int64_t gated_stride() const { return round_up(config_.mlp_size(), kGroup) + kPanel; }
+
     // On one row of the step, by any thread.
     void embed(int row);
-    void prepare_attention(int layer, int row, Scratch& scratch);
-    void add_normed(int row, const Buffer<float>& norm);
+    // `qkv`: what the matrix of that name gave the row.
+    void prepare_attention(int layer, int row, const float* qkv, Scratch& scratch);
+    void add_normed(int row, const float* x, const Buffer<float>& norm);
     // x (linear.num_inputs, changed), the input of a matrix, to row `to` of `out`.
     void quantize_input(const Linear& linear, float* x, Activations& out, int to);
     // The same of the residual stream of a row, normalised.

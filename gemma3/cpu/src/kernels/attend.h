@@ -31,6 +31,21 @@ GEMMA3_INLINE void add_products(const float* x, int stride, Floats v, Floats* su
     for (int r = 0; r < kRows; ++r) sums[r] = madd(Floats(x[int64_t{r} * stride]), v, sums[r]);
 }
 
+// The blocks [first, last) of a chunk that some of the rows [row, row + num_rows) see: a window begins and ends within chunks.
+struct BlockRange {
+    int first, last;
+};
+GEMMA3_INLINE BlockRange seen_blocks(const KeyRange* ranges, int row, int num_rows, int num_blocks) {
+    int first = kKeyChunk, last = 0;
+    for (int r = row; r < row + num_rows; ++r) {
+        if (ranges[r].first >= ranges[r].last) continue;
+        first = first < ranges[r].first ? first : ranges[r].first;
+        last = last > ranges[r].last ? last : ranges[r].last;
+    }
+    last = (last + kBlockSize - 1) / kBlockSize;
+    return {first / kBlockSize, last < num_blocks ? last : num_blocks};
+}
+
 // kRows query rows against all keys of a chunk: the lanes are 16 keys for the scores, 16 dimensions for the values. The
 // queries lie as floats where the sums will: no sum is written before all scores are known.
 template <int kRows>
@@ -39,7 +54,8 @@ void attend_rows(const QueryRows& rows, const KeyBlocks& blocks, const KeyRange*
     const int dim = rows.head_dim;
     float* out = rows.out + int64_t{row} * dim;
     widen(rows.queries + int64_t{row} * dim, kRows * dim, out);
-    for (int b = 0; b < blocks.num_blocks; ++b) {
+    const BlockRange seen = seen_blocks(ranges, row, kRows, blocks.num_blocks);
+    for (int b = seen.first; b < seen.last; ++b) {
         Floats sums[kRows] = {};
         for (int d = 0; d < dim; d += 2) {
             const Words pairs = load_pairs(blocks.keys[b] + int64_t{d} * kBlockSize);
@@ -51,7 +67,7 @@ void attend_rows(const QueryRows& rows, const KeyBlocks& blocks, const KeyRange*
     for (int r = 0; r < kRows; ++r) softmax_numerators(scores + r * kKeyChunk, ranges[row + r], rows, row + r);
     for (int d = 0; d < dim; d += 16) {
         Floats sums[kRows] = {};
-        for (int b = 0; b < blocks.num_blocks; ++b)
+        for (int b = seen.first; b < seen.last; ++b)
             for (int i = 0; i < kBlockSize; i += 2) {
                 const Words pairs = load_pairs(blocks.values[b] + int64_t{i} * dim + 2 * d);
                 add_products<kRows>(scores + b * kBlockSize + i, kKeyChunk, even(pairs), sums);

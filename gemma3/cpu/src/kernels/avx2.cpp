@@ -1,11 +1,20 @@
-// AVX2 and FMA. There is no product of bytes that cannot saturate, so int8 takes 16-bit products of even and odd inputs, and
-// nibbles are multiplied as bytes: pairs of at most 2 * 15 * 128, eight of which fit into 16 bits.
+// AVX2 and FMA. Products of bytes saturate where a pair does not fit into 16 bits: inputs that could do so with any weights are
+// halved and multiplied twice. Nibbles need no such care: pairs of at most 2 * 15 * 128, eight of which fit into 16 bits.
 #define GEMMA3_ISA avx2
 
 #include <cstring>
 
 #include "attend.h"
 #include "table.h"
+
+namespace gemma3::avx2 {
+namespace {
+
+constexpr int kByteTileRows = 3;  // of four the sums fit into 16 registers too, but GCC spills some
+
+}  // namespace
+}  // namespace gemma3::avx2
+
 #include "tiles.h"
 
 namespace gemma3::avx2 {
@@ -13,39 +22,83 @@ namespace {
 
 constexpr int kPairLines = 4;  // of nibbles, whose products add up in 16 bits: two of each line
 
-// Rows of 16 bits: of each four inputs 0 2 1 3, as the even and odd bytes of a line want them.
-const void* prepare(const Activations& in, int first_row, int num_rows, uint8_t* scratch) {
-    const __m256i order = _mm256_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15,  //
-                                           0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
-    const int8_t* values = in.values + int64_t{first_row} * in.num_inputs;
-    for (int64_t i = 0; i < int64_t{num_rows} * in.num_inputs; i += 16) {
-        const __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values + i)));
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(scratch + 2 * i), _mm256_shuffle_epi8(wide, order));
+// Four inputs that two passes share: their line, and what the second pass multiplies it with.
+struct SecondPass {
+    int32_t line_bytes;  // where the line begins in a panel
+    int32_t inputs;
+};
+
+// A prepared row has the inputs of the first pass, a line that begins with the number of those of the second, and these.
+GEMMA3_INLINE const SecondPass* second_pass(const uint8_t* row, int num_inputs) {
+    return reinterpret_cast<const SecondPass*>(row + num_inputs + kLine);
+}
+GEMMA3_INLINE int32_t num_second(const uint8_t* row, int num_inputs) {
+    int32_t num;
+    memcpy(&num, row + num_inputs, sizeof num);
+    return num;
+}
+
+// Signed bytes, halved and rounded down.
+GEMMA3_INLINE __m256i halved(__m256i bytes) {
+    const __m256i shifted = _mm256_srli_epi16(_mm256_xor_si256(bytes, _mm256_set1_epi8(-128)), 1);
+    return _mm256_sub_epi8(_mm256_and_si256(shifted, _mm256_set1_epi8(127)), _mm256_set1_epi8(64));
+}
+
+// A pair of inputs that add up to more than 128 saturates where both weights are 255. Inputs of such lines are cut in halves,
+// whose pairs reach 128 at most: 2 to 4 lines of 100, as inputs are distributed.
+void make_safe(const int8_t* values, int num_inputs, uint8_t* row) {
+    auto* second = reinterpret_cast<SecondPass*>(row + num_inputs + kLine);
+    int32_t count = 0;
+    for (int i = 0; i < num_inputs; i += 32) {
+        __m256i inputs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values + i));
+        const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), inputs);
+        const __m256i unsafe = _mm256_cmpgt_epi16(_mm256_abs_epi16(pairs), _mm256_set1_epi16(128));
+        const __m256i safe_lines = _mm256_cmpeq_epi32(unsafe, _mm256_setzero_si256());
+        unsigned lines = ~unsigned(_mm256_movemask_ps(_mm256_castsi256_ps(safe_lines))) & 255;
+        if (lines) {
+            const __m256i halves = halved(inputs);
+            int32_t rest[8];
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(rest), _mm256_sub_epi8(inputs, halves));
+            for (; lines; lines &= lines - 1) {
+                const int line = __builtin_ctz(lines);
+                second[count++] = {(i / kLineInputs + line) * kLine, rest[line]};
+            }
+            inputs = _mm256_blendv_epi8(halves, inputs, safe_lines);
+        }
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(row + i), inputs);
     }
+    memcpy(row + num_inputs, &count, sizeof count);
+}
+
+const void* prepare(const Activations& in, int first_row, int num_rows, uint8_t* scratch) {
+    for (int r = 0; r < num_rows; ++r)
+        make_safe(in.values + int64_t{first_row + r} * in.num_inputs, in.num_inputs, scratch + r * wide_row_bytes(in.num_inputs));
     return scratch;
 }
 
 const void* prepared_row(const void* prepared, int row, int num_inputs) {
-    return static_cast<const uint8_t*>(prepared) + int64_t{row} * 2 * num_inputs;
+    return static_cast<const uint8_t*>(prepared) + row * wide_row_bytes(num_inputs);
+}
+
+// Adds a line times four inputs.
+GEMMA3_INLINE void add_line(const uint8_t* line, __m256i inputs, __m256i* sums) {
+    for (int h = 0; h < kHalves; ++h) {
+        const __m256i pairs = _mm256_maddubs_epi16(half_line(line, h), inputs);
+        sums[h] = _mm256_add_epi32(sums[h], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    }
 }
 
 template <int kRows>
 void tile_int8(const uint8_t* panel, const void* prepared, int num_inputs, Tile<kRows>& tile) {
-    const auto* inputs = static_cast<const int16_t*>(prepared);
-    const __m256i low_bytes = _mm256_set1_epi16(255);
+    const auto* inputs = static_cast<const uint8_t*>(prepared);
+    const int64_t stride = wide_row_bytes(num_inputs);
     __m256i sums[kRows][kHalves] = {};
-    for (int i = 0; i < num_inputs; i += kLineInputs) {
-        const uint8_t* line = panel + line_offset(i);
-        const __m256i even[] = {_mm256_and_si256(half_line(line, 0), low_bytes), _mm256_and_si256(half_line(line, 1), low_bytes)};
-        for (int r = 0; r < kRows; ++r) {
-            const __m256i x = splat(inputs + int64_t{r} * num_inputs + i);
-            for (int h = 0; h < kHalves; ++h) sums[r][h] = _mm256_add_epi32(sums[r][h], _mm256_madd_epi16(even[h], x));
-        }
-        const __m256i odd[] = {_mm256_srli_epi16(half_line(line, 0), 8), _mm256_srli_epi16(half_line(line, 1), 8)};
-        for (int r = 0; r < kRows; ++r) {
-            const __m256i x = splat(inputs + int64_t{r} * num_inputs + i + 2);
-            for (int h = 0; h < kHalves; ++h) sums[r][h] = _mm256_add_epi32(sums[r][h], _mm256_madd_epi16(odd[h], x));
-        }
+    for (int i = 0; i < num_inputs; i += kLineInputs)
+        for (int r = 0; r < kRows; ++r) add_line(panel + line_offset(i), splat(inputs + r * stride + i), sums[r]);
+    for (int r = 0; r < kRows; ++r) {
+        const uint8_t* row = inputs + r * stride;
+        const SecondPass *second = second_pass(row, num_inputs), *end = second + num_second(row, num_inputs);
+        for (; second < end; ++second) add_line(panel + second->line_bytes, _mm256_set1_epi32(second->inputs), sums[r]);
     }
     memcpy(tile.sums, sums, sizeof sums);
 }

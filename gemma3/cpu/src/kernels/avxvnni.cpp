@@ -5,6 +5,15 @@
 
 #include "attend.h"
 #include "table.h"
+
+namespace gemma3::avxvnni {
+namespace {
+
+constexpr int kByteTileRows = 5;
+
+}  // namespace
+}  // namespace gemma3::avxvnni
+
 #include "tiles.h"
 
 namespace gemma3::avxvnni {

@@ -16,7 +16,7 @@ namespace gemma3 {
 constexpr int kBlockSize = 16;  // tokens in a block of the KV cache
 constexpr int kKeyChunk = 128;  // keys whose softmax is taken at a time, counted from position 0
 constexpr int kMaxRows = 32;    // query rows (token x head) that attend together
-constexpr int kWideRows = 30;   // rows of activations that a product may keep in another form
+constexpr int kWideRows = 32;   // rows of activations that a product may keep in another form
 constexpr float kNothing = 1e-35f;  // a row whose largest value is not above it is quantised to zeros: 127 / peak is finite above
 
 enum class Format { kInt8, kInt4, kNibbles };  // panels.h draws the layouts
@@ -31,6 +31,11 @@ struct Matrix {
     const float* scales = nullptr;
 
     int64_t panel_bytes() const { return int64_t{kPanel} * num_inputs / (format == Format::kInt8 ? 1 : 2); }
+    // The panels [first, first + count).
+    Matrix slice(int first, int count) const {
+        const uint8_t* factors = multipliers ? multipliers + int64_t{first} * kPanel * (num_inputs / kGroup) : nullptr;
+        return {format, count, num_inputs, panels + first * panel_bytes(), factors, scales + int64_t{first} * kPanel};
+    }
 };
 
 // Rows of quantised activations: value = scale * int8. Padded inputs are 0.
@@ -71,8 +76,12 @@ struct KeyRange {
     int first, last;  // a row sees the keys [first, last) of the chunk
 };
 
-// Memory for a product: its panels unpacked, and kWideRows rows in 16 bits.
-constexpr int64_t product_scratch(int64_t num_panels, int num_inputs) { return (kPanel * num_panels + 2 * kWideRows) * num_inputs; }
+// Memory of a row in another form: its values, and up to twice as much about some of them.
+constexpr int64_t wide_row_bytes(int num_inputs) { return int64_t{3} * num_inputs + kLine; }
+// Memory for a product: its panels unpacked, and kWideRows rows in another form.
+constexpr int64_t product_scratch(int64_t num_panels, int num_inputs) {
+    return kPanel * num_panels * num_inputs + kWideRows * wide_row_bytes(num_inputs);
+}
 
 struct Kernels {
     const char* name;

@@ -1,5 +1,6 @@
 // Integer products with registers of 32 bytes, in tiles of up to six rows times one panel, so that each line of weights is
-// taken apart once for some rows, whose sums stay in registers. Shared by AVX2 and AVX-VNNI.
+// taken apart once for some rows, whose sums stay in registers. Shared by AVX2 and AVX-VNNI, which define kByteTileRows before:
+// the rows of a tile of int8.
 #pragma once
 
 #include <cstring>
@@ -12,9 +13,6 @@ namespace gemma3::GEMMA3_ISA {
 namespace {
 
 constexpr int kTileRows = 6;
-// Rows of int8 tiles. One more costs 5 %: with what AVX2 takes a line apart for, the sums no longer fit into 16 registers.
-constexpr int kByteTileRows = 5;
-static_assert(kWideRows % kTileRows == 0 && kWideRows % kByteTileRows == 0);
 
 // Half a line: 4 inputs of 8 outputs.
 constexpr int kHalves = 2;
