@@ -1,11 +1,14 @@
-"""Gemma 3 270M on the command line.
+"""Gemma 3 270M on the command line, without an installed command.
 
     python main.py "Once upon a time"     continue a text
     python main.py -                      continue the standard input; without an argument too, or an example
     python main.py chat                   talk (/help lists the commands)
-    python main.py serve                  serve it with OpenAI's API (the flags of openai_api.run)
+    python main.py serve                  serve it with OpenAI's API
+    python main.py ask                    ask a running server one question
+    python main.py doctor                 check the machine, the weights and the arithmetic
 
-Text goes to standard output, everything else to standard error. Every failure is one line and exit status 2.
+The same as ``gemma3-server``; ``openai_api/command.py`` has the commands. Weights beside this file are
+found first. Every failure is one line and exit status 2.
 """
 
 import signal
@@ -14,188 +17,10 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     # While the rest is imported, Ctrl-C ends the process at once; then it is an exception again.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import argparse
-import logging
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from engine.terminal.guard import INTERRUPTED, run_guarded, write_output
-
-if TYPE_CHECKING:
-    from engine.terminal.answers import AnswerWriter
-# One sequence of 32,768 tokens needs 110 MiB in bfloat16; memory is taken as the context grows.
-KV_CACHE_BYTES = 256 << 20
-EXAMPLE = "Once upon a time"
-STANDARD_INPUT = "-"
-DEFAULT_MAX_TOKENS = 128
-
-log = logging.getLogger("gemma3")
-
-
-def parse_args(argv: Sequence[str]) -> argparse.Namespace:
-    from engine.flags import add_model_flags
-    from engine.terminal.flag_parser import FlagParser
-
-    parser = FlagParser(
-        prog="main.py",
-        description="Write text with Gemma 3 270M.",
-        epilog="The words 'chat' and 'serve' are commands; 'main.py serve --help' lists the server's own flags.",
-    )
-    parser.add_argument(
-        "prompt",
-        nargs="?",
-        help="Continue this text, or the standard input for '-'; 'chat' talks (default: the standard input; on a "
-        "terminal, an example).",
-    )
-    _add_sampling_flags(parser.add_argument_group("text"))
-    add_model_flags(parser.add_argument_group("model"))
-    logs = parser.add_argument_group("log").add_mutually_exclusive_group()
-    logs.add_argument(
-        "--quiet",
-        action="store_true",
-        help="Write the text alone, without log lines and figures (default: log to stderr).",
-    )
-    logs.add_argument(
-        "--verbose",
-        action="store_true",
-        help="Write figures after each answer of a chat too (default: after a continued text alone).",
-    )
-    return parser.parse(argv)
-
-
-def _add_sampling_flags(group: argparse._ArgumentGroup) -> None:
-    from engine.flags import count, number
-    from engine.sampling_params import SETTINGS
-
-    def add(name: str, text: str) -> None:
-        group.add_argument(f"--{name.replace('_', '-')}", type=number(SETTINGS[name]), metavar="N", help=text)
-
-    group.add_argument(
-        "--max-tokens",
-        "--max-new-tokens",
-        type=number(count(1_000_000)),
-        default=DEFAULT_MAX_TOKENS,
-        metavar="N",
-        help="Write at most N tokens (default: %(default)s).",
-    )
-    add("temperature", "Draw at this temperature; 0 takes the likeliest token (default: the checkpoint's, else 0).")
-    add("top_k", "Draw from the N likeliest tokens only; 0 and -1 keep all (default: the checkpoint's, else 0).")
-    add(
-        "top_p",
-        "Draw from the likeliest tokens that make up this mass; 0 takes one (default: the checkpoint's, else 1).",
-    )
-    add(
-        "repetition_penalty",
-        "Make tokens that were there less likely by this factor; 1 does not (default: 1, or 1.15 where neither the "
-        "checkpoint nor a flag says how to draw).",
-    )
-    add("seed", "Write the same text for the same seed (default: another one at each start).")
-
-
-def load(args: argparse.Namespace, began_s: float) -> "AnswerWriter":
-    """Find, check and load the weights."""
-    from engine.llm_engine import LLMEngine
-    from engine.terminal.answers import AnswerWriter
-    from engine.terminal.sampling import FLAGS, choose_sampling
-    from gemma3.progress import LoadingBar
-
-    bar = LoadingBar(is_shown=not args.quiet and sys.stderr.isatty())
-    try:
-        engine = LLMEngine(
-            args.model,
-            beside=Path(__file__).resolve().parent,
-            progress=bar,
-            max_num_seqs=1,
-            kv_cache_memory=KV_CACHE_BYTES,
-            quantization=args.quantization,
-            dtype=args.dtype,
-            device=args.device,
-            threads=args.threads,
-            chat_template=args.chat_template,
-        )
-    finally:
-        bar.close()
-    given = {name: value for name in FLAGS if (value := getattr(args, name)) is not None}
-    sampling = choose_sampling(given, engine.info.default_sampling, seed=args.seed)
-    log.info("Sampling: %s", sampling)
-    return AnswerWriter(
-        engine=engine,
-        sampling=sampling,
-        max_tokens=args.max_tokens,
-        began_s=began_s,
-        loaded_s=time.perf_counter(),
-        shows_figures=args.verbose or (args.prompt != "chat" and not args.quiet),
-    )
-
-
-def complete(writer: "AnswerWriter", prompt: str, *, with_prompt: bool) -> int:
-    """Write the continuation, after the prompt or alone. The exit status."""
-    token_ids = writer.window(writer.engine.loaded.tokenizer.encode(prompt, add_bos=True))
-    if with_prompt:
-        write_output(prompt)
-    answer = writer.write(token_ids)
-    return 0 if answer.finish_reason is not None else INTERRUPTED
-
-
-def prompt_of(argument: str | None) -> str:
-    """The text to continue: the argument, or the standard input; on a terminal without an argument
-    an example, with a line that says how to go on.
-
-    Raises:
-        ValueError: the standard input is empty, or no text.
-    """
-    if argument is not None and argument != STANDARD_INPUT:
-        return argument
-    if argument is None and sys.stdin.isatty():
-        log.info('An example; give a text of your own: python main.py "%s", or talk: python main.py chat', EXAMPLE)
-        return EXAMPLE
-    from engine.terminal.messages import read_all
-
-    text = read_all().removesuffix("\n")
-    if not text.strip():
-        raise ValueError("the standard input is empty; give the text to continue as an argument, or pipe it.")
-    return text
-
-
-def chat(writer: "AnswerWriter") -> int:
-    """Talk until the input ends. The exit status."""
-    from engine.terminal.chat import TerminalChat
-    from engine.terminal.messages import MessageReader
-
-    TerminalChat(writer).run(MessageReader())
-    return 0
-
-
-def write_text(argv: Sequence[str], began_s: float) -> int:
-    """Continue a text or chat. The exit status."""
-    args = parse_args(argv)
-    logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
-    for name in ("httpx", "httpx2"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # Its warnings say what the error after them says again.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    if args.prompt == "chat":
-        return chat(load(args, began_s))
-    prompt = prompt_of(args.prompt)
-    return complete(load(args, began_s), prompt, with_prompt=not args.quiet)
-
-
-def main(argv: Sequence[str]) -> int:
-    """The exit status: 0, 2 after one line on stderr, 130 after Ctrl-C, 141 when nobody reads any more."""
-    began_s = time.perf_counter()
-
-    def run() -> int:
-        if argv[:1] == ["serve"]:
-            from openai_api.run import main as serve
-
-            return serve(argv[1:], program="main.py serve")
-        return write_text(argv, began_s)
-
-    return run_guarded("main.py", run)
-
+from openai_api.command import main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], program="main.py", beside=Path(__file__).resolve().parent))

@@ -37,12 +37,17 @@ def parse_flags(argv: Sequence[str] | None, *, program: str = PROGRAM) -> argpar
     Raises:
         SystemExit: with status 2 and one line on stderr, a flag is wrong.
     """
+    return flag_parser(program).parse(argv)
+
+
+def flag_parser(program: str) -> FlagParser:
+    """All flags of the server."""
     parser = FlagParser(prog=program, description="Serve Gemma 3 270M with OpenAI's API.")
     _add_model_flags(parser.add_argument_group("model"))
     _add_engine_flags(parser.add_argument_group("engine"))
     _add_server_flags(parser.add_argument_group("server"))
     add_access_flags(parser.add_argument_group("access"))
-    return parser.parse(argv)
+    return parser
 
 
 def _add_model_flags(group: argparse._ArgumentGroup) -> None:

@@ -25,6 +25,7 @@ DIRECTION = {
     "gemma3/files": set(),
     "engine/runners": set(),
     "engine/grammar": set(),
+    "engine/doctor": set(),
     "engine/terminal": set(),
     "openai_api/endpoints": {"openai_api/answer", "openai_api/request"},
     "openai_api/answer": {"openai_api/request"},

@@ -72,14 +72,16 @@ def result_of(item: ScheduledSequence, rows: abc.Sequence[Sampled]) -> SequenceR
     Of the latter those up to and including the first token that is not its draft are kept. A row that is not finite
     fails the sequence if it is the first; else it is left to the step that computes it again.
     """
-    num_targets, num_prompt_targets = item.num_answers - item.num_sampling_rows, len(item.prompt_targets)
-    kept = _until_refuted(rows[num_targets:], item.draft_token_ids) if item.samples else []
+    num_prompt_targets = len(item.prompt_targets)
+    num_targets = num_prompt_targets + len(item.untold_targets)
+    samples = len(rows) > num_targets
+    kept = _until_refuted(rows[num_targets:], item.draft_token_ids) if samples else []
     return SequenceResult(
         token_ids=tuple([row.token_id for row in kept]),
         logprobs=None if item.seq.params.logprobs is None else _logprobs(kept),
         prompt_logprobs=_logprobs(rows[:num_prompt_targets]),
         untold_logprobs=_logprobs(rows[num_prompt_targets:num_targets]),
-        is_finite=bool(kept) or not item.samples,
+        is_finite=bool(kept) or not samples,
     )
 
 

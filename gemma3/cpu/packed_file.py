@@ -75,6 +75,11 @@ class PackedFile:
             for root in cache_folders(cache_dir)
         ]
 
+    @property
+    def paths(self) -> list[Path]:
+        """Where the file may lie, the first that can be written before the others."""
+        return [place.path for place in self._places]
+
     def open(self) -> PackedData | None:
         """Map the file; ``None`` if it is not there, or not exactly what would be written now.
 

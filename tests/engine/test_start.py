@@ -27,7 +27,8 @@ def last_line(code: str, **environment: str) -> str:
 
 def test_the_programs_load_nothing_large_before_they_must() -> None:
     heavy = ("torch", "numpy", "tqdm", "httpx", "safetensors", "transformers", "huggingface_hub.hf_api")
-    code = f"import main, engine.loading, sys; print([name for name in {heavy} if name in sys.modules])"
+    programs = "openai_api.command, engine.terminal.program, engine.loading"
+    code = f"import {programs}, sys; print([name for name in {heavy} if name in sys.modules])"
     assert last_line(code) == "[]"
 
 
@@ -36,6 +37,7 @@ def test_the_native_path_loads_neither_torch_nor_numpy(tmp_path: Path) -> None:
     pytest.importorskip("gemma3.cpu._native", reason="the native core was not compiled")
     folder = str(tiny_checkpoint(tmp_path / "m"))
     arguments = ["abc", "--quantization", "int8", "--max-new-tokens", "3", "--model", folder]
-    code = f"import main, sys; main.main({arguments!r}); print([n for n in ('torch', 'numpy') if n in sys.modules])"
+    run = f"from openai_api.command import main; main({arguments!r})"
+    code = f"import sys; {run}; print([n for n in ('torch', 'numpy') if n in sys.modules])"
     for expected in ("['numpy']", "[]"):
         assert last_line(code, XDG_CACHE_HOME=str(tmp_path)) == expected

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import main
+from openai_api.command import main
 from tests.gemma3 import tiny
 from tests.gemma3.program import ROOT, Run, run_main
 from tests.gemma3.without_unix import hide_unix
@@ -190,10 +190,7 @@ def test_bad_arguments(
 ) -> None:
     """In this process: what is shown is the parser's and the search's, not the start of an interpreter."""
     monkeypatch.setattr("sys.stdin", io.StringIO())
-    try:
-        status = main.main(args)
-    except SystemExit as stop:
-        status = int(str(stop.code))
+    status = main(args, program="main.py")
     captured = capsys.readouterr()
     assert words in one_line(Run(status, captured.out, captured.err, wall_s=0, peak_bytes=0))
 

@@ -146,12 +146,14 @@ def test_main_py_serve_goes_by_that_name() -> None:
     assert (run.status, run.out.split()[0]) == (0, "gemma3-270m-server")
 
 
-@pytest.mark.parametrize("words", [["main.py"], ["query_fastapi.py"], ["-m", "openai_api.run"]], ids=str)
+@pytest.mark.parametrize(
+    "words", [["main.py"], ["query_fastapi.py"], ["-m", "openai_api"], ["-m", "openai_api.run"]], ids=str
+)
 def test_ctrl_c_while_modules_are_imported_is_quiet(words: list[str], tmp_path: Path) -> None:
     (tmp_path / "argparse.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{':'.join(path for path in sys.path if path)}"}
     run = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, timeout=30)
-    assert (run.returncode, run.stderr) == (-signal.SIGINT, b"")
+    assert (run.returncode, run.stderr) in [(-signal.SIGINT, b""), (130, b"")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-import query_fastapi
 from engine.errors import StepError
 from gemma3.text.chat import Message
+from openai_api import ask
 from openai_api.settings import ServerSettings
 from tests.openai_api.fake_engine import MODEL_ID, TEXT, FakeEngine, Script
 from tests.openai_api.harness import LiveServer, live_server
@@ -33,7 +33,7 @@ def live() -> Iterator[LiveServer]:
 @pytest.mark.parametrize("stream", [[], ["--stream"]])
 def test_an_answer(live: LiveServer, capsys: pytest.CaptureFixture[str], stream: list[str]) -> None:
     flags = ["--prompt", "Hi", "--system", "Be brief.", "--max-tokens", "50", "--temperature", "0.5"]
-    assert query_fastapi.main(["--url", live.url, *stream, *flags]) == 0
+    assert ask.main(["--url", live.url, *stream, *flags]) == 0
     out, err = capsys.readouterr()
     assert out == TEXT + "\n"
     assert err == "[35 prompt tokens, 29 answer tokens]\n"
@@ -43,9 +43,9 @@ def test_an_answer(live: LiveServer, capsys: pytest.CaptureFixture[str], stream:
 
 
 def test_json(live: LiveServer, capsys: pytest.CaptureFixture[str]) -> None:
-    assert query_fastapi.main(["--url", live.url, "--json", "--model", MODEL_ID]) == 0
+    assert ask.main(["--url", live.url, "--json", "--model", MODEL_ID]) == 0
     assert json.loads(capsys.readouterr().out)["choices"][0]["message"]["content"] == TEXT
-    assert query_fastapi.main(["--url", live.url, "--json", "--stream"]) == 0
+    assert ask.main(["--url", live.url, "--json", "--stream"]) == 0
     chunks = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert chunks[-1]["usage"]["completion_tokens"] == 29
 
@@ -56,15 +56,15 @@ def test_a_schema_and_choices(
 ) -> None:
     file = tmp_path / "schema.json"
     file.write_text('\ufeff{"properties": {"z": {}, "\u00e9": {}}}', encoding="utf-8")
-    assert query_fastapi.main(["--url", live.url, *stream, "--schema", str(file)]) == 0
-    assert query_fastapi.main(["--url", live.url, *stream, "--choice", "yes", "--choice", "no"]) == 0
+    assert ask.main(["--url", live.url, *stream, "--schema", str(file)]) == 0
+    assert ask.main(["--url", live.url, *stream, "--choice", "yes", "--choice", "no"]) == 0
     assert capsys.readouterr().out == f"{TEXT}\n{TEXT}\n"
     assert [spec.text for spec in live.engine.compiled] == [
         '{"properties":{"z":{},"\u00e9":{}},"additionalProperties":false}',
         'start: CHOICE\nCHOICE: "yes" | "no"',
     ]
     file.write_text('{"const": "impossible"}')
-    assert query_fastapi.main(["--url", live.url, *stream, "--schema", str(file)]) == 1
+    assert ask.main(["--url", live.url, *stream, "--schema", str(file)]) == 1
     assert "answered 400: Invalid value for 'response_format.json_schema.schema': it is" in capsys.readouterr().err
 
 
@@ -72,15 +72,14 @@ def test_a_schema_and_choices(
 def test_what_is_no_json_is_no_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
     file = tmp_path / "schema.json"
     file.write_text(text, encoding="utf-8", errors="surrogateescape")
-    assert query_fastapi.main(["--schema", str(file)]) == 2
+    assert ask.main(["--schema", str(file)]) == 2
     assert "schema.json is not JSON: " in capsys.readouterr().err
 
 
 def test_one_shape_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "schema.json"
     file.write_text("{}")
-    with pytest.raises(SystemExit, match="2"):
-        query_fastapi.main(["--choice", "a", "--schema", str(file)])
+    assert ask.main(["--choice", "a", "--schema", str(file)]) == 2
     assert "argument --schema: not allowed with argument --choice" in capsys.readouterr().err
 
 
@@ -89,21 +88,21 @@ def test_no_server(capsys: pytest.CaptureFixture[str]) -> None:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         for stream in ([], ["--stream"], ["--model", "m"], ["--model", "m", "--stream"]):
-            assert query_fastapi.main(["--url", url, *stream]) == 3
+            assert ask.main(["--url", url, *stream]) == 3
             assert capsys.readouterr().err == (
-                f"query_fastapi.py: no server answers at {url}; start one with: python main.py serve\n"
+                f"gemma3-server ask: error: no server answers at {url}; start one with: gemma3-server serve\n"
             )
 
 
 @pytest.mark.parametrize("stream", [[], ["--stream"]])
 def test_errors_of_the_server(live: LiveServer, capsys: pytest.CaptureFixture[str], stream: list[str]) -> None:
     url = ["--url", live.url, *stream]
-    assert query_fastapi.main([*url, "--temperature", "3"]) == 1
+    assert ask.main([*url, "--temperature", "3"]) == 1
     assert "the server answered 400: Invalid value for 'temperature'" in capsys.readouterr().err
-    assert query_fastapi.main([*url, "--model", "gpt-4"]) == 1
+    assert ask.main([*url, "--model", "gpt-4"]) == 1
     assert "the server answered 404" in capsys.readouterr().err
     live.engine.script = Script(fail=StepError("x"), fail_at=3)
-    assert query_fastapi.main(url) == 1
+    assert ask.main(url) == 1
     assert "failed on this request" in capsys.readouterr().err
 
 
@@ -114,13 +113,13 @@ def test_errors_of_the_server(live: LiveServer, capsys: pytest.CaptureFixture[st
         (["--no-such-flag"], "unrecognized arguments"),
         (["--temperature", "nan"], "--temperature nan"),
         (["--prompt", " "], "the prompt is empty"),
-        (["--prompt", "bad \udcff"], "--prompt holds bytes that are no UTF-8"),
-        (["--system", "bad \udcff"], "--system holds bytes"),
-        (["--model", "bad \udcff"], "--model holds bytes"),
-        (["--choice", "ok", "--choice", "bad \udcff"], "--choice holds bytes"),
-        (["--schema", "no-such-file"], "--schema no-such-file cannot be read: No such file"),
-        (["--schema", "query_fastapi.py"], "--schema query_fastapi.py is not JSON: "),
-        (["--schema", "docs", "--stream"], "--schema docs cannot be read: Is a directory"),
+        (["--prompt", "bad \udcff"], "holds bytes that are no UTF-8 text"),
+        (["--system", "bad \udcff"], "holds bytes that are no UTF-8 text"),
+        (["--model", "bad \udcff"], "holds bytes that are no UTF-8 text"),
+        (["--choice", "ok", "--choice", "bad \udcff"], "holds bytes that are no UTF-8 text"),
+        (["--schema", "no-such-file"], "--schema: no-such-file cannot be read: No such file"),
+        (["--schema", "query_fastapi.py"], "--schema: query_fastapi.py is not JSON: "),
+        (["--schema", "docs", "--stream"], "--schema: docs cannot be read: Is a directory"),
         (["--choice", "a", "--schema", os.devnull], "/dev/null is not JSON"),
         (["--api-key", "\u00e9"], "--api-key is ASCII"),
         (["--api-key", "a\nb"], "--api-key is ASCII"),
@@ -132,24 +131,20 @@ def test_wrong_use_is_one_line_and_status_2(
     args: list[str], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    try:
-        status = query_fastapi.main(args)
-    except SystemExit as stop:
-        status = int(str(stop.code))
-    assert status == 2
+    assert ask.main(args) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("query_fastapi.py: ")
+    assert line.startswith("gemma3-server ask: error: ")
     assert words in line
 
 
 @pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/", "/v1/chat/completions"])
 def test_an_address_with_and_without_v1(live: LiveServer, capsys: pytest.CaptureFixture[str], end: str) -> None:
-    assert query_fastapi.main(["--url", live.url.removeprefix("http://") + end]) == 0
+    assert ask.main(["--url", live.url.removeprefix("http://") + end]) == 0
     assert capsys.readouterr().out == TEXT + "\n"
 
 
 def test_a_path_before_v1_stays() -> None:
-    assert str(query_fastapi.server_url("https://gemma.example/model/v1/")) == "https://gemma.example/model"
+    assert str(ask.server_url("https://gemma.example/model/v1/")) == "https://gemma.example/model"
 
 
 def test_no_proxy_leads_to_this_machine(
@@ -157,16 +152,16 @@ def test_no_proxy_leads_to_this_machine(
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    assert query_fastapi.main(["--url", live.url]) == 0
+    assert ask.main(["--url", live.url]) == 0
     for host in ("localhost", "[::ffff:127.0.0.1]"):
-        assert query_fastapi.main(["--url", live.url.replace("127.0.0.1", host)]) == 0
-    assert query_fastapi.main(["--url", live.url.replace("127.0.0.1", "0.0.0.0")]) == 1
+        assert ask.main(["--url", live.url.replace("127.0.0.1", host)]) == 0
+    assert ask.main(["--url", live.url.replace("127.0.0.1", "0.0.0.0")]) == 1
     assert "does not answer to that Host header" in capsys.readouterr().err
-    assert query_fastapi.main(["--url", "http://gemma.example"]) == 3  # the proxy, at which nobody answers
+    assert ask.main(["--url", "http://gemma.example"]) == 3  # the proxy, at which nobody answers
     capsys.readouterr()
     monkeypatch.setenv("HTTP_PROXY", "junk://")
     monkeypatch.setenv("http_proxy", "junk://")
-    assert query_fastapi.main(["--url", "http://gemma.example"]) == 2
+    assert ask.main(["--url", "http://gemma.example"]) == 2
     assert "HTTP_PROXY cannot be used: Unknown scheme" in capsys.readouterr().err
 
 
@@ -174,7 +169,7 @@ def test_no_proxy_leads_to_this_machine(
 def test_what_is_no_such_server(capsys: pytest.CaptureFixture[str], stream: list[str]) -> None:
     for status, body in ((200, "<html>"), (404, "<html>"), (200, '{"data": []}'), (500, '{"error": "x"}')):
         with odd_server(status, body) as url:
-            assert query_fastapi.main(["--url", url, *stream]) == 1
+            assert ask.main(["--url", url, *stream]) == 1
             assert "does not look like an OpenAI-compatible server" in capsys.readouterr().err
 
 
@@ -204,12 +199,16 @@ def odd_server(status: int, body: str) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("redirection", "status", "err"),
     [
-        (">/dev/full", 2, "query_fastapi.py: the standard output cannot be written: No space left on device\n"),
-        (">&-", 2, "query_fastapi.py: the standard output cannot be written: Bad file descriptor\n"),
+        (">/dev/full", 2, "query_fastapi.py: error: the standard output cannot be written: No space left on device\n"),
+        (">&-", 2, "query_fastapi.py: error: the standard output cannot be written: Bad file descriptor\n"),
         ("2>&-", 0, ""),
         ("--stream > >(head -c 5 >/dev/null)", 141, ""),
-        ("--prompt - <&-", 2, "query_fastapi.py: the prompt is empty\n"),
-        ("--help >/dev/full", 2, "query_fastapi.py: the standard output cannot be written: No space left on device\n"),
+        ("--prompt - <&-", 2, "query_fastapi.py: error: the standard input cannot be read: Bad file descriptor\n"),
+        (
+            "--help >/dev/full",
+            2,
+            "query_fastapi.py: error: the standard output cannot be written: No space left on device\n",
+        ),
     ],
 )
 def test_streams_that_cannot_be_used(live: LiveServer, redirection: str, status: int, err: str) -> None:
@@ -225,11 +224,12 @@ def test_the_prompt_from_the_standard_input(live: LiveServer) -> None:
     assert (run.returncode, run.stdout.decode()) == (0, TEXT + "\n")
     assert live.engine.rendered == [[Message("user", "Two\nlines")]]
     run = subprocess.run(command, cwd=ROOT, input=b"bad \xff", capture_output=True, timeout=60)
-    assert (run.returncode, run.stderr) == (2, b"query_fastapi.py: --prompt holds bytes that are no UTF-8 text\n")
+    assert (run.returncode, run.stderr) == (
+        2,
+        b"query_fastapi.py: error: the standard input holds bytes that are no UTF-8 text\n",
+    )
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        query_fastapi.main(["--version"])
-    assert stop.value.code == 0
+    assert ask.main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("gemma3-270m-server")

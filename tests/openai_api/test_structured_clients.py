@@ -250,13 +250,13 @@ def test_litellm(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_query_program(server: RealServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import query_fastapi
+    from openai_api import ask
 
     schema = tmp_path / "person.json"
     schema.write_text(json.dumps(Person.model_json_schema()))
     flags = ["--url", server.url, "--temperature", "0", "--max-tokens", "60", "--prompt"]
-    assert query_fastapi.main([*flags, f"{TEXT} As JSON:", "--schema", str(schema)]) == 0
-    assert query_fastapi.main([*flags, "Is snow white?", "--choice", "yes", "--choice", "no", "--stream"]) == 0
+    assert ask.main([*flags, f"{TEXT} As JSON:", "--schema", str(schema)]) == 0
+    assert ask.main([*flags, "Is snow white?", "--choice", "yes", "--choice", "no", "--stream"]) == 0
     person, color = capsys.readouterr().out.splitlines()
     assert Person.model_validate_json(person) == ANNA
     assert color in ("yes", "no")
