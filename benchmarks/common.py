@@ -61,8 +61,8 @@ def step_bytes(precision: str, *, num_streams: int = 1, context: int = 0) -> tup
         return 2 * (layers + head) + kv, 2 * (layers + head) + kv
     if precision == "int8":
         return layers + head + kv, layers + head / 2 + kv
-    # Ours keeps all but gate and up at 8 bits (gemma3/cpu/packed_layout.py).
-    in_8_bits = config.num_hidden_layers * config.hidden_size * (attention + config.intermediate_size)
+    # Ours keeps attention at 8 bits (gemma3/cpu/packed_layout.py).
+    in_8_bits = config.num_hidden_layers * config.hidden_size * attention
     return 4.25 / 8 * (layers + head) + kv, in_8_bits + 4.125 / 8 * (layers - in_8_bits) + head / 2 + kv
 
 

@@ -5,7 +5,7 @@ inputs.
 
 * ``int8`` panels, bytes (P, K / 4, 16, 4): one 64-byte line holds four inputs of each output, as ``q + 128``.
 * nibble panels, bytes (P, K / 8, 64): one line holds two int8 lines, the first in its low nibbles.
-* multipliers of ``int4``, bytes (P, K / 64, 16): one of 1 to 15 for each output and group.
+* multipliers of ``int4``, signed bytes (P, K / 64, 16): for each output and group one of 1 to 15, or of -1 to -15.
 * scales, float32 (16 P).
 
 The embedding, which is also the head, is int8 in both schemes, cut into two nibble panels: high and low. ``qkv`` is the rows of q,
@@ -28,7 +28,7 @@ SCHEMES = ("int8", "int4")
 PANEL = 16
 GROUP = 64
 # The matrices of a layer that are int4 in the scheme of that name.
-INT4_MATRICES = ("gate_up",)
+INT4_MATRICES = ("gate_up", "down")
 # The norms of a layer, and what a checkpoint calls them.
 NORMS = {
     "input_norm": "input_layernorm",

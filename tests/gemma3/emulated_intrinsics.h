@@ -12,7 +12,7 @@ namespace emulated {
 typedef int32_t Ints __attribute__((vector_size(64)));
 typedef uint16_t Halves __attribute__((vector_size(64)));
 typedef int8_t Chars __attribute__((vector_size(64)));
-typedef uint8_t Bytes16 __attribute__((vector_size(16)));
+typedef int8_t Chars16 __attribute__((vector_size(16)));
 
 inline __m512i wide(Ints x) { return (__m512i)x; }
 inline Ints ints(__m512i x) { return (Ints)x; }
@@ -120,7 +120,7 @@ inline float bfloat16_pair(const uint8_t* a, const uint8_t* b) {
 #define _mm512_loadu_si512(p) emulated::load<__m512i>(p)
 #define _mm512_storeu_ps(p, x) [](void* q, __m512 v) { std::memcpy(q, &v, 64); }(p, x)
 #define _mm512_storeu_si512(p, x) [](void* q, __m512i v) { std::memcpy(q, &v, 64); }(p, x)
-#define _mm512_maskz_cvtepu8_epi32(mask, x) emulated::wide(__builtin_convertvector((emulated::Bytes16)(x), emulated::Ints))
+#define _mm512_maskz_cvtepi8_epi32(mask, x) emulated::wide(__builtin_convertvector((emulated::Chars16)(x), emulated::Ints))
 #define _mm512_mul_ps(a, b) ((a) * (b))
 #define _mm512_set1_epi32(x) emulated::wide(emulated::Ints{} + (x))
 #define _mm512_set1_epi8(x) ((__m512i)(emulated::Chars{} + (x)))

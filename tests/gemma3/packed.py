@@ -33,7 +33,7 @@ def unpack_int4(panels: memoryview, multipliers: memoryview, scales: memoryview,
     """The rotated rows of nibble panels with a multiplier for each row and group of 64 inputs."""
     num_outputs, num_inputs = shape
     num_groups = (num_inputs + 63) // 64
-    factors_PGO = np.frombuffer(multipliers, np.uint8).reshape(-1, num_groups, 16)
+    factors_PGO = np.frombuffer(multipliers, np.int8).reshape(-1, num_groups, 16)
     lines = _nibbles(panels).reshape(len(factors_PGO), num_groups * 16, 16, 4).transpose(0, 2, 1, 3)
     values = lines.reshape(-1, 16, num_groups, 64).astype(np.float32) - 8
     return _scaled(values * factors_PGO.transpose(0, 2, 1)[..., None], scales, shape, num_outputs)

@@ -58,7 +58,7 @@ struct Case {
         const int nibble = nibble_at(panel, output % kPanel, input);
         if (matrix.format == Format::kNibbles) return nibble;
         const int group = output / kPanel * (matrix.num_inputs / kGroup) + input / kGroup;
-        return (nibble - kNibbleOffset) * multipliers[size_t(group * kPanel + output % kPanel)];
+        return (nibble - kNibbleOffset) * int8_t(multipliers[size_t(group * kPanel + output % kPanel)]);
     }
     int64_t sum(const Rows& rows, int row, int output) const {
         int64_t total = 0;
@@ -73,7 +73,7 @@ Case make_case(Random& random, Format format, int num_panels, int num_inputs) {
     made.matrix.num_panels = num_panels;
     made.matrix.num_inputs = num_inputs;
     made.panels = make_bytes(random, int(num_panels * made.matrix.panel_bytes()));
-    for (int i = 0; i < num_panels * kPanel * num_inputs / kGroup; ++i) made.multipliers.push_back(uint8_t(random.integer(1, kMaxMultiplier)));
+    for (int i = 0; i < num_panels * kPanel * num_inputs / kGroup; ++i) made.multipliers.push_back(uint8_t(random.integer(-kMaxMultiplier, kMaxMultiplier)));
     for (int i = 0; i < num_panels * kPanel; ++i) made.scales.push_back(float(random.uniform(0, 1e-3)));
     made.matrix.panels = made.panels.data();
     made.matrix.multipliers = made.multipliers.data();

@@ -150,8 +150,8 @@ void tile_int4(const uint8_t* panel, const uint8_t* multipliers, const Activatio
         __m256i factors[kHalves];
         for (int h = 0; h < kHalves; ++h) {
             const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(multipliers + kPanel * g + 8 * h));
-            const __m256i words = _mm256_cvtepu8_epi32(bytes);
-            factors[h] = _mm256_or_si256(words, _mm256_slli_epi32(words, 16));
+            const __m256i words = _mm256_cvtepi8_epi32(bytes);
+            factors[h] = _mm256_blend_epi16(words, _mm256_slli_epi32(words, 16), 0xaa);
         }
         __m256i pairs[kRows][kHalves];
         for (int r = 0; r < kRows; ++r) {

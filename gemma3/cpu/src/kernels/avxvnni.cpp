@@ -76,7 +76,7 @@ void tile_int4(const uint8_t* panel, const uint8_t* multipliers, const Activatio
                     in.num_inputs, group);
         for (int h = 0; h < kHalves; ++h) {
             const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(multipliers + kPanel * g + 8 * h));
-            const __m256i factors = _mm256_cvtepu8_epi32(bytes);
+            const __m256i factors = _mm256_cvtepi8_epi32(bytes);
             for (int r = 0; r < kRows; ++r)
                 tile.sums[r][h] = _mm256_add_epi32(tile.sums[r][h], _mm256_mullo_epi32(group.sums[r][h], factors));
         }

@@ -41,12 +41,12 @@ GEMMA3_INLINE void stream_nibbles(const uint8_t* panel, const Activations& in, i
 
 // 16 multipliers, four to a register.
 GEMMA3_INLINE void widen_multipliers(const uint8_t* multipliers, int32x4_t* factors) {
-    const uint8x16_t bytes = vld1q_u8(multipliers);
-    const uint16x8_t low = vmovl_u8(vget_low_u8(bytes)), high = vmovl_high_u8(bytes);
-    factors[0] = vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(low)));
-    factors[1] = vreinterpretq_s32_u32(vmovl_high_u16(low));
-    factors[2] = vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(high)));
-    factors[3] = vreinterpretq_s32_u32(vmovl_high_u16(high));
+    const int8x16_t bytes = vreinterpretq_s8_u8(vld1q_u8(multipliers));
+    const int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_high_s8(bytes);
+    factors[0] = vmovl_s16(vget_low_s16(low));
+    factors[1] = vmovl_high_s16(low);
+    factors[2] = vmovl_s16(vget_low_s16(high));
+    factors[3] = vmovl_high_s16(high);
 }
 
 // As if the weights were bytes: the caller takes off 128 * sum of the inputs.

@@ -8,7 +8,8 @@
 //     line 1   i4 i5 i6 i7 |  i4 i5 i6 i7 |  ...  | i4 i5 i6 i7
 //
 // A line of a nibble panel holds two such lines, so 8 inputs: the first in its low nibbles, the second in its high ones.
-// int4 has besides a multiplier of 1 to 15 for each output and group of 64 inputs: 16 bytes a group, one for each output.
+// int4 has besides a multiplier for each output and group of 64 inputs: 16 signed bytes a group, one for each output, of 1 to 15
+// or -1 to -15. Of nibbles, -8 reaches further than 7: the sign turns a group so that its longer tail lies there.
 // Outputs are padded to whole panels, inputs to whole groups. A panel's bytes: 16 * inputs, or half of that.
 #pragma once
 
@@ -23,7 +24,7 @@ constexpr int kLineInputs = 4;       // of an int8 line
 constexpr int kNibbleInputs = 8;     // of a line of nibbles
 constexpr int kByteOffset = 128;     // what a byte has more than the weight
 constexpr int kNibbleOffset = 8;     // what a nibble of int4 has more than the weight
-constexpr int kMaxMultiplier = 15;
+constexpr int kMaxMultiplier = 15;  // and its least is -15
 
 static_assert(kLine == kPanel * kLineInputs && kLine == kPanel * kNibbleInputs / 2);
 

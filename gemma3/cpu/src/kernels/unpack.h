@@ -47,7 +47,7 @@ void unpack_nibbles(const uint8_t* __restrict panel, int num_inputs, uint8_t* __
     }
 }
 
-// multiplier * (nibble - 8) + 128, modulo 256, where the true values lie in 8..233: the bytes of int8 weights.
+// multiplier * (nibble - 8) + 128, modulo 256, where the true values lie in 8..248: the bytes of int8 weights.
 void unpack_int4(const uint8_t* panel, const uint8_t* multipliers, int num_inputs, uint8_t* bytes) {
     constexpr int kGroupLines = kGroup / kNibbleInputs;
     for (int group = 0; group < num_inputs / kGroup; ++group) {

@@ -85,7 +85,7 @@ GEMMA3_INLINE void stream_int4(const uint8_t* panel, const uint8_t* multipliers,
         __m512i partial[kRows];
         stream_nibbles<kRows>(panel + nibble_line_offset(g * kGroup), in.values + int64_t{row} * in.num_inputs + g * kGroup, kGroup,
                               in.num_inputs, partial);
-        const __m512i factors = _mm512_maskz_cvtepu8_epi32(
+        const __m512i factors = _mm512_maskz_cvtepi8_epi32(
             0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(multipliers + kPanel * g)));
         for (int r = 0; r < kRows; ++r) {
             const __m512i offset = _mm512_set1_epi32(kNibbleOffset * in.group_sums[int64_t{row + r} * groups + g]);
