@@ -31,7 +31,7 @@ from gemma3.files.held_file import HeldFile
 from gemma3.files.safetensors_file import METADATA
 
 # To be raised whenever the same checkpoint would give other bytes: it is part of every file's header.
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 SHARED_FOLDER = "packed"
 MAX_FOLDER_BYTES = 2 << 30
 MAX_FOLDER_FILES = 16
