@@ -1,7 +1,11 @@
-"""Rows that would need more memory than the bounded head has: they get all logits, which give the same bits."""
+"""Rows that would need more memory than the bounded head has: they get all logits, and a step without memory harms nobody."""
 
 import dataclasses
+import os
 import random
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +15,13 @@ from numpy.typing import NDArray
 from engine.token_mask import mask_of
 from gemma3 import cpu
 from tests.gemma3.native import needs_native
+from tests.gemma3.program import ROOT
 from tests.gemma3.test_cpu_masked_head import choose, request, told
 from tests.gemma3.test_cpu_model import NUM_BLOCKS, checkpoint_of, packed_weights, segment
 
 if cpu.why_unavailable() is None:
     from gemma3.cpu import _native
-    from gemma3.cpu.model import CpuModel
+    from gemma3.cpu.model import CpuModel, RowRequest
     from gemma3.cpu.packed_layout import PackedWeights
 
 pytestmark = needs_native
@@ -71,3 +76,36 @@ def test_rows_without_room_get_all_logits(model: "CpuModel") -> None:
     assert choose(model, ids, rows) == expected
     assert [choose(model, ids, [wanted])[0] for wanted in rows] == expected
     assert choose(model, ids, 9 * rows) == 9 * expected
+
+
+def vm_bytes() -> int:
+    """The address space of this process."""
+    (kib,) = re.findall(r"VmSize:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return 1024 * int(kib)
+
+
+def run_out_of_memory(folder: Path) -> None:
+    """In a process of its own: a step that needs 16 MiB where 4 are left, then one that needs little, then the first again."""
+    import resource
+
+    model, row = flat_model(folder), RowRequest(0)
+    row.temperature, row.uniform = 1.0, 0.5
+    ids = [5, 6, 7]
+    expected = choose(model, ids, [row])
+    resource.setrlimit(resource.RLIMIT_AS, (vm_bytes() + 4 * 2**20, resource.RLIM_INFINITY))
+    with pytest.raises(MemoryError):
+        choose(model, ids, 32 * [row])
+    assert choose(model, ids, [row]) == expected
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert choose(model, ids, 32 * [row]) == 32 * expected
+    print("still alive")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of address space and its size are Linux's")
+def test_a_step_for_which_memory_runs_out_fails_and_the_next_does_not(tmp_path: Path) -> None:
+    code = f"from tests.gemma3.{Path(__file__).stem} import *; run_out_of_memory(Path({str(tmp_path / 'model')!r}))"
+    command = [sys.executable, "-c", code]
+    # So that neither what the process has freed nor what glibc has reserved for a thread is room for a buffer.
+    env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+    result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert (result.returncode, result.stdout) == (0, "still alive\n"), result.stderr
