@@ -4,10 +4,12 @@ Plain values that the scheduler makes and a runner reads; knows neither why they
 Engine thread only.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 from engine.random_numbers import uniform
 from engine.sampling_params import SamplingParams
+from engine.seen_tokens import SeenTokens
 from engine.sequence import Sequence
 from engine.token_mask import intersection
 
@@ -57,6 +59,21 @@ class SamplingRow:
     @property
     def output_token_ids(self) -> list[int]:
         return [*self.seq.output_token_ids, *self.draft_token_ids]
+
+    @property
+    def seen_token_ids(self) -> list[int]:
+        """The distinct ids of ``token_ids``."""
+        return list(self._seen().token_ids | dict.fromkeys(self.draft_token_ids))
+
+    @property
+    def output_counts(self) -> list[tuple[int, int]]:
+        """The distinct ids of ``output_token_ids``, and how often each is there."""
+        counts = self._seen().output_counts
+        return list((counts + Counter(self.draft_token_ids) if self.draft_token_ids else counts).items())
+
+    def _seen(self) -> SeenTokens:
+        self.seq.seen.follow(self.seq.token_ids, self.seq.num_prompt_tokens)
+        return self.seq.seen
 
 
 @dataclass(frozen=True, slots=True)

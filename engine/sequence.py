@@ -16,6 +16,7 @@ from engine.block_pool import BlockTable
 from engine.caller import ANYBODY, Caller
 from engine.prompt_lookup import PromptLookup
 from engine.sampling_params import SamplingParams
+from engine.seen_tokens import SeenTokens
 
 if TYPE_CHECKING:
     from engine.grammar.state import GrammarState
@@ -54,6 +55,7 @@ class Sequence:
         scored_token_ids: output that is known from the start, of which only log probabilities are wanted; ``begin``
             appends it, and its last token is never computed. Empty for a sequence that generates.
         rival_token_ids: whose log probabilities are told beside those of the scored tokens.
+        seen: the ids of its tokens, as far as a penalty has asked for them.
         prefix_id: names the prefix that the full computed blocks make up; the KV cache manager's.
     """
 
@@ -83,6 +85,7 @@ class Sequence:
     rival_token_ids: tuple[int, ...] = ()
     global_table: BlockTable = field(default_factory=BlockTable)
     sliding_table: BlockTable = field(default_factory=BlockTable)
+    seen: SeenTokens = field(default_factory=SeenTokens)
     prefix_id: int | str = ""
 
     def begin(self) -> None:
@@ -120,6 +123,7 @@ class Sequence:
         """Keep nothing large until the last sibling ends."""
         self.status = SequenceStatus.FINISHED
         self.lookup = PromptLookup([])
+        self.seen = SeenTokens()
         self.grammar = None
 
     @property

@@ -5,7 +5,7 @@ greedy row costs a few microseconds. Sampling is by the definition in ``sampling
 Engine thread only.
 """
 
-from collections import Counter, abc
+from collections import abc
 from itertools import islice
 
 from engine.batch import Batch, SamplingRow, ScheduledSequence
@@ -82,9 +82,9 @@ def _sampling_row(wanted: SamplingRow, row: int) -> RowRequest:
     if params.temperature > 0:
         request.uniform = wanted.uniform
     if params.repetition_penalty != 1.0:
-        request.seen = list(set(wanted.token_ids))
+        request.seen = wanted.seen_token_ids
     if params.frequency_penalty or params.presence_penalty:
-        request.output_counts = list(Counter(wanted.output_token_ids).items())
+        request.output_counts = wanted.output_counts
     if params.logit_bias:
         request.logit_bias = list(params.logit_bias.items())
     if wanted.num_output_tokens < params.min_tokens:

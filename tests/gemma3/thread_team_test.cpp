@@ -1,8 +1,10 @@
 // ThreadTeam, to be built with -fsanitize=thread (see .ci/sanitize): plain memory that threads hand to one another, so that
 // a missing order between two phases is a data race, and counts, so that a lost or doubled item is an error without it too.
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <new>
 #include <numeric>
 #include <thread>
 #include <vector>
@@ -49,6 +51,23 @@ void run_step(ThreadTeam& team, int step, std::vector<int>& first, std::vector<i
     for (int i = 0; i < count; ++i) require(first[size_t(i)] == step + count - 1 - i + sum, "a result is wrong");
 }
 
+// An item throws, or what the last thread does: `run` throws it, nothing behind it is done, and the next step is as ever.
+void run_failing_step(ThreadTeam& team, bool in_item) {
+    std::atomic<int> num_later{0};
+    bool is_thrown = false;
+    try {
+        team.run([&](int) {
+            const auto fail = [] { throw std::bad_alloc(); };
+            team.for_each_and_last(7, [&](int i) { if (in_item && i >= 3) fail(); }, [&] { if (!in_item) fail(); });
+            team.for_each_and_last(7, [&](int) { ++num_later; }, [&] { ++num_later; });
+        });
+    } catch (const std::bad_alloc&) {
+        is_thrown = true;
+    }
+    require(is_thrown, "what an item threw was lost");
+    require(num_later == 0, "a phase ran behind one that failed");
+}
+
 }  // namespace
 
 int main() {
@@ -58,6 +77,7 @@ int main() {
             const int count = step % 9 == 0 ? 0 : step % 5 == 0 ? 1 : step % 41;
             std::vector<int> first(size_t(count), 0), second(size_t(count), 0);
             run_step(team, step, first, second);
+            if (step % 10 == 0) run_failing_step(team, step % 20 == 0);
             if (step % 50 == 0) std::this_thread::sleep_for(std::chrono::microseconds(500));  // the team falls asleep
         }
     }

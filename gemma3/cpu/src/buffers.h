@@ -29,6 +29,8 @@ public:
         if (size <= size_) return;
         // Zero pages of the system cost no memory until they are written, so no memset for large ones: calloc.
         constexpr int64_t kAlign = 64;
+        memory_.reset();
+        size_ = 0;  // and stays so, if there is no memory
         memory_.reset(static_cast<uint8_t*>(std::calloc(static_cast<size_t>(size * int64_t{sizeof(T)} + kAlign), 1)));
         if (!memory_) throw std::bad_alloc();
         const auto address = reinterpret_cast<uintptr_t>(memory_.get());

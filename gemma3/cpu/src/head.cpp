@@ -24,12 +24,22 @@ void Head::begin(const Activations& in, const std::vector<RowRequest>& requests)
         if (paths_.back() == RowPath::kKept) full_.push_back(i);
     }
     panel_head_.begin(in, requests, paths_);
+    in_ = in;
+    // Room for all of them, as the panel head may leave any; memory that nobody writes is not taken from the system.
+    full_.reserve(requests.size());
+    full_rows_.of(int(requests.size()), in.num_inputs);
     full_in_ = full_rows_.gather(in, full_);
-    logits_.reserve(std::min<int64_t>(int64_t(full_.size()), kRowsAtOnce) * padded_vocab());
+    logits_.reserve(std::min<int64_t>(int64_t(requests.size()), kRowsAtOnce) * padded_vocab());
+}
+
+void Head::take_left() {
+    full_.insert(full_.end(), panel_head_.left().begin(), panel_head_.left().end());
+    full_in_ = full_rows_.gather(in_, full_);
 }
 
 void Head::run(ThreadTeam& team, int thread) {
     if (full_.size() < paths_.size()) panel_head_.run(team, thread, results_);
+    if (!panel_head_.left().empty()) team.for_each_and_last(0, [](int) {}, [&] { take_left(); });
     for (int first = 0; first < int(full_.size()); first += kRowsAtOnce) {
         const Activations rows = full_in_.slice(first, std::min(kRowsAtOnce, int(full_.size()) - first));
         all_logits(team, thread, rows, logits_.data(), padded_vocab());

@@ -12,7 +12,7 @@
 
 namespace gemma3 {
 
-// Rows whose choice some panels decide are the panel head's. All others get all logits.
+// Rows whose choice some panels decide are the panel head's. All others get all logits, and so do those that it leaves.
 class Head {
 public:
     Head(const Kernels& kernels, Embedding embedding, int num_threads);
@@ -33,6 +33,9 @@ private:
         SamplingScratch sampling;
     };
 
+    // All logits for what the panel head leaves, too.
+    void take_left();
+
     const Kernels& kernels_;
     const Embedding embedding_;
     PanelHead panel_head_;
@@ -41,7 +44,7 @@ private:
     const std::vector<RowRequest>* requests_ = nullptr;
     std::vector<RowPath> paths_;  // by request
     std::vector<int> full_;       // the requests whose logits are kept
-    Activations full_in_;
+    Activations in_, full_in_;
     ActivationBuffer full_rows_;
     Buffer<float> logits_;
     std::vector<Sampled> results_;

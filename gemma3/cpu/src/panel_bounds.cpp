@@ -65,9 +65,9 @@ float reached_by(const float* bounds, int num_panels, int count, std::vector<flo
     return peaks[size_t(count - 1)];
 }
 
-void add_panels(const float* bounds, int num_panels, float least, std::vector<int>& panels) {
+void add_panels(const float* bounds, int num_panels, float least, int most, std::vector<int>& panels) {
     least = std::max(least, -FLT_MAX);
-    for (int panel = 0; panel < num_panels; ++panel)
+    for (int panel = 0; panel < num_panels && int(panels.size()) <= most; ++panel)
         if (bounds[panel] >= least) panels.push_back(panel);
 }
 

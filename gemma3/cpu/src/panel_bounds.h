@@ -47,7 +47,7 @@ private:
 
 // A bound that at least `count` of the panels reach, and few more, or all of them. `peaks` is memory.
 float reached_by(const float* bounds, int num_panels, int count, std::vector<float>& peaks);
-// Adds the panels whose bounds are no less and not -inf, in rising order.
-void add_panels(const float* bounds, int num_panels, float least, std::vector<int>& panels);
+// Adds the panels whose bounds are no less and not -inf, in rising order, until the list is longer than `most`.
+void add_panels(const float* bounds, int num_panels, float least, int most, std::vector<int>& panels);
 
 }  // namespace gemma3

@@ -28,7 +28,12 @@ void PanelHead::begin(const Activations& in, const std::vector<RowRequest>& requ
     }
     bounds_.begin(in, bounded);
     reader_.begin(in, requests, read);
-    for (Scratch& scratch : scratch_) {  // all memory of the items, which must not throw
+    left_.clear();
+    left_.reserve(size_t(num_rows_));
+    // Memory that nobody writes is not taken from the system.
+    const int most_panels = std::min(embedding_.num_panels(), kMostPanels);
+    logits_.reserve(std::min(int64_t{num_rows_} * most_panels, int64_t{kMostPanelsOfStep}) * kPanel);
+    for (Scratch& scratch : scratch_) {
         scratch.next.resize(size_t(num_rows_));
         scratch.numbers.reserve(size_t(num_rows_));
         scratch.places.reserve(size_t(num_rows_));
@@ -45,6 +50,7 @@ void PanelHead::add(const RowRequest& request, int number, RowPath path, int pla
     row.path = path;
     row.place = place;
     row.panels.clear();
+    row.is_left = false;
     is_chosen_by_bounds_ |= path == RowPath::kBounded || (path == RowPath::kRead && !request.has_target());
 }
 
@@ -64,14 +70,14 @@ void PanelHead::run(ThreadTeam& team, int thread, std::vector<Sampled>& results)
     bounds_.run(team, thread);
     reader_.run(team, thread);
     if (is_chosen_by_bounds_) {
-        team.for_each_and_last(num_rows_, [&](int i) { find_likely(rows_[size_t(i)], scratch); }, [&] { make_room(); });
+        team.for_each_and_last(num_rows_, [&](int i) { find_likely(rows_[size_t(i)], scratch); }, [&] { place_panels(); });
         team.for_each(embedding_.num_chunks(), score_chunk);
     }
-    team.for_each_and_last(num_rows_, [&](int i) { find_all(rows_[size_t(i)], scratch); }, [&] { make_room(); });
+    team.for_each_and_last(num_rows_, [&](int i) { find_all(rows_[size_t(i)], scratch); }, [&] { place_panels(); });
     team.for_each(embedding_.num_chunks(), score_chunk);
     team.for_each(num_rows_, [&](int i) {
         const Row& row = rows_[size_t(i)];
-        results[size_t(row.number)] = answer(row, scratch.sampling);
+        if (!row.is_left) results[size_t(row.number)] = answer(row, scratch.sampling);
     });
 }
 
@@ -80,12 +86,13 @@ void PanelHead::find_likely(Row& row, Scratch& scratch) const {
     const float* bounds = bounds_of(row, scratch);
     if (bounds == nullptr) return;
     const float least = reached_by(bounds, embedding_.num_panels(), row.request->num_best() + 1, scratch.peaks);
-    add_panels(bounds, embedding_.num_panels(), least, row.panels);
+    add_panels(bounds, embedding_.num_panels(), least, kMostPanels, row.panels);
 }
 
 // The last of the likeliest ids of the panels found so far is no more than the last of the likeliest of all.
 void PanelHead::find_all(Row& row, Scratch& scratch) const {
     const RowRequest& request = *row.request;
+    if (row.is_left) return;
     size_t num_in_order = 0;
     if (row.path == RowPath::kMasked) {
         request.allowed.for_each_panel([&](int panel, uint32_t) { row.panels.push_back(panel); });
@@ -95,12 +102,14 @@ void PanelHead::find_all(Row& row, Scratch& scratch) const {
         adjust_allowed(request, scratch.sampling.allowed);
         const float bar = nth_largest(scratch.sampling.allowed.row(), request.num_best(), scratch.peaks);
         row.panels.clear();
-        add_panels(bounds, embedding_.num_panels(), bar, row.panels);
+        add_panels(bounds, embedding_.num_panels(), bar, kMostPanels, row.panels);
         num_in_order = row.panels.size();
-        request.for_each_raised([&](int32_t id) { row.panels.push_back(id / kPanel); });
+        request.for_each_raised([&](int32_t id) {
+            if (!has_too_many(row)) row.panels.push_back(id / kPanel);
+        });
     }
     if (row.path == RowPath::kRead) add_reported(row, scratch);
-    if (row.panels.size() == num_in_order) return;
+    if (row.panels.size() == num_in_order || has_too_many(row)) return;
     std::sort(row.panels.begin(), row.panels.end());
     row.panels.erase(std::unique(row.panels.begin(), row.panels.end()), row.panels.end());
 }
@@ -108,20 +117,27 @@ void PanelHead::find_all(Row& row, Scratch& scratch) const {
 void PanelHead::add_reported(Row& row, Scratch& scratch) const {
     const RowRequest& request = *row.request;
     if (request.has_target()) row.panels.push_back(request.target / kPanel);
-    for (const int32_t id : request.reported) row.panels.push_back(id / kPanel);
+    for (const int32_t id : request.reported)
+        if (!has_too_many(row)) row.panels.push_back(id / kPanel);
     if (request.num_logprobs <= 0 || !request.reported.empty()) return;
     const float* peaks = reader_.peaks(row.place);
     const float least = reached_by(peaks, embedding_.num_panels(), request.num_logprobs, scratch.peaks);
-    add_panels(peaks, embedding_.num_panels(), least, row.panels);
+    add_panels(peaks, embedding_.num_panels(), least, kMostPanels, row.panels);
 }
 
-void PanelHead::make_room() {
+void PanelHead::place_panels() {
     int64_t num_panels = 0;
     for (int i = 0; i < num_rows_; ++i) {
-        rows_[size_t(i)].first = num_panels;
-        num_panels += int64_t(rows_[size_t(i)].panels.size());
+        Row& row = rows_[size_t(i)];
+        if (row.is_left) continue;
+        row.is_left = has_too_many(row) || (num_panels + int64_t(row.panels.size())) * kPanel > logits_.size();
+        if (row.is_left) {
+            left_.push_back(row.number);
+            row.panels.clear();
+        }
+        row.first = num_panels;
+        num_panels += int64_t(row.panels.size());
     }
-    logits_.reserve(num_panels * kPanel);
 }
 
 void PanelHead::score(int chunk, Scratch& scratch) {

@@ -4,7 +4,8 @@
 // largest of them, if both planes were read. The largest logits of the panels with the highest bounds, adjusted as the row asks,
 // set a bar, and every panel whose bound reaches the bar is computed. Penalties and bans only lower a logit, so bounds hold for
 // it as well; panels with an id that may be raised are computed in any case.
-// What is chosen has the same bits as what would be chosen from all logits.
+// What is chosen has the same bits as what would be chosen from all logits. These are left to whoever has them where a row, or
+// the rows together, ask for more panels than there is room for: it is made before the panels are known, and bounded.
 #pragma once
 
 #include <cstdint>
@@ -28,6 +29,8 @@ public:
     void begin(const Activations& in, const std::vector<RowRequest>& requests, const std::vector<RowPath>& paths);
     // Called by all threads of the team.
     void run(ThreadTeam& team, int thread, std::vector<Sampled>& results);
+    // The requests without a result, for want of room; known after `run`.
+    const std::vector<int>& left() const { return left_; }
 
 private:
     struct Scratch {
@@ -47,6 +50,7 @@ private:
         int place;                // among the rows of `bounds_` or `reader_`
         std::vector<int> panels;  // to be computed, in rising order
         int64_t first;            // where the logits of these begin, in panels
+        bool is_left;             // to be answered from all logits
     };
 
     void add(const RowRequest& request, int number, RowPath path, int place);
@@ -56,8 +60,9 @@ private:
     void find_likely(Row& row, Scratch& scratch) const;
     void find_all(Row& row, Scratch& scratch) const;
     void add_reported(Row& row, Scratch& scratch) const;
-    // For the logits of all panels found.
-    void make_room();
+    // Where the logits of all panels found are to lie. Rows that find no room are left.
+    void place_panels();
+    bool has_too_many(const Row& row) const { return int(row.panels.size()) > kMostPanels; }
     // The logits of those in a chunk, in rising order.
     void score(int chunk, Scratch& scratch);
     void score_panel(int panel, Scratch& scratch);
@@ -77,7 +82,8 @@ private:
     std::vector<Row> rows_;  // the first `num_rows_`; the others keep their memory
     int num_rows_ = 0;
     bool is_chosen_by_bounds_ = false;  // any row
-    Buffer<float> logits_;              // (panels of all rows, 16)
+    std::vector<int> left_;
+    Buffer<float> logits_;  // (panels of all rows, 16)
 };
 
 }  // namespace gemma3

@@ -1,6 +1,7 @@
 #include "thread_team.h"
 
 #include <chrono>
+#include <utility>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -38,6 +39,7 @@ void ThreadTeam::run(const std::function<void(int)>& body) {
     if (num_threads_ > 1) advance(generation_, generation_.load(std::memory_order_relaxed));
     body(0);
     for_each(0, [](int) {});  // nobody may still be inside `body` when it goes out of scope
+    if (has_failed_.exchange(false)) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
 
 void ThreadTeam::work(int thread) {

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -23,12 +24,12 @@ public:
 
     int size() const { return num_threads_; }
 
-    // Runs `body(thread)` on every thread, the caller being thread 0, and returns when all are done.
+    // Runs `body(thread)` on every thread, the caller being thread 0, and returns when all are done. Throws what an item threw
+    // first; from there on no further item was begun.
     void run(const std::function<void(int)>& body);
 
     // Called by every thread inside `run`: the items [0, count) are handed out one by one to whoever is free. All
-    // items are done when it returns. `item(i)` must not throw: with several threads nobody could catch it, so it would end
-    // the process. What it needs is reserved before, but for a few lists of the sampler, where only memory can run out.
+    // items are done when it returns, unless one of the run's items has thrown: memory can run out in any of them.
     template <typename Item>
     void for_each(int count, const Item& item) {
         for_each_and_last(count, item, [] {});
@@ -44,9 +45,9 @@ public:
         }
         const uint32_t phase = phase_.load(std::memory_order_acquire);
         std::atomic<int>& next = next_item_[phase & 1];
-        for (int i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) item(i);
+        for (int i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) attempt([&] { item(i); });
         if (num_arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == num_threads_) {
-            last();
+            attempt(last);
             num_arrived_.store(0, std::memory_order_relaxed);
             next.store(0, std::memory_order_relaxed);
             advance(phase_, phase);
@@ -56,6 +57,16 @@ public:
     }
 
 private:
+    // Nobody could catch what a thread throws, and the others would wait for it: kept for the end of `run`.
+    template <typename Work>
+    void attempt(const Work& work) {
+        if (has_failed_.load(std::memory_order_relaxed)) return;
+        try {
+            work();
+        } catch (...) {
+            if (!has_failed_.exchange(true)) failure_ = std::current_exception();
+        }
+    }
     // What a thread does all its life: runs every `body`.
     void work(int thread);
     // Returns when `word` is no longer `value`: looks for a moment, then sleeps.
@@ -69,6 +80,8 @@ private:
     alignas(64) std::atomic<int> next_item_[2]{};
     alignas(64) std::atomic<uint32_t> generation_{0};  // of `run`
     alignas(64) std::atomic<uint32_t> num_sleeping_{0};
+    alignas(64) std::atomic<bool> has_failed_{false};
+    std::exception_ptr failure_;  // of the first that threw
     const std::function<void(int)>* body_ = nullptr;
     bool stopping_ = false;
     std::mutex mutex_;
