@@ -6,9 +6,8 @@ loop, which shares the cores with the model, would be woken by every step. Knows
 model. Engine thread only.
 """
 
-from engine.engine_core import StepResult
 from engine.news_queue import MAX_UNREAD, News
-from engine.outputs import RequestOutput
+from engine.outputs import RequestOutput, StepResult
 
 
 class UntoldNews:
