@@ -50,13 +50,25 @@ class HeldFile:
         """
         try:
             self._wait(delay_s)
-            for start in range(0, len(self.view), _CHUNK_BYTES):
-                chunk = self.view[start : start + _CHUNK_BYTES]
+            start = 0
+            for end in self._chunk_ends():
+                chunk = self.view[start:end]
                 self._move(chunk, start)
                 yield chunk
                 self._wait(_PAUSE_S)
+                start = end
         finally:
             self._let_go()
+
+    def _chunk_ends(self) -> Iterator[int]:
+        """So that all chunks but the first begin where a large page may."""
+        first = _CHUNK_BYTES
+        if sys.platform == "linux":
+            from gemma3.files.page_moves import HUGE_BYTES, address_of
+
+            first -= address_of(self.view) % min(HUGE_BYTES, _CHUNK_BYTES)
+        yield from range(first, len(self.view), _CHUNK_BYTES)
+        yield len(self.view)
 
     def _move(self, chunk: memoryview, start: int) -> None:
         """Whoever reads in ``chunk`` sees no change: the same addresses, the same bytes."""

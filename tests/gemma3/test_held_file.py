@@ -52,6 +52,21 @@ def copy_over(path: Path) -> None:
     subprocess.run(["cp", other, path], check=True)
 
 
+@linux
+def test_chunks_begin_where_large_pages_may(tmp_path: Path) -> None:
+    """Else each of them would be cut into small pages where it goes."""
+    from gemma3.files.page_moves import HUGE_BYTES, address_of
+
+    (tmp_path / "large").write_bytes(bytes(9 << 20))
+    file, start, starts = HeldFile(tmp_path / "large"), 0, []
+    for chunk in file.take(0.0):
+        starts.append(address_of(file.view) + start)
+        start += len(chunk)
+    assert start == 9 << 20
+    assert all(address % HUGE_BYTES == 0 for address in starts[1:])
+    assert len(starts) in (3, 4)
+
+
 def test_it_is_the_file(path: Path) -> None:
     file = HeldFile(path)
     assert file.view == CONTENT
