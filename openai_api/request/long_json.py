@@ -11,7 +11,8 @@ import json
 import re
 from collections.abc import Callable
 
-# Bounded repeats: no match takes longer than a few milliseconds.
+# Bounded repeats: no match takes longer than a few milliseconds. Those of groups are not possessive,
+# which Python before 3.11.5 matches wrongly (cpython issue 106052); nothing behind them makes them backtrack.
 _SPACE = re.compile(r"[ \t\n\r]{0,16384}+")
 _SPACES = frozenset(" \t\n\r")
 _INTEGER = r"-?(?:0|[1-9][0-9]{0,4999}+)"
@@ -25,12 +26,12 @@ _STRING_PIECE = re.compile(
     r'(?:[^"\\\x00-\x1f]{1,64}+'
     r'|\\["\\/bfnrt]'
     r"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-    r"|\\u[0-9a-fA-F]{4}){0,512}+"
+    r"|\\u[0-9a-fA-F]{4}){0,512}"
 )
 # Simple values of an array, each with its comma.
 _SCALARS = re.compile(
     r'(?:[ \t\n\r]?(?:"[^"\\\x00-\x1f]{0,64}+"|true|false|null'
-    r"|-?(?:0|[1-9][0-9]{0,17}+)(?:\.[0-9]{1,18}+)?(?:[eE][-+]?[0-9]{1,3}+)?),){1,1024}+"
+    r"|-?(?:0|[1-9][0-9]{0,17}+)(?:\.[0-9]{1,18}+)?(?:[eE][-+]?[0-9]{1,3}+)?),){1,1024}"
 )
 
 # An object takes as long and as much memory as so many values more, and so does each member.
