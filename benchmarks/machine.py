@@ -3,13 +3,10 @@
 import os
 import platform
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
+from engine.doctor import bandwidth
 
-READ_BYTES = 1 << 28
 FLAGS = (
     *("avx2", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
     *("asimddp", "i8mm", "sve"),
@@ -39,17 +36,5 @@ def describe() -> str:
 
 
 def read_bandwidth(num_threads: int | None = None) -> float:
-    """Bytes per second that all threads together read from memory: the best of twenty passes over 256 MiB.
-
-    The largest value of an array is numpy's cheapest pass: one vector instruction a load.
-    """
-    num_threads = num_threads or num_cores()
-    parts = np.array_split(np.ones(READ_BYTES // 4, np.float32), num_threads)
-    with ThreadPoolExecutor(num_threads) as pool:
-        return READ_BYTES / min(_pass_s(pool, parts) for _ in range(20))
-
-
-def _pass_s(pool: ThreadPoolExecutor, parts: list[np.ndarray]) -> float:
-    began = time.perf_counter()
-    list(pool.map(np.max, parts))
-    return time.perf_counter() - began
+    """Bytes per second that all threads together read from memory: the best of twenty passes."""
+    return bandwidth.read_bandwidth(num_threads or num_cores(), num_passes=20)

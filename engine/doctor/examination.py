@@ -31,7 +31,6 @@ class Subject:
 
 def examine(model: str | None, memory_bytes: int | None) -> Iterator[Finding]:
     """Findings as they are made; some seconds in all, and a minute where weights are packed for the first time."""
-    yield from _guarded("cores", machine.check_cores)
     yield from _guarded("memory", lambda: machine.check_memory(memory_bytes))
     yield from _guarded("cache folder", files.check_cache_folders)
     if model is None:
@@ -65,6 +64,7 @@ def _examine_model(subject: Subject) -> Iterator[Finding]:
     if reason is not None:
         yield Finding("native core", State.WRONG, reason, "install a C++ compiler and the package anew")
         return
+    yield from _guarded("cores", machine.check_cores)
     found = list(_guarded("packed weights", lambda: files.check_packed(subject.checkpoint)))
     yield from found
     if any(each.state is State.WRONG for each in found):

@@ -6,6 +6,7 @@ damaged, and ``clean`` removes all that can be made again.
 
 import hashlib
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,12 +60,13 @@ def check_cache_folders() -> Iterator[Finding]:
             yield Finding(subject, State.WRONG, f"{root} may be written by others", f"chmod go-w {root}, or {ADVICE}")
             continue
         try:
-            make_folder(root / embedded.SHA256[:16], root)
-            probe = root / f".doctor-{id(root)}"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            yield Finding(subject, State.WRONG, f"{root} cannot be written: {error.strerror}", ADVICE)
+            make_folder(embedded.default_folder(root), root)
+            with tempfile.TemporaryFile(dir=root):
+                pass
+        except OSError as error:  # one that somebody else filled need not be
+            is_filled = (embedded.default_folder(root) / embedded.FILE_NAME).is_file()
+            state, advice = (State.NOTE, "") if is_filled else (State.WRONG, ADVICE)
+            yield Finding(subject, state, f"{root} cannot be written: {error.strerror}", advice)
         else:
             yield Finding(subject, State.OK, says)
         return  # the others are for when this one cannot be used

@@ -1,23 +1,21 @@
 """The machine: cores, memory, how fast it reads, and the share of that which one stream reaches.
 
-Owns these measurements, a second or two each. Needs numpy.
+Owns these measurements, a second or two each. Names of the core are imported where they are used: it
+may be missing, which is a finding of its own.
 """
 
 import os
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from engine.doctor.bandwidth import read_bandwidth
 from engine.doctor.finding import Finding, State
-from gemma3.cpu.model import BLOCK_SIZE, CpuModel, RowRequest, Segment, num_cores
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from gemma3.cpu.model import CpuModel
 
-READ_BYTES = 1 << 28
 NUM_PASSES = 8
 NUM_TOKENS = 48
 # A step computes from the packed weights, keys and values, and Python itself.
@@ -27,6 +25,8 @@ LEAST_SHARE = 0.25
 
 def check_cores() -> Iterator[Finding]:
     """How many may be used, by this process's mask and the container's quota."""
+    from gemma3.cpu.model import num_cores
+
     used, there = num_cores(), os.cpu_count() or 1
     yield Finding("cores", State.OK, f"{used} used of {there} logical processors, {platform.machine()}")
 
@@ -42,9 +42,9 @@ def check_memory(num_bytes: int | None) -> Iterator[Finding]:
         yield Finding("memory", State.OK, f"{num_bytes / (1 << 30):.1f} GiB")
 
 
-def check_speed(model: CpuModel, token_ids: Sequence[int], step_bytes: int) -> Iterator[Finding]:
+def check_speed(model: "CpuModel", token_ids: Sequence[int], step_bytes: int) -> Iterator[Finding]:
     """One greedy stream beside the memory's bandwidth, which bounds it: ``step_bytes`` are read for each token."""
-    bandwidth = read_bandwidth(model.num_threads)
+    bandwidth = read_bandwidth(model.num_threads, num_passes=NUM_PASSES)
     tokens_per_s = _tokens_per_s(model, token_ids)
     share = tokens_per_s * step_bytes / bandwidth
     says = (
@@ -59,26 +59,10 @@ def check_speed(model: CpuModel, token_ids: Sequence[int], step_bytes: int) -> I
         )
 
 
-def read_bandwidth(num_threads: int) -> float:
-    """Bytes per second that all threads together read from memory: the best of some passes over 256 MiB.
-
-    The largest value of an array is numpy's cheapest pass: one vector instruction a load.
-    """
-    import numpy as np
-
-    parts = np.array_split(np.ones(READ_BYTES // 4, np.float32), num_threads)
-    with ThreadPoolExecutor(num_threads) as pool:
-        return READ_BYTES / min(_pass_s(pool, parts) for _ in range(NUM_PASSES))
-
-
-def _pass_s(pool: ThreadPoolExecutor, parts: "list[NDArray[np.float32]]") -> float:
-    began_s = time.perf_counter()
-    list(pool.map(lambda part: part.max(), parts))
-    return time.perf_counter() - began_s
-
-
-def _tokens_per_s(model: CpuModel, token_ids: Sequence[int]) -> float:
+def _tokens_per_s(model: "CpuModel", token_ids: Sequence[int]) -> float:
     """Of a greedy text behind ``token_ids``."""
+    from gemma3.cpu.model import BLOCK_SIZE, RowRequest, Segment
+
     blocks = list(range(-(-(len(token_ids) + NUM_TOKENS) // BLOCK_SIZE)))
     model.allocate_kv(len(blocks), len(blocks))
     segment = Segment(0, len(token_ids), blocks, blocks, 0)

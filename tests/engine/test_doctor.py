@@ -1,8 +1,11 @@
 """The doctor is green on sound weights, and red for each kind of damage: of files, values, kernels, ids and the machine."""
 
+import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 needs_core = pytest.mark.skipif(cpu.why_unavailable() is not None, reason=str(cpu.why_unavailable()))
 
 
@@ -189,9 +193,30 @@ def test_too_little_memory() -> None:
     assert wrong(list(machine.check_memory(None))) == []
 
 
-def test_no_core(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "why_unavailable", lambda: "the native core was not compiled")
-    assert wrong(list(examine(None, 8 << 30))) == ["native core"]
+def test_no_core(cached: Path) -> None:
+    """As on a machine without a compiler: the module is not there, in a process of its own."""
+    absent = "import sys; sys.modules['gemma3.cpu._native'] = None"
+    command = f"{absent}; from openai_api.doctor import main; sys.exit(main(['--json', '--port', '0']))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
+    run = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, timeout=60, env=environment)
+    assert run.returncode == 1, run.stderr
+    found = json.loads(run.stdout)["findings"]
+    assert [each["subject"] for each in found if each["state"] == "wrong"] == ["native core"]
+    assert "tokenizer" in [each["subject"] for each in found]
+
+
+def test_a_cache_that_root_has_filled(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service may only read it."""
+
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
+    (finding,) = files.check_cache_folders()
+    assert finding.state is State.NOTE
+    (cached / embedded.FILE_NAME).unlink()
+    (finding,) = files.check_cache_folders()
+    assert finding.state is State.WRONG
 
 
 def test_weights_that_are_not_there(cached: Path) -> None:
