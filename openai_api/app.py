@@ -19,6 +19,7 @@ from openai_api.errors import install_error_handlers
 from openai_api.logs import log_event, where_it_failed
 from openai_api.metrics import Metrics
 from openai_api.off_loop import OffLoop
+from openai_api.response_store import MemoryStore, ResponseStore
 from openai_api.routes import add_routes
 from openai_api.settings import ServerSettings
 from openai_api.transport.access import AccessControl
@@ -45,6 +46,9 @@ def create_app(
 
     The engine loads in the background: the app answers at once, ``/health`` when it is ready.
     ``on_loaded`` is called on the event loop, with the error if there was one.
+
+    Raises:
+        OptionError: ``settings.data_dir`` cannot be used.
     """
 
     @asynccontextmanager
@@ -55,6 +59,7 @@ def create_app(
         finally:
             loading.cancel()
             await engine.shutdown()
+            await responses.close()
 
     # No documentation pages: theirs load scripts from elsewhere. No redirects: they would lose a
     # request's body.
@@ -67,13 +72,21 @@ def create_app(
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    metrics = Metrics(engine.stats)
-    app.state.app_state = AppState(engine, settings, metrics, OffLoop(settings), BodyBudget(settings))
+    metrics, responses = Metrics(engine.stats), _response_store(settings)
+    app.state.app_state = AppState(engine, settings, metrics, OffLoop(settings), BodyBudget(settings), responses)
     add_routes(app)
     install_error_handlers(app, retry_after_s=settings.retry_after_s)
     app.add_exception_handler(404, answer_unknown_path)
     _add_layers(app, settings, metrics)
     return app
+
+
+def _response_store(settings: ServerSettings) -> ResponseStore:
+    if settings.data_dir is None:
+        return MemoryStore(max_responses=settings.max_stored_responses, max_bytes=settings.max_stored_bytes)
+    from openai_api.response_database import ResponseDatabase  # sqlite3, for those who want it
+
+    return ResponseDatabase(settings.data_dir, max_bytes=settings.max_stored_bytes_on_disk)
 
 
 def _add_layers(app: FastAPI, settings: ServerSettings, metrics: Metrics) -> None:
