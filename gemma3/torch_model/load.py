@@ -108,4 +108,5 @@ def _assign(
     if head is not None and not torch.equal(head, tensors[EMBEDDING]):
         raise CheckpointError(f"{checkpoint.name}: {HEAD} differs from {EMBEDDING}; this model ties them.")
     model.load_state_dict({name: tensor.to(device) for name, tensor in tensors.items()}, assign=True)
-    return model.requires_grad_(requires_grad=False).eval()
+    # No checkpoint has the buffers: they are still where the model was made.
+    return model.to(device).requires_grad_(requires_grad=False).eval()
