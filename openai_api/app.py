@@ -12,13 +12,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from openai_api.app_state import AppState
-from openai_api.body_budget import BodyBudget
+from openai_api.app_state import new_app_state
 from openai_api.engine_api import Engine
 from openai_api.errors import install_error_handlers
 from openai_api.logs import log_event, where_it_failed
 from openai_api.metrics import Metrics
-from openai_api.off_loop import OffLoop
 from openai_api.routes import add_routes
 from openai_api.settings import ServerSettings
 from openai_api.transport.access import AccessControl
@@ -67,8 +65,8 @@ def create_app(
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    metrics = Metrics(engine.stats)
-    app.state.app_state = AppState(engine, settings, metrics, OffLoop(settings), BodyBudget(settings))
+    app.state.app_state = new_app_state(engine, settings)
+    metrics = app.state.app_state.metrics
     add_routes(app)
     install_error_handlers(app, retry_after_s=settings.retry_after_s)
     app.add_exception_handler(404, answer_unknown_path)
