@@ -6,7 +6,7 @@ Owns the engine's life and the order of start and end; ``runner`` has the rows o
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -67,16 +67,15 @@ async def run_batch(
     try:
         journal.begin_with_model(engine.info.system_fingerprint)
         task = _task(question, is_instruction_tuned=engine.info.is_instruction_tuned)
-        answers = Output(output, journal, columns=(*source.columns, *task.columns))
-        try:
+        state = new_app_state(engine, settings)
+        with closing(Output(output, journal, columns=(*source.columns, *task.columns))) as answers:
             rows = islice(source.rows(), answers.mark.num_rows, None)
-            with SpeedBar(source, answers.mark, is_shown=shows_progress) as bar:
-                state = new_app_state(engine, settings)
-                await _answer_all(rows, task, state, answers, bar, num_seqs=options.max_num_seqs)
-        finally:
-            answers.save()
-            answers.close()
-        return answers.mark
+            try:
+                with SpeedBar(source, answers.mark, is_shown=shows_progress) as bar:
+                    await _answer_all(rows, task, state, answers, bar, num_seqs=options.max_num_seqs)
+            finally:
+                answers.save()
+            return answers.mark
     finally:
         await engine.shutdown()
 

@@ -81,9 +81,13 @@ def _run(flags: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     if flags.output.suffix.lower() not in FORMATS:
         raise ValueError(f"--output {flags.output}: its name must end with {' or '.join(FORMATS)}")
+    if flags.output.suffix.lower() == ".csv" and (flags.template is None or flags.input.suffix.lower() == ".jsonl"):
+        raise ValueError(
+            f"--output {flags.output}: only rows of a .csv or .parquet file have the columns of a .csv file"
+        )
     question = None if flags.template is None else _question(flags)
-    source = open_source(flags.input)
-    with closing(Journal(flags.output.with_name(flags.output.name + JOURNAL_SUFFIX))) as journal:
+    journal_path = flags.output.with_name(flags.output.name + JOURNAL_SUFFIX)
+    with closing(open_source(flags.input)) as source, closing(Journal(journal_path)) as journal:
         journal.begin({"input": fingerprint(flags.input), **_identity(question)})
         mark = asyncio.run(
             run_batch(

@@ -7,6 +7,7 @@ then the mark in the journal. Knows nothing of how a row is answered. One thread
 import csv
 import io
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -33,14 +34,16 @@ class Output:
         if known is None and path.exists() and path.stat().st_size:
             raise ValueError(f"{path}: there is a file that no batch has begun; remove it, or give another --output")
         self.mark = known or Mark()
-        self._file = path.open("ab")
-        if self._file.tell() < self.mark.num_bytes:
+        num_bytes = path.stat().st_size if path.exists() else 0
+        if num_bytes < self.mark.num_bytes:
             raise ValueError(f"{path}: it is shorter than it was; remove it and {journal.path} to begin anew")
-        self._file.truncate(self.mark.num_bytes)
-        self._marked_s = time.monotonic()
-        if known is None:
-            self._write(b"" if self._encode is _json_line else _csv_line(columns), Mark())
-            self.save()
+        if num_bytes > self.mark.num_bytes:
+            os.truncate(path, self.mark.num_bytes)
+        self._file = path.open("ab", buffering=0)
+        self._unwritten = bytearray()
+        self._marked_s = -math.inf
+        if known is None and self._encode is not _json_line:
+            self._write(_csv_line(columns), Mark())
 
     def add(self, record: Record) -> None:
         """The next row's."""
@@ -50,13 +53,17 @@ class Output:
             self.save()
 
     def _write(self, data: bytes, mark: Mark) -> None:
-        self._file.write(data)
+        self._unwritten += data
         self.mark = Mark(mark.num_rows, mark.num_bytes + len(data), mark.num_failed)
 
     def save(self) -> None:
         """All that was added is on the disk, and a later run will go on behind it."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            while self._unwritten:
+                del self._unwritten[: self._file.write(self._unwritten)]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._file.name) from None
         self._journal.set_mark(self.mark)
         self._marked_s = time.monotonic()
 

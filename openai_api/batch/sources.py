@@ -7,10 +7,9 @@ nothing of what is asked of a row. Reads on the thread that iterates.
 import csv
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from openai_api.batch.row import BadRow, Columns
 from openai_api.errors import ApiError
@@ -36,6 +35,9 @@ class Source(Protocol):
 
     def fraction_read(self) -> float:
         """Of the file, from 0 to 1."""
+
+    def close(self) -> None:
+        """Nothing more is read."""
 
 
 def open_source(path: Path) -> Source:
@@ -64,36 +66,30 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-@dataclass
-class _Progress:
-    file: BinaryIO
-    num_bytes: int
-
-    def fraction(self) -> float:
-        return self.file.tell() / self.num_bytes if self.num_bytes else 1.0
-
-
-def _opened(path: Path) -> _Progress:
-    return _Progress(path.open("rb"), path.stat().st_size)
-
-
-class JsonLines:
-    """One JSON object a line; blank lines are no rows."""
+class _Bytes:
+    """A file that tells how much of it was read."""
 
     columns: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
-        self._progress = _opened(path)
+        self._file = path.open("rb")
+        self._num_bytes = path.stat().st_size
 
     def fraction_read(self) -> float:
-        return self._progress.fraction()
+        return self._file.tell() / self._num_bytes if self._num_bytes else 1.0
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class JsonLines(_Bytes):
+    """One JSON object a line; blank lines are no rows."""
 
     def rows(self) -> Iterator[Columns | BadRow]:
-        file = self._progress.file
-        while line := file.readline(MAX_LINE_BYTES + 1):
+        while line := self._file.readline(MAX_LINE_BYTES + 1):
             if len(line) > MAX_LINE_BYTES:
                 while line and not line.endswith(b"\n"):
-                    line = file.readline(MAX_LINE_BYTES)
+                    line = self._file.readline(MAX_LINE_BYTES)
                 yield BadRow(f"The line is longer than {MAX_LINE_BYTES} bytes.")
             elif text := line.removeprefix(b"\xef\xbb\xbf").strip():
                 yield _json_object(text)
@@ -107,20 +103,18 @@ def _json_object(line: bytes) -> Columns | BadRow:
     return value if isinstance(value, dict) else BadRow("The line is no JSON object.")
 
 
-class CsvRows:
+class CsvRows(_Bytes):
     """A header and rows, in UTF-8."""
 
     def __init__(self, path: Path) -> None:
-        self._progress = _opened(path)
+        super().__init__(path)
         csv.field_size_limit(MAX_LINE_BYTES)
-        text = TextIOWrapper(self._progress.file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        text = TextIOWrapper(self._file, encoding="utf-8-sig", errors="surrogateescape", newline="")
         self._reader = csv.reader(text)
         self.columns = tuple(next(self._reader, ()))
         if not self.columns or len(set(self.columns)) != len(self.columns):
+            self.close()
             raise ValueError(f"{path}: the first line of a CSV file has the names of its columns, each once")
-
-    def fraction_read(self) -> float:
-        return self._progress.fraction()
 
     def rows(self) -> Iterator[Columns | BadRow]:
         while True:
@@ -157,6 +151,9 @@ class ParquetRows:
     def fraction_read(self) -> float:
         num_rows: int = self._file.metadata.num_rows
         return self._num_read / max(1, num_rows)
+
+    def close(self) -> None:
+        self._file.close()
 
     def rows(self) -> Iterator[Columns | BadRow]:
         for batch in self._file.iter_batches(batch_size=_PARQUET_ROWS):
