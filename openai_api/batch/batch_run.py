@@ -72,7 +72,7 @@ async def run_batch(
             rows = islice(source.rows(), answers.mark.num_rows, None)
             try:
                 with SpeedBar(source, answers.mark, is_shown=shows_progress) as bar:
-                    await _answer_all(rows, task, state, answers, bar, num_seqs=options.max_num_seqs)
+                    await answer_all(rows, task, state, answers, bar, num_seqs=options.max_num_seqs)
             finally:
                 answers.save()
             return answers.mark
@@ -101,9 +101,11 @@ def _task(question: Question | None, *, is_instruction_tuned: bool) -> Task:
     )
 
 
-async def _answer_all(
+async def answer_all(
     rows: Iterator[Columns | BadRow], task: Task, state: AppState, answers: Output, bar: SpeedBar, *, num_seqs: int
 ) -> None:
+    """Answer ``rows`` and write the answers in their order, ``num_seqs`` being computed at once."""
+
     async def answer(row: Columns | BadRow) -> Record:
         request = row if isinstance(row, BadRow) else task.request(row)
         outcome = request if isinstance(request, BadRow) else await outcome_of(request, state)
