@@ -13,6 +13,10 @@ Continuous batching, in three parts of ``schedule``:
 * Memory: oldest first, by the first admission. If no block is free, the youngest is preempted, and
   recomputed later.
 
+Before all of that, those whose caller gives way leave their seats as soon as there is anybody else,
+and take small steps while there is not: whoever comes waits for one step of theirs, and finds the
+machine for itself. They come back like the preempted, from whole blocks of cached prefixes.
+
 And a fourth that costs nobody anything: while no prompt is computed, guesses at the next tokens
 (``prompt_lookup``) go into rows, tokens of the budget and blocks that are left over, so a step may
 bring a sequence several tokens. Beside prefill a guess would cost as much as any row, and
@@ -75,6 +79,8 @@ class Scheduler:
         self.pace = pace
         self._kv = kv_cache_manager
         self._waiting = WaitingQueue()
+        self._giving_way = WaitingQueue()
+        self._small_steps = config.in_small_steps()
         self._running: list[Sequence] = []  # oldest first
         self._newest_seq_id = -1
         self._num_admitted = 0
@@ -82,7 +88,7 @@ class Scheduler:
 
     @property
     def num_waiting(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._giving_way)
 
     @property
     def num_running(self) -> int:
@@ -105,7 +111,7 @@ class Scheduler:
         assert seq.seq_id > self._newest_seq_id, "seq_id grows with arrival"
         self._check_length(seq)
         self._newest_seq_id = seq.seq_id
-        self._waiting.add(seq)
+        self._queue_of(seq).add(seq)
 
     def _check_length(self, seq: Sequence) -> None:
         limit, num_prompt = self.config.max_model_len, seq.num_prompt_tokens
@@ -134,7 +140,7 @@ class Scheduler:
         if seq.status is SequenceStatus.RUNNING:
             self._running.remove(seq)
         else:
-            self._waiting.discard(seq)
+            self._queue_of(seq).discard(seq)
         self._kv.free(seq)
         seq.end()
 
@@ -146,7 +152,11 @@ class Scheduler:
         """
         for seq in self._running:
             self._kv.release_surplus(seq)
-        self._admit(failures)
+        has_right_of_way = len(self._waiting) > 0 or not all(seq.caller.gives_way for seq in self._running)
+        if has_right_of_way:
+            for seq in [seq for seq in self._running if seq.caller.gives_way]:
+                self._put_back(seq)
+        self._admit(self._waiting if has_right_of_way else self._giving_way, failures)
         batch = self._plan_and_place(self.pace.share)
         if not batch.scheduled:  # all was for sequences that decode, and they lack memory
             batch = self._plan_and_place(lambda _: self.pace.share(0))
@@ -154,8 +164,11 @@ class Scheduler:
             batch = with_drafts(batch, self.config, self._kv, failures)
         return with_masks(batch, failures)
 
-    def _admit(self, failures: StepFailures) -> None:
-        for seq in self._waiting.next_in_turn(self.config.max_num_seqs - len(self._running)):
+    def _queue_of(self, seq: Sequence) -> WaitingQueue:
+        return self._giving_way if seq.caller.gives_way else self._waiting
+
+    def _admit(self, waiting: WaitingQueue, failures: StepFailures) -> None:
+        for seq in waiting.next_in_turn(self.config.max_num_seqs - len(self._running)):
             with failures.of(seq.request_id):
                 if seq.waits_for_leader:
                     continue
@@ -169,7 +182,7 @@ class Scheduler:
         is_new = seq.status is SequenceStatus.WAITING
         if is_new:
             seq.begin()  # it still waits if this fails
-        self._waiting.admit(seq)
+        self._queue_of(seq).admit(seq)
         if is_new:  # not when it comes back: those tokens were its own
             seq.age = self._num_admitted
             self._num_admitted += 1
@@ -182,7 +195,9 @@ class Scheduler:
 
     def _plan_and_place(self, share_beside: abc.Callable[[int], PrefillShare]) -> Batch:
         """Give the planned tokens their blocks, oldest sequence first."""
-        plan = self._planner.plan(self._running, self.config, share_beside=share_beside)
+        gives_way = bool(self._running) and self._running[0].caller.gives_way  # then all do
+        config = self._small_steps if gives_way else self.config
+        plan = self._planner.plan(self._running, config, share_beside=share_beside)
         scheduled = []
         for seq in self._running.copy():
             if seq.status is SequenceStatus.RUNNING:  # not preempted for an older one just now
@@ -202,11 +217,14 @@ class Scheduler:
         return num_tokens
 
     def _preempt(self, seq: Sequence) -> None:
+        self._put_back(seq)
+        self.num_preemptions += 1
+
+    def _put_back(self, seq: Sequence) -> None:
         self._running.remove(seq)
         self._kv.free(seq)
         seq.status = SequenceStatus.PREEMPTED
-        self._waiting.put_back(seq)
-        self.num_preemptions += 1
+        self._queue_of(seq).put_back(seq)
 
     def update(self, item: ScheduledSequence, token_ids: abc.Sequence[int]) -> None:
         """Take in what a step that ran brought one of its sequences: one or more tokens if it
@@ -232,10 +250,13 @@ class Scheduler:
         assert len(self._running) <= self.config.max_num_seqs
         ages = [seq.age for seq in self._running]
         assert ages == sorted(set(ages)), f"the running sequences are out of order: {ages}"
-        self._waiting.check_integrity()
-        for seq in self._waiting:
-            assert seq.status in (SequenceStatus.WAITING, SequenceStatus.PREEMPTED)
-            assert seq.num_computed_tokens == 0
+        for queue in (self._waiting, self._giving_way):
+            queue.check_integrity()
+            for seq in queue:
+                assert queue is self._queue_of(seq)
+                assert seq.status in (SequenceStatus.WAITING, SequenceStatus.PREEMPTED)
+                assert seq.num_computed_tokens == 0
+        assert len({seq.caller.gives_way for seq in self._running}) <= 1, "somebody has not given way"
         for seq in self._running:
             assert seq.status is SequenceStatus.RUNNING
             assert seq.num_tokens <= seq.max_num_tokens <= self.config.max_model_len

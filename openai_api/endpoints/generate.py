@@ -109,6 +109,7 @@ async def _render(body: B, endpoint: Endpoint[B], *, app_state: AppState, caller
     head = new_head(endpoint.id_prefix, app_state.engine.info, model=model)
     job = await endpoint.render(body, head.id, app_state)
     writer = endpoint.writer(body, job, head, app_state.engine.tokenizer)
+    caller = caller.giving_way() if body.gives_way else caller
     return _Rendered(Generation(job, caller=caller, engine=app_state.engine, metrics=app_state.metrics), writer)
 
 

@@ -152,6 +152,11 @@ class GenerationRequest(StrictModel):
     model: str | None = None
     stream: bool | None = None
 
+    @property
+    def gives_way(self) -> bool:
+        """Whether it can wait until nobody else has anything to compute."""
+        return False
+
 
 class SamplingFields(GenerationRequest, SettingFields, StructuredOutputFields):
     """What chat and text completions have in common.
@@ -160,6 +165,7 @@ class SamplingFields(GenerationRequest, SettingFields, StructuredOutputFields):
     tokens.
     """
 
+    service_tier: str | None = None
     stream_options: StreamOptions | None = None
     logit_bias: (
         Annotated[
@@ -180,6 +186,11 @@ class SamplingFields(GenerationRequest, SettingFields, StructuredOutputFields):
     logprob_token_ids: Annotated[TokenIds, Field(max_length=MAX_LOGPROB_TOKEN_IDS)] | None = None
     return_tokens_as_token_ids: bool | None = None
 
+    @property
+    def gives_way(self) -> bool:
+        """OpenAI's tier for work that nobody waits for."""
+        return self.service_tier == "flex"
+
 
 class ChatCompletionRequest(SamplingFields, ToolFields):
     """Limits are in tokens; ``max_completion_tokens`` and its old name must be equal if both are
@@ -198,7 +209,6 @@ class ChatCompletionRequest(SamplingFields, ToolFields):
     continue_final_message: bool | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
-    service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
 
