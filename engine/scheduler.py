@@ -14,8 +14,7 @@ Continuous batching, in three parts of ``schedule``:
   recomputed later.
 
 Before all of that, those whose caller gives way leave their seats as soon as there is anybody else,
-and take small steps while there is not: whoever comes waits for one step of theirs, and finds the
-machine for itself. They come back like the preempted, from whole blocks of cached prefixes.
+and take small steps while there is not: whoever comes waits for one such step.
 
 And a fourth that costs nobody anything: while no prompt is computed, guesses at the next tokens
 (``prompt_lookup``) go into rows, tokens of the budget and blocks that are left over, so a step may
@@ -33,8 +32,7 @@ only decode, one a round of the pace, come on top.
 
 * The shortest remainder and the oldest have one of any two turns each. So a prompt of n tokens that
   finds none shorter, and gets none shorter beside it, samples its first one in at most
-  2 * ceil(n / C) turns: for a short one that is
-  one chunk's time more than alone, however long the others are. And nothing that comes later
+  2 * ceil(n / C) turns: for a short one that is one chunk's time more than alone. And nothing later
   makes a prompt's wait more than twice as long: it samples in at most twice the turns that it and
   all older ones have left, the sum of their ceil(N / C), and then once in every step.
 * That is for as long as memory suffices. Whatever memory does, it holds for the oldest running
@@ -51,15 +49,15 @@ from collections import abc
 from engine.batch import Batch, ScheduledSequence
 from engine.block_copies import BlockCopy
 from engine.drafting import with_drafts
-from engine.errors import ContextLengthError, RequestError
 from engine.kv_cache_manager import EmptyBlocks, KVCacheManager
 from engine.masking import with_masks
 from engine.prefill_pace import PrefillPace, PrefillShare
+from engine.request_checks import check_length
 from engine.scheduler_config import SchedulerConfig
 from engine.sequence import Sequence, SequenceStatus
 from engine.step_failures import StepFailures
 from engine.step_plan import StepPlanner
-from engine.waiting_queue import WaitingQueue
+from engine.waiting_queue import WaitingQueue, WaitingRanks
 
 
 class Scheduler:
@@ -78,8 +76,7 @@ class Scheduler:
         self.num_accepted_draft_tokens = 0
         self.pace = pace
         self._kv = kv_cache_manager
-        self._waiting = WaitingQueue()
-        self._giving_way = WaitingQueue()
+        self._waiting = WaitingRanks()
         self._small_steps = config.in_small_steps()
         self._running: list[Sequence] = []  # oldest first
         self._newest_seq_id = -1
@@ -88,7 +85,7 @@ class Scheduler:
 
     @property
     def num_waiting(self) -> int:
-        return len(self._waiting) + len(self._giving_way)
+        return len(self._waiting)
 
     @property
     def num_running(self) -> int:
@@ -109,17 +106,9 @@ class Scheduler:
     def add(self, seq: Sequence) -> None:
         """Put a sequence at the end of its caller's line; ``RequestError`` if its prompt leaves no room."""
         assert seq.seq_id > self._newest_seq_id, "seq_id grows with arrival"
-        self._check_length(seq)
+        check_length(seq.num_prompt_tokens, seq.params, max_model_len=self.config.max_model_len)
         self._newest_seq_id = seq.seq_id
-        self._queue_of(seq).add(seq)
-
-    def _check_length(self, seq: Sequence) -> None:
-        limit, num_prompt = self.config.max_model_len, seq.num_prompt_tokens
-        if num_prompt < 1:
-            raise RequestError("The prompt is empty: it must have at least 1 token.", param="prompt")
-        num_new = 0 if seq.params.max_tokens == 0 else 1
-        if num_prompt + num_new > limit:
-            raise ContextLengthError(limit, num_prompt)
+        self._waiting.of(seq).add(seq)
 
     def abort(self, sequences: abc.Iterable[Sequence]) -> None:
         """End what is left of them, in whatever phase each is."""
@@ -140,7 +129,7 @@ class Scheduler:
         if seq.status is SequenceStatus.RUNNING:
             self._running.remove(seq)
         else:
-            self._queue_of(seq).discard(seq)
+            self._waiting.of(seq).discard(seq)
         self._kv.free(seq)
         seq.end()
 
@@ -152,11 +141,7 @@ class Scheduler:
         """
         for seq in self._running:
             self._kv.release_surplus(seq)
-        has_right_of_way = len(self._waiting) > 0 or not all(seq.caller.gives_way for seq in self._running)
-        if has_right_of_way:
-            for seq in [seq for seq in self._running if seq.caller.gives_way]:
-                self._put_back(seq)
-        self._admit(self._waiting if has_right_of_way else self._giving_way, failures)
+        self._admit(self._queue_in_turn(), failures)
         batch = self._plan_and_place(self.pace.share)
         if not batch.scheduled:  # all was for sequences that decode, and they lack memory
             batch = self._plan_and_place(lambda _: self.pace.share(0))
@@ -164,8 +149,14 @@ class Scheduler:
             batch = with_drafts(batch, self.config, self._kv, failures)
         return with_masks(batch, failures)
 
-    def _queue_of(self, seq: Sequence) -> WaitingQueue:
-        return self._giving_way if seq.caller.gives_way else self._waiting
+    def _queue_in_turn(self) -> WaitingQueue:
+        """Of those that may run in this step; all others leave their seats."""
+        those_that_give_way = [seq for seq in self._running if seq.caller.gives_way]
+        if not self._waiting.others and len(those_that_give_way) == len(self._running):
+            return self._waiting.giving_way
+        for seq in those_that_give_way:
+            self._put_back(seq)
+        return self._waiting.others
 
     def _admit(self, waiting: WaitingQueue, failures: StepFailures) -> None:
         for seq in waiting.next_in_turn(self.config.max_num_seqs - len(self._running)):
@@ -182,7 +173,7 @@ class Scheduler:
         is_new = seq.status is SequenceStatus.WAITING
         if is_new:
             seq.begin()  # it still waits if this fails
-        self._queue_of(seq).admit(seq)
+        self._waiting.of(seq).admit(seq)
         if is_new:  # not when it comes back: those tokens were its own
             seq.age = self._num_admitted
             self._num_admitted += 1
@@ -224,7 +215,7 @@ class Scheduler:
         self._running.remove(seq)
         self._kv.free(seq)
         seq.status = SequenceStatus.PREEMPTED
-        self._queue_of(seq).put_back(seq)
+        self._waiting.of(seq).put_back(seq)
 
     def update(self, item: ScheduledSequence, token_ids: abc.Sequence[int]) -> None:
         """Take in what a step that ran brought one of its sequences: one or more tokens if it
@@ -250,12 +241,10 @@ class Scheduler:
         assert len(self._running) <= self.config.max_num_seqs
         ages = [seq.age for seq in self._running]
         assert ages == sorted(set(ages)), f"the running sequences are out of order: {ages}"
-        for queue in (self._waiting, self._giving_way):
-            queue.check_integrity()
-            for seq in queue:
-                assert queue is self._queue_of(seq)
-                assert seq.status in (SequenceStatus.WAITING, SequenceStatus.PREEMPTED)
-                assert seq.num_computed_tokens == 0
+        self._waiting.check_integrity()
+        for seq in self._waiting:
+            assert seq.status in (SequenceStatus.WAITING, SequenceStatus.PREEMPTED)
+            assert seq.num_computed_tokens == 0
         assert len({seq.caller.gives_way for seq in self._running}) <= 1, "somebody has not given way"
         for seq in self._running:
             assert seq.status is SequenceStatus.RUNNING
