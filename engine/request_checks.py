@@ -1,6 +1,6 @@
 """What a request may not ask of an engine, checked at the door: one id outside the vocabulary would fail a whole step.
 
-Owns the checks that need to know the model; ranges are ``sampling_params``', lengths the scheduler's. Engine thread only.
+Owns the checks that need to know the model; ranges are ``sampling_params``'. Engine thread only.
 """
 
 from collections import abc

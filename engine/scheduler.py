@@ -10,11 +10,10 @@ Continuous batching, in three parts of ``schedule``:
   it, while there is room); what is left of
   ``max_num_batched_tokens``, and takes no more time than ``prefill_pace`` allows, goes to prefill
   chunks: a whole one to the sequence whose turn it is, the rest to the shortest remainders.
-* Memory: oldest first, by the first admission. If no block is free, the youngest is preempted, and
-  recomputed later.
+* Memory: oldest first, by the first admission. If none is free, the youngest is preempted for now.
 
-Before all of that, those whose caller gives way leave their seats as soon as there is anybody else,
-and take small steps while there is not: whoever comes waits for one such step.
+Before all of that, those who give way leave their seats as soon as there is anybody else, and take
+small steps while there is not: whoever comes waits for one such step.
 
 And a fourth that costs nobody anything: while no prompt is computed, guesses at the next tokens
 (``prompt_lookup``) go into rows, tokens of the budget and blocks that are left over, so a step may
@@ -33,8 +32,8 @@ only decode, one a round of the pace, come on top.
 * The shortest remainder and the oldest have one of any two turns each. So a prompt of n tokens that
   finds none shorter, and gets none shorter beside it, samples its first one in at most
   2 * ceil(n / C) turns: for a short one that is one chunk's time more than alone. And nothing later
-  makes a prompt's wait more than twice as long: it samples in at most twice the turns that it and
-  all older ones have left, the sum of their ceil(N / C), and then once in every step.
+  makes a wait more than twice as long: a prompt samples in at most twice the turns that it and all
+  older ones have left, the sum of their ceil(N / C), and then once in every step.
 * That is for as long as memory suffices. Whatever memory does, it holds for the oldest running
   sequence: it takes blocks from all others and none from it. So it ends after at most
   2 * ceil(N / C) + max_tokens such steps and the next oldest follows: nobody waits forever.
@@ -143,7 +142,7 @@ class Scheduler:
             self._kv.release_surplus(seq)
         self._admit(self._queue_in_turn(), failures)
         batch = self._plan_and_place(self.pace.share)
-        if not batch.scheduled:  # all was for sequences that decode, and they lack memory
+        if not batch.scheduled:  # all was for decodes, which lack memory
             batch = self._plan_and_place(lambda _: self.pace.share(0))
         if all(seq.decodes for seq in self._running):
             batch = with_drafts(batch, self.config, self._kv, failures)
@@ -151,10 +150,10 @@ class Scheduler:
 
     def _queue_in_turn(self) -> WaitingQueue:
         """Of those that may run in this step; all others leave their seats."""
-        those_that_give_way = [seq for seq in self._running if seq.caller.gives_way]
-        if not self._waiting.others and len(those_that_give_way) == len(self._running):
+        giving_way = [seq for seq in self._running if seq.caller.gives_way]
+        if not self._waiting.others and len(giving_way) == len(self._running):
             return self._waiting.giving_way
-        for seq in those_that_give_way:
+        for seq in giving_way:
             self._put_back(seq)
         return self._waiting.others
 
