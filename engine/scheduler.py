@@ -60,9 +60,7 @@ from engine.waiting_queue import WaitingQueue, WaitingRanks
 
 
 class Scheduler:
-    """Decides; the caller runs the batch, hands the tokens to ``update`` and ends sequences with
-    ``finish``.
-    """
+    """Decides; whoever runs the batch hands the tokens to ``update`` and ends sequences with ``finish``."""
 
     def __init__(self, config: SchedulerConfig, kv_cache_manager: KVCacheManager, *, pace: PrefillPace) -> None:
         kv_cache_manager.check_capacity(config.max_model_len, config.prefill_chunk_tokens)

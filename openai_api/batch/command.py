@@ -53,7 +53,11 @@ def flag_parser(program: str) -> FlagParser:
 
 def _add_table_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--template", metavar="TEXT", help="Ask this of every row, {NAME} being a column (default: rows are requests).")
+    add(
+        "--template",
+        metavar="TEXT",
+        help="Ask this of every row; {NAME} is a column, \\n a line break (default: rows are requests).",
+    )
     shape = group.add_mutually_exclusive_group().add_argument
     shape("--choice", nargs="+", metavar="TEXT", help="Answer with one of these (default: freely).")
     shape("--schema", metavar="FILE", help="Answer in JSON by the schema there, its properties as columns.")
@@ -117,7 +121,9 @@ def _question(flags: argparse.Namespace) -> Question:
         schema = _schema(flags.schema)
         properties = tuple(schema["properties"])
         settings["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
-    return Question(Template(flags.template), settings, properties=properties, column=flags.column)
+    # As a shell leaves them: there is no other easy way to write a line break.
+    text = flags.template.replace("\\n", "\n").replace("\\t", "\t")
+    return Question(Template(text), settings, properties=properties, column=flags.column)
 
 
 def _schema(name: str) -> Mapping[str, Any]:

@@ -90,7 +90,7 @@ def test_a_table_gets_a_column(model: list[str], tmp_path: Path) -> None:
     source, out = tmp_path / "in.csv", tmp_path / "out.csv"
     with source.open("w", newline="") as file:
         csv.writer(file).writerows([["n", "text"], *([n, f"line {n},\n{'ab' * n}"] for n in range(20))])
-    status = main([str(source), "-o", str(out), "--template", "{text}: ", "--choice", "yes", "no", *model])
+    status = main([str(source), "-o", str(out), "--template", "{text}\\n: ", "--choice", "yes", "no", *model])
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert status == 0
