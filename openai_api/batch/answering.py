@@ -8,7 +8,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 
-from engine.caller import ANYBODY
+from engine.caller import ANYBODY, Caller
 from engine.engine_info import EngineStatus
 from engine.errors import EngineError, EngineNotReadyError, QueueFullError, StepError
 from engine.sampling_params import SamplingParamsError
@@ -22,17 +22,17 @@ from openai_api.endpoints.generate import generate
 from openai_api.errors import ApiError, error_body, to_api_error
 
 CHAT_URL, COMPLETIONS_URL, DECISIONS_URL = "/v1/chat/completions", "/v1/completions", "/v1/decisions"
-_ANSWERS: Mapping[str, Callable[[object, AppState], Awaitable[Answer]]] = {
-    CHAT_URL: lambda body, app_state: generate(body, CHAT, app_state=app_state, caller=ANYBODY),
-    COMPLETIONS_URL: lambda body, app_state: generate(body, COMPLETION, app_state=app_state, caller=ANYBODY),
-    DECISIONS_URL: lambda body, app_state: decide(body, app_state=app_state, caller=ANYBODY),
+_ANSWERS: Mapping[str, Callable[[object, AppState, Caller], Awaitable[Answer]]] = {
+    CHAT_URL: lambda body, app_state, caller: generate(body, CHAT, app_state=app_state, caller=caller),
+    COMPLETIONS_URL: lambda body, app_state, caller: generate(body, COMPLETION, app_state=app_state, caller=caller),
+    DECISIONS_URL: lambda body, app_state, caller: decide(body, app_state=app_state, caller=caller),
 }
 URLS = tuple(_ANSWERS)
 WAIT_S = 0.05
 MAX_STEP_FAILURES = 2
 
 
-async def outcome_of(request: RowRequest, app_state: AppState) -> RowOutcome:
+async def outcome_of(request: RowRequest, app_state: AppState, *, caller: Caller = ANYBODY) -> RowOutcome:
     """What becomes of one request, whose ``url`` is one of ``URLS``; only a dead engine ends more than it.
 
     Raises:
@@ -41,7 +41,7 @@ async def outcome_of(request: RowRequest, app_state: AppState) -> RowOutcome:
     num_failures = 0
     while True:
         try:
-            return _answered(await _ANSWERS[request.url](request.body, app_state))
+            return _answered(await _ANSWERS[request.url](request.body, app_state, caller))
         except (EngineNotReadyError, QueueFullError):
             if app_state.engine.status is EngineStatus.DEAD:
                 raise
