@@ -33,6 +33,7 @@ from openai_api.batch.speed_bar import SpeedBar
 from openai_api.batch.template_task import Template, TemplateTask
 from openai_api.endpoints.completions import render_completion_request
 from openai_api.request.schemas import CompletionRequest
+from openai_api.response_store import MemoryStore
 from openai_api.settings import ServerSettings
 
 SHAPES: Mapping[str, Mapping[str, Any]] = {
@@ -88,7 +89,7 @@ async def compare(case: str, num_seqs: int, args: Any) -> dict[str, list[float]]
     )
     await engine.start()
     bare = LLMEngine(max_num_seqs=num_seqs, threads=args.threads)
-    state, task = new_app_state(engine, ServerSettings()), task_of(case)
+    state, task = new_app_state(engine, ServerSettings(), MemoryStore(max_responses=1, max_bytes=1)), task_of(case)
     rows = [{"text": message(number)} for number in range(args.rows)]
     jobs = await jobs_of(task, rows, state)
     figures: dict[str, list[float]] = {"bare": [], "batch": []}

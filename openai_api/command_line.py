@@ -142,6 +142,13 @@ def _add_server_flags(group: argparse._ArgumentGroup) -> None:
         "--uds", type=parse_path, metavar="PATH", help="Listen on this Unix socket instead (default: on a port)."
     )
     group.add_argument(
+        "--data-dir",
+        type=parse_path,
+        metavar="DIR",
+        help="Keep the responses of /v1/responses in this folder, for one server at a time (default: in memory, until "
+        "the end).",
+    )
+    group.add_argument(
         "--log-level",
         choices=LOG_LEVELS,
         default="info",

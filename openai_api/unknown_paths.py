@@ -17,6 +17,7 @@ from openai_api.routes import ROUTES
 
 MAX_PATH_CHARS = 100  # comparing takes time by the square of it
 LIKENESS = 0.75  # of 1, by difflib: "chat/completion" is 0.97 like ours, "embeddings" 0.5
+NEAR_LIKENESS = 0.95  # a letter too few or too many, which is told before a path of ours within a longer one
 
 # What clients put in front of the paths that they share.
 _PREFIXES = frozenset({"v1", "api", "openai"})
@@ -24,7 +25,7 @@ _V1 = "/v1"
 _CHAT, _COMPLETIONS, _MODELS = "/v1/chat/completions", "/v1/completions", "/v1/models"
 _HEALTH, _DOCUMENT = "/health", "/openapi.json"
 _OTHER_NAMES: Mapping[str, str] = {
-    **dict.fromkeys(("chat", "responses", "messages"), _CHAT),
+    **dict.fromkeys(("chat", "messages"), _CHAT),
     **dict.fromkeys(("generate", "completion", "complete"), _COMPLETIONS),
     **dict.fromkeys(("tags", "model"), _MODELS),
     **dict.fromkeys(("healthz", "ready", "readyz", "ping"), _HEALTH),
@@ -55,6 +56,8 @@ def likely_path(method: str, path: str) -> str | None:
         return _CHAT if method == "POST" else _MODELS
     if core in _NAMES:
         return _NAMES[core]
+    if close := get_close_matches(core, _NAMES, n=1, cutoff=NEAR_LIKENESS):
+        return _NAMES[close[0]]
     # With more around it: deployments/NAME/chat/completions, models/NAME.
     within = [name for name in _OWN_NAMES if f"/{name}/" in f"/{core}/"]
     close = [max(within, key=len)] if within else get_close_matches(core, _NAMES, n=1, cutoff=LIKENESS)

@@ -27,6 +27,7 @@ from openai_api.batch.runner import in_order
 from openai_api.batch.sources import Source
 from openai_api.batch.speed_bar import SpeedBar
 from openai_api.batch.template_task import Template, TemplateTask
+from openai_api.response_store import MemoryStore
 from openai_api.settings import ServerSettings
 
 NO_BOUND = 1 << 40  # of what waits in the engine, as nobody waits for it
@@ -67,7 +68,7 @@ async def run_batch(
     try:
         journal.begin_with_model(engine.info.system_fingerprint)
         task = _task(question, is_instruction_tuned=engine.info.is_instruction_tuned)
-        state = new_app_state(engine, settings)
+        state = new_app_state(engine, settings, MemoryStore(max_responses=1, max_bytes=1))
         with closing(Output(output, journal, columns=(*source.columns, *task.columns))) as answers:
             rows = islice(source.rows(), answers.mark.num_rows, None)
             try:

@@ -25,6 +25,7 @@ from openai_api.batch.runner import in_order
 from openai_api.batch.sources import JsonLines
 
 SAVE_INTERVAL_S = 1.0
+INPUT_DELETED = LineError("file_not_found", "The input file has been deleted.", "input_file_id")
 ROWS_AT_ONCE = 64  # more than any engine's seats bring little
 
 
@@ -36,7 +37,7 @@ class BatchWorker:
         self._files = files
         self._batches = batches
         self._app_state = app_state
-        self._caller = Caller(name=batch.owner, prefix_salt=batch.owner).giving_way()
+        self._caller = Caller(name=f"owner {batch.owner}", prefix_salt=f"owner {batch.owner}").giving_way()
         self._unwritten = (bytearray(), bytearray())  # answers, errors
 
     async def run(self) -> None:
@@ -49,19 +50,18 @@ class BatchWorker:
         if self.batch.status is BatchStatus.VALIDATING:
             await self._validate()
         if self.batch.status is BatchStatus.IN_PROGRESS:
-            await self._answer()
+            try:
+                await self._answer()
+            except FileNotFoundError:
+                self.batch = replace(self.batch, errors=(INPUT_DELETED,))
+                await self._reach(BatchStatus.FAILED)
         if self.batch.status in (BatchStatus.FINALIZING, BatchStatus.CANCELLING):
             await self._finalize()
-
-    async def fail(self, error: LineError) -> None:
-        """It cannot go on."""
-        self.batch = replace(self.batch, errors=(*self.batch.errors, error))
-        await self._reach(BatchStatus.FAILED)
 
     async def _validate(self) -> None:
         source = self._files.find(self.batch.owner, self.batch.input_file_id)
         if source is None:
-            total, errors = 0, [LineError("file_not_found", "The input file has been deleted.", "input_file_id")]
+            total, errors = 0, [INPUT_DELETED]
         else:
             total, errors = await asyncio.to_thread(check_input, self._files.path(source.id), self.batch.endpoint)
         self.batch = replace(self.batch, total=total, errors=tuple(errors))
@@ -69,6 +69,11 @@ class BatchWorker:
 
     async def _answer(self) -> None:
         """All rows that have no record yet, until none is left or the time is over."""
+        with self._app_state.metrics.batches_in_progress.track_inprogress():
+            await self._answer_rows()
+        await self._reach(BatchStatus.FINALIZING)
+
+    async def _answer_rows(self) -> None:
         await asyncio.to_thread(self._cut_files)
         task, saved_s = LineTask([self.batch.endpoint]), time.monotonic()
 
@@ -88,11 +93,11 @@ class BatchWorker:
                     if time.monotonic() - saved_s >= SAVE_INTERVAL_S:
                         await self.save()
                         saved_s = time.monotonic()
-        await self._reach(BatchStatus.FINALIZING)
 
     def _take(self, record: Record) -> None:
         line = json.dumps(record.members, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-        self._unwritten[record.is_failed] += line
+        self._unwritten[record.is_failed].extend(line)
+        self._app_state.metrics.batch_rows.labels("failed" if record.is_failed else "completed").inc()
         failed = self.batch.failed + record.is_failed
         self.batch = replace(self.batch, failed=failed, completed=self.batch.completed + (not record.is_failed))
 

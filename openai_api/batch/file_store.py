@@ -28,11 +28,11 @@ _PAGE = (
     "WHERE owner = :owner AND COALESCE(expires_at > :now, TRUE) AND (:purpose IS NULL OR purpose = :purpose) "
 )
 _NEWEST_FIRST = (
-    _PAGE + "AND (:after IS NULL OR number < (SELECT number FROM files WHERE id = :after)) "
+    _PAGE + "AND (:after IS NULL OR number < (SELECT number FROM files WHERE id = :after)) "  # noqa: S608
     "ORDER BY number DESC LIMIT :limit"
 )
 _OLDEST_FIRST = (
-    _PAGE + "AND (:after IS NULL OR number > (SELECT number FROM files WHERE id = :after)) "
+    _PAGE + "AND (:after IS NULL OR number > (SELECT number FROM files WHERE id = :after)) "  # noqa: S608
     "ORDER BY number ASC LIMIT :limit"
 )
 

@@ -9,12 +9,15 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
+from starlette.requests import Request
+
 from engine.errors import EngineNotReadyError
 from openai_api.app_state import AppState
-from openai_api.batch.batch_store import UNFINISHED, BatchState, BatchStatus, BatchStore, LineError
+from openai_api.batch.batch_store import UNFINISHED, BatchState, BatchStatus, BatchStore
 from openai_api.batch.batch_worker import BatchWorker
 from openai_api.batch.database import Database
 from openai_api.batch.file_store import FileLimits, FileStore
+from openai_api.errors import ApiError
 from openai_api.logs import log_event, where_it_failed
 
 RETRY_S = 5.0
@@ -28,10 +31,10 @@ class BatchService:
         OSError: the folder cannot be read or written.
     """
 
-    def __init__(self, folder: Path, app_state: AppState, limits: FileLimits) -> None:
+    def __init__(self, folder: Path, app_state: AppState) -> None:
         self._app_state = app_state
         self._database = Database(folder / "batches.sqlite3")
-        self.files = FileStore(folder / "files", self._database, limits)
+        self.files = FileStore(folder / "files", self._database, FileLimits())
         self.batches = BatchStore(self._database)
         self._workers: dict[str, BatchWorker] = {}  # by batch
         self._tasks: dict[str, asyncio.Task[None]] = {}  # by owner
@@ -108,11 +111,20 @@ class BatchService:
         self._workers[batch.id] = worker
         try:
             await worker.run()
-        except FileNotFoundError:
-            await worker.fail(LineError("file_not_found", "The input file has been deleted.", "input_file_id"))
-        except OSError as error:
-            log_event(
-                logging.ERROR, "batch_waits", {"batch": batch.id, **where_it_failed(error), "reason": error.strerror}
-            )
+        except EngineNotReadyError:
+            raise
+        except Exception as error:  # this batch alone is tried again, from where it was saved
+            why = str(error) if isinstance(error, OSError) else ""
+            log_event(logging.ERROR, "batch_waits", {"batch": batch.id, **where_it_failed(error), "reason": why})
             await asyncio.sleep(RETRY_S)
         del self._workers[batch.id]
+
+
+def service_of(request: Request) -> BatchService:
+    """The one of the app that serves ``request``. Raises: ApiError 404 where there is no data folder."""
+    service = request.app.state.batches
+    if service is None:
+        message = "This server keeps no files: start it with --data-dir DIR."
+        raise ApiError(404, message, code="no_data_dir")
+    assert isinstance(service, BatchService)
+    return service

@@ -18,19 +18,20 @@ MAX_HEAD_BYTES = 8 * 1024
 MAX_FILENAME_CHARS = 255
 
 
+def boundary_of(content_type: str) -> bytes:
+    """What stands between the parts of a form. Raises: ApiError 415, it is no form that has a file."""
+    kind, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary", b"")
+    if kind != b"multipart/form-data" or not boundary:
+        message = "The request body must be sent as multipart/form-data, with a boundary."
+        raise ApiError(415, message, code="unsupported_media_type")
+    return boundary
+
+
 class FormWithFile:
-    """``fields`` are complete, and ``filename`` is known, when ``end`` has returned.
+    """``fields`` are complete, and ``filename`` is known, when ``end`` has returned."""
 
-    Raises:
-        ApiError: 415, it is no such form.
-    """
-
-    def __init__(self, content_type: str, write: Callable[[bytes], None]) -> None:
-        kind, options = parse_options_header(content_type)
-        boundary = options.get(b"boundary", b"")
-        if kind != b"multipart/form-data" or not boundary:
-            message = "The request body must be sent as multipart/form-data, with a boundary."
-            raise ApiError(415, message, code="unsupported_media_type")
+    def __init__(self, boundary: bytes, write: Callable[[bytes], None]) -> None:
         self.fields: dict[str, str] = {}
         self.filename: str | None = None
         self._write = write

@@ -6,7 +6,7 @@ is another ``Endpoint``. Runs on the event loop.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -16,7 +16,7 @@ from starlette.responses import Response
 from engine.caller import Caller
 from openai_api.answer.chunks import Chunk, num_values
 from openai_api.answer.event_stream import SERVER_SENT_EVENTS, EventStream, Framing, request_deadline
-from openai_api.answer.generation import Generation, Job
+from openai_api.answer.generation import Generation, Job, Usage
 from openai_api.answer.json_pieces import large_json_response
 from openai_api.answer.models import Answer
 from openai_api.answer.writer import Head, Writer, new_head
@@ -32,6 +32,10 @@ from openai_api.request.validation import validate
 B = TypeVar("B", bound=GenerationRequest)
 
 
+async def nothing_more(chunks: Sequence[Chunk], usage: Usage) -> None:
+    """What most endpoints do before the end of an answer is told."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint(Generic[B]):
     """What tells one endpoint from another.
@@ -44,6 +48,8 @@ class Endpoint(Generic[B]):
             cannot be.
         writer: makes the writer of one answer.
         framing: how a stream of it is sent.
+        finish: awaited with the whole answer, before the writer tells its end; a stream has told
+            its chunks before, so there are none.
     """
 
     body: type[B]
@@ -52,6 +58,7 @@ class Endpoint(Generic[B]):
     render: Callable[[B, str, AppState], Coroutine[Any, Any, Job]]
     writer: Callable[[B, Job, Head, Tokenizer], Writer]
     framing: Framing = SERVER_SENT_EVENTS
+    finish: Callable[[Sequence[Chunk], Usage], Awaitable[None]] = nothing_more
 
 
 async def answer(request: Request, endpoint: Endpoint[B]) -> Response:
@@ -72,8 +79,16 @@ async def answer(request: Request, endpoint: Endpoint[B]) -> Response:
         rendered = await (unless_disconnected(request.receive, rendering) if share.is_large else rendering)
     generation, writer, job = rendered.generation, rendered.writer, rendered.generation.job
     if body.stream:
-        return EventStream(generation, writer, framing=endpoint.framing, deadline_s=deadline_s, app_state=app_state)
+        return EventStream(
+            generation,
+            writer,
+            framing=endpoint.framing,
+            finish=endpoint.finish,
+            deadline_s=deadline_s,
+            app_state=app_state,
+        )
     chunks = await _fold(request, generation, deadline_s)
+    await endpoint.finish(chunks, generation.usage)
     size = num_values(chunks) + job.params.n * generation.usage.prompt_tokens
     small_size = app_state.settings.off_loop_bytes
     return await app_state.off_loop.run(

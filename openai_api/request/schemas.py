@@ -106,6 +106,11 @@ _PROMPT_SCHEMA = {
     ]
 }
 
+LogitBias = Annotated[
+    dict[str, Annotated[float, Field(ge=-MAX_ABS_LOGIT_BIAS, le=MAX_ABS_LOGIT_BIAS)]],
+    Field(max_length=MAX_LOGIT_BIAS),
+    BeforeValidator(_few_biases),
+]
 StopString = Annotated[str, Field(max_length=MAX_STOP_CHARS)]
 StopStrings = Annotated[
     list[StopString],
@@ -167,14 +172,7 @@ class SamplingFields(GenerationRequest, SettingFields, StructuredOutputFields):
 
     service_tier: str | None = None
     stream_options: StreamOptions | None = None
-    logit_bias: (
-        Annotated[
-            dict[str, Annotated[float, Field(ge=-MAX_ABS_LOGIT_BIAS, le=MAX_ABS_LOGIT_BIAS)]],
-            Field(max_length=MAX_LOGIT_BIAS),
-            BeforeValidator(_few_biases),
-        ]
-        | None
-    ) = None
+    logit_bias: LogitBias | None = None
     stop: StopStrings | None = None
     stop_token_ids: Annotated[TokenIds, Field(max_length=MAX_STOP_TOKEN_IDS)] | None = None
     ignore_eos: bool | None = None
