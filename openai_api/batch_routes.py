@@ -4,8 +4,9 @@ Owns their paths, methods and errors. Knows nothing of how they are served. Cons
 """
 
 from openai_api.answer.batch_models import BatchAnswer, BatchList, DeletedFile, FileAnswer, FileList
-from openai_api.batch.batches_api import BatchRequest, cancel_batch, create_batch, list_batches, retrieve_batch
+from openai_api.batch.batches_api import cancel_batch, create_batch, list_batches, retrieve_batch
 from openai_api.batch.files_api import delete_file, file_content, list_files, retrieve_file, upload_file
+from openai_api.request.batch_fields import BatchRequest
 from openai_api.route import BODY, MODEL, Route
 
 FOUND = (400, 404, *MODEL)

@@ -3,9 +3,6 @@
 Owns what a batch is asked for and how it is told. Knows nothing of how it runs. Event loop.
 """
 
-from typing import Annotated, Literal
-
-from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -22,42 +19,8 @@ from openai_api.batch.batch_store import BatchState, BatchStatus, new_batch
 from openai_api.batch.paging import page_query
 from openai_api.batch.service import BatchService, service_of
 from openai_api.errors import ApiError, invalid_value
+from openai_api.request.batch_fields import BATCH_FIELDS, WINDOWS_S, BatchRequest
 from openai_api.request.body import read_body
-from openai_api.request.request_field import exact
-from openai_api.request.strict_model import StrictModel
-
-WINDOWS_S = {"24h": 24 * 3600}
-MIN_LIFE_S, MAX_LIFE_S = 3_600, 2_592_000
-MAX_METADATA = 16
-
-BATCH_FIELDS = (
-    exact("input_file_id", "required: the id of a file that was uploaded with the purpose `batch`"),
-    exact("endpoint", "required: `/v1/chat/completions`, `/v1/completions` or `/v1/decisions`"),
-    exact("completion_window", "required: `24h`; rows that are not computed by then are errors"),
-    exact("metadata", f"up to {MAX_METADATA} strings by name, told back"),
-    exact("output_expires_after", "how long the files with the answers are kept; default: until they are deleted"),
-    exact("output_expires_after.anchor", "`created_at`"),
-    exact("output_expires_after.seconds", f"from {MIN_LIFE_S} to {MAX_LIFE_S}"),
-)
-
-Word = Annotated[str, Field(max_length=512)]
-
-
-class OutputExpiresAfter(StrictModel):
-    """``seconds`` from when a file is there."""
-
-    anchor: Literal["created_at"]
-    seconds: Annotated[int, Field(ge=MIN_LIFE_S, le=MAX_LIFE_S)]
-
-
-class BatchRequest(StrictModel):
-    """The body of ``POST /v1/batches``."""
-
-    input_file_id: str
-    endpoint: Literal["/v1/chat/completions", "/v1/completions", "/v1/decisions"]
-    completion_window: Literal["24h"]
-    metadata: Annotated[dict[str, Word], Field(max_length=MAX_METADATA)] | None = None
-    output_expires_after: OutputExpiresAfter | None = None
 
 
 async def create_batch(request: Request) -> Response:
@@ -66,9 +29,10 @@ async def create_batch(request: Request) -> Response:
     Raises:
         ApiError: the body is wrong, or there is no such file.
     """
-    service, app_state, owner = service_of(request), app_state_of(request), owner_of(request)
+    app_state, owner = app_state_of(request), owner_of(request)
     with app_state.body_budget.share(caller_of(request)) as share:
         body = await read_body(request, BatchRequest, fields=BATCH_FIELDS, app_state=app_state, share=share)
+    service = service_of(request)
     stored = service.files.find(owner, body.input_file_id)
     if stored is None or stored.purpose != "batch":
         raise invalid_value("input_file_id", "'input_file_id' must be the id of a file with the purpose 'batch'.")
