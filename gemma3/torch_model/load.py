@@ -61,7 +61,7 @@ def pick_device(name: str) -> torch.device:
         DeviceError: no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if has_gpu() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, index = name.partition(":")
     if kind == "cpu" and not index:
         return torch.device("cpu")
@@ -70,11 +70,6 @@ def pick_device(name: str) -> torch.device:
     if int(index or 0) >= torch.cuda.device_count():
         raise DeviceError(f"device={name!r:.60}: torch sees {torch.cuda.device_count()} GPUs here.")
     return torch.device(name)
-
-
-def has_gpu() -> bool:
-    """Whether torch sees a GPU."""
-    return torch.cuda.is_available()
 
 
 def set_num_threads(num_threads: int | None) -> None:
