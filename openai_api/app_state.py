@@ -59,6 +59,11 @@ class AppState:
         return served_name(name, self.model_names, serves_any=self.settings.serves_any_model_name)
 
 
+def new_app_state(engine: Engine, settings: ServerSettings, responses: ResponseStore) -> AppState:
+    """With metrics, threads and room for bodies of its own."""
+    return AppState(engine, settings, Metrics(engine.stats), OffLoop(settings), BodyBudget(settings), responses)
+
+
 def app_state_of(request: Request) -> AppState:
     """The state of the app that serves ``request``; ``create_app`` put it there."""
     app_state = request.app.state.app_state

@@ -31,6 +31,7 @@ from openai_api.answer.server_models import (
     TokenizerInfoAnswer,
     VersionAnswer,
 )
+from openai_api.batch_routes import BATCH_ROUTES
 from openai_api.endpoints import status
 from openai_api.endpoints.chat import create_chat_completion
 from openai_api.endpoints.completions import create_completion
@@ -63,6 +64,7 @@ ROUTES = (
     Route(path="/v1/decisions", serve=create_decision, body=DecisionRequest, answer=Decision, errors=GENERATION),
     Route(path="/v1/systemone", serve=system_one, body=SystemOneRequest, answer=SystemOneAnswer, errors=GENERATION),
     *RESPONSE_ROUTES,
+    *BATCH_ROUTES,
     Route(path="/tokenize", serve=tokenize, body=TokenizeRequest, answer=TokenizeAnswer, errors=BODY),
     Route(path="/detokenize", serve=detokenize, body=DetokenizeRequest, answer=DetokenizeAnswer, errors=BODY),
     Route(path="/tokenizer_info", serve=tokenizer_info, answer=TokenizerInfoAnswer, errors=MODEL),

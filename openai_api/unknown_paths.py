@@ -42,8 +42,9 @@ def _core(path: str) -> str:
     return "/".join(words)
 
 
-_METHODS: Mapping[str, str] = {**{route.path: route.method for route in ROUTES}, _DOCUMENT: "GET"}
-_OWN_NAMES: Mapping[str, str] = {_core(path): path for path in _METHODS if "{" not in path and path != "/"}
+_METHODS = frozenset((route.path, route.method) for route in ROUTES)
+_OWN_PATHS = [*(route.path for route in ROUTES if "{" not in route.path and route.path != "/"), _DOCUMENT]
+_OWN_NAMES: Mapping[str, str] = {_core(path): path for path in _OWN_PATHS}
 _NAMES: Mapping[str, str] = {**_OTHER_NAMES, **_OWN_NAMES}
 
 
@@ -64,10 +65,17 @@ def likely_path(method: str, path: str) -> str | None:
     return _NAMES[close[0]] if close else None
 
 
+def _method(asked: str, path: str) -> str:
+    """The one that was asked if ``path`` has it, else one that it has."""
+    if (path, asked) in _METHODS:
+        return asked
+    return "POST" if (path, "POST") in _METHODS else "GET"
+
+
 async def answer_unknown_path(request: Request, _error: Exception) -> Response:
     """404, by the router; other 404s have their own words."""
     path = likely_path(request.method, request.scope["path"])
-    hint = f"GET {_DOCUMENT} lists all." if path is None else f"Did you mean {_METHODS[path]} {path}?"
+    hint = f"GET {_DOCUMENT} lists all." if path is None else f"Did you mean {_method(request.method, path)} {path}?"
     if path is None or path.startswith(_V1):
         # As this client reached the server; its Host header has been checked before.
         hint += f" The base URL for clients is {request.url.scheme}://{request.url.netloc}{_V1}."

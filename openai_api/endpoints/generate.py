@@ -13,17 +13,21 @@ from typing import Any, Generic, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
+from engine.caller import Caller
 from openai_api.answer.chunks import Chunk, num_values
 from openai_api.answer.event_stream import SERVER_SENT_EVENTS, EventStream, Framing, request_deadline
 from openai_api.answer.generation import Generation, Job, Usage
 from openai_api.answer.json_pieces import large_json_response
+from openai_api.answer.models import Answer
 from openai_api.answer.writer import Head, Writer, new_head
 from openai_api.app_state import AppState, app_state_of, caller_of
 from openai_api.disconnects import unless_disconnected
 from openai_api.engine_api import Tokenizer
+from openai_api.errors import invalid_value
 from openai_api.request.body import read_body
 from openai_api.request.request_field import RequestField
 from openai_api.request.schemas import GenerationRequest
+from openai_api.request.validation import validate
 
 B = TypeVar("B", bound=GenerationRequest)
 
@@ -70,13 +74,10 @@ async def answer(request: Request, endpoint: Endpoint[B]) -> Response:
     app_state.check_admission(caller)
     with app_state.body_budget.share(caller) as share:
         body = await read_body(request, endpoint.body, fields=endpoint.fields, app_state=app_state, share=share)
-        model = app_state.served_name(body.model)
         deadline_s = asyncio.get_running_loop().time() + app_state.settings.request_timeout_s
-        head = new_head(endpoint.id_prefix, app_state.engine.info, model=model)
-        rendering = endpoint.render(body, head.id, app_state)
-        job = await (unless_disconnected(request.receive, rendering) if share.is_large else rendering)
-    writer = endpoint.writer(body, job, head, app_state.engine.tokenizer)
-    generation = Generation(job, caller=caller, engine=app_state.engine, metrics=app_state.metrics)
+        rendering = _render(body, endpoint, app_state=app_state, caller=caller)
+        rendered = await (unless_disconnected(request.receive, rendering) if share.is_large else rendering)
+    generation, writer, job = rendered.generation, rendered.writer, rendered.generation.job
     if body.stream:
         return EventStream(
             generation,
@@ -94,6 +95,37 @@ async def answer(request: Request, endpoint: Endpoint[B]) -> Response:
         size,
         lambda: large_json_response(writer.whole(chunks, generation.usage), size=size, small_size=small_size),
     )
+
+
+async def generate(value: object, endpoint: Endpoint[B], *, app_state: AppState, caller: Caller) -> Answer:
+    """The answer to a body that came as a JSON value, not by HTTP; cancelled, it is aborted.
+
+    Raises:
+        ApiError: the body or the model is not what this server takes.
+        EngineError: the engine refuses the request, or fails on it.
+    """
+    body = validate(value, endpoint.body, endpoint.fields)
+    if body.stream:
+        raise invalid_value("stream", "'stream' must be false or left out: a batch has whole answers.")
+    rendered = await _render(body, endpoint, app_state=app_state, caller=caller)
+    return rendered.writer.whole(await rendered.generation.fold(), rendered.generation.usage)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rendered:
+    """A request that can run."""
+
+    generation: Generation
+    writer: Writer
+
+
+async def _render(body: B, endpoint: Endpoint[B], *, app_state: AppState, caller: Caller) -> _Rendered:
+    model = app_state.served_name(body.model)
+    head = new_head(endpoint.id_prefix, app_state.engine.info, model=model)
+    job = await endpoint.render(body, head.id, app_state)
+    writer = endpoint.writer(body, job, head, app_state.engine.tokenizer)
+    caller = caller.giving_way() if body.gives_way else caller
+    return _Rendered(Generation(job, caller=caller, engine=app_state.engine, metrics=app_state.metrics), writer)
 
 
 async def _fold(request: Request, generation: Generation, deadline_s: float) -> Sequence[Chunk]:
