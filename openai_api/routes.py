@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from openai_api.answer.anthropic_models import AnthropicMessageAnswer, TokenCount
 from openai_api.answer.decision_models import Decision, SystemOneAnswer
 from openai_api.answer.models import ChatCompletion, Completion, ErrorAnswer
 from openai_api.answer.server_models import (
@@ -33,11 +34,13 @@ from openai_api.answer.server_models import (
     VersionAnswer,
 )
 from openai_api.endpoints import status
+from openai_api.endpoints.anthropic import count_tokens, create_message
 from openai_api.endpoints.chat import create_chat_completion
 from openai_api.endpoints.completions import create_completion
 from openai_api.endpoints.decisions import create_decision, system_one
 from openai_api.endpoints.home_page import home_page
 from openai_api.endpoints.tokenization import detokenize, tokenize, tokenizer_info
+from openai_api.request.anthropic_fields import CountTokensRequest, MessagesRequest
 from openai_api.request.decision_fields import DecisionRequest
 from openai_api.request.schemas import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from openai_api.request.system_one_fields import SystemOneRequest
@@ -108,6 +111,17 @@ ROUTES = (
     ),
     Route(path="/v1/decisions", serve=create_decision, body=DecisionRequest, answer=Decision, errors=GENERATION),
     Route(path="/v1/systemone", serve=system_one, body=SystemOneRequest, answer=SystemOneAnswer, errors=GENERATION),
+    Route(
+        path="/v1/messages",
+        serve=create_message,
+        body=MessagesRequest,
+        answer=AnthropicMessageAnswer,
+        streams=EVENTS,
+        errors=GENERATION,
+    ),
+    Route(
+        path="/v1/messages/count_tokens", serve=count_tokens, body=CountTokensRequest, answer=TokenCount, errors=BODY
+    ),
     Route(path="/tokenize", serve=tokenize, body=TokenizeRequest, answer=TokenizeAnswer, errors=BODY),
     Route(path="/detokenize", serve=detokenize, body=DetokenizeRequest, answer=DetokenizeAnswer, errors=BODY),
     Route(path="/tokenizer_info", serve=tokenizer_info, answer=TokenizerInfoAnswer, errors=MODEL),
