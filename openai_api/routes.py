@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from openai_api.answer.anthropic_models import AnthropicMessageAnswer, TokenCount
+from openai_api.answer.anthropic_models import AnthropicErrorAnswer, AnthropicMessageAnswer, TokenCount
 from openai_api.answer.decision_models import Decision, SystemOneAnswer
 from openai_api.answer.models import ChatCompletion, Completion, ErrorAnswer
 from openai_api.answer.server_models import (
@@ -44,6 +44,7 @@ from openai_api.request.anthropic_fields import CountTokensRequest, MessagesRequ
 from openai_api.request.decision_fields import DecisionRequest
 from openai_api.request.schemas import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from openai_api.request.system_one_fields import SystemOneRequest
+from openai_api.wires import Wire, wire_of
 
 DESCRIPTIONS: Mapping[int, str] = {
     400: "The request is wrong: `error.param` names the field.",
@@ -63,6 +64,7 @@ ANY = (403, 431, 500, 503)
 MODEL = (401, *ANY)
 BODY = (400, 404, 408, 413, 415, *MODEL)
 GENERATION = (429, 504, *BODY)
+ERROR_OF_WIRE: Mapping[Wire, type[BaseModel]] = {Wire.OPENAI: ErrorAnswer, Wire.ANTHROPIC: AnthropicErrorAnswer}
 EVENTS = "text/event-stream"
 
 
@@ -192,7 +194,8 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, routes=documented.routes)
     bodies = [(route.body, "validation") for route in ROUTES if route.body is not None]
     answers = [(route.answer, "serialization") for route in ROUTES if route.answer is not None]
-    models: Any = [*bodies, *answers, (ErrorAnswer, "serialization")]
+    errors = [(error, "serialization") for error in ERROR_OF_WIRE.values()]
+    models: Any = [*bodies, *answers, *errors]
     _, schemas = models_json_schema(models, ref_template="#/components/schemas/{model}")
     document["components"] = {"schemas": schemas["$defs"]}
     return document
@@ -218,7 +221,7 @@ def _responses(route: Route) -> dict[int | str, dict[str, Any]]:
         content[route.text] = {"schema": {"type": "string"}}
     responses: dict[int | str, dict[str, Any]] = {200: {"description": "The answer.", "content": content}}
     for code in route.errors:
-        responses[code] = {"description": DESCRIPTIONS[code], "content": _json_of(ErrorAnswer)}
+        responses[code] = {"description": DESCRIPTIONS[code], "content": _json_of(ERROR_OF_WIRE[wire_of(route.path)])}
     return responses
 
 

@@ -57,8 +57,8 @@ def likely_path(method: str, path: str) -> str | None:
         return _NAMES[core]
     # With more around it: deployments/NAME/chat/completions, models/NAME.
     within = [name for name in _OWN_NAMES if f"/{name}/" in f"/{core}/"]
-    close = [max(within, key=len)] if within else get_close_matches(core, _NAMES, n=1, cutoff=LIKENESS)
-    return _NAMES[close[0]] if close else None
+    meant = [*within, *get_close_matches(core, _NAMES, n=1, cutoff=LIKENESS)]
+    return _NAMES[max(meant, key=len)] if meant else None
 
 
 async def answer_unknown_path(request: Request, _error: Exception) -> Response:

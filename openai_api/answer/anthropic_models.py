@@ -59,6 +59,21 @@ class TokenCount(Answer):
     input_tokens: int
 
 
+class AnthropicErrorDetail(Answer):
+    """``type`` is Anthropic's word for the status; the message names the field."""
+
+    type: str
+    message: str
+
+
+class AnthropicErrorAnswer(Answer):
+    """The JSON body of every status from 400 on, and the data of an ``error`` event."""
+
+    type: Literal["error"]
+    error: AnthropicErrorDetail
+    request_id: str | None
+
+
 class AnthropicModel(Answer):
     """One name of the model; ``created_at`` is an RFC 3339 time, counts are in tokens."""
 
