@@ -98,8 +98,9 @@ def error_body(error: ApiError, wire: Wire = Wire.OPENAI, *, request_id: str | N
             param = None if error.param is None else error.param[:MAX_PARAM_CHARS]
             body: object = {"error": {"message": message, "type": error.type, "param": param, "code": error.code}}
         case Wire.ANTHROPIC:
-            told = {"type": _anthropic_type(error.status), "message": _with_param(message, error.param)}
-            body = {"type": "error", "error": told, "request_id": request_id}
+            kind, told = _anthropic_type(error.status), _with_param(message, error.param)
+            detailed = {"type": kind, "message": told, "details": {"error_code": error.code}}
+            body = {"type": "error", "error": detailed, "request_id": request_id}
         case Wire.OLLAMA:
             body = {"error": message}
     return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")

@@ -59,11 +59,18 @@ class TokenCount(Answer):
     input_tokens: int
 
 
+class AnthropicErrorCode(Answer):
+    """A stable word for programs, the ``code`` of OpenAI's errors."""
+
+    error_code: str
+
+
 class AnthropicErrorDetail(Answer):
     """``type`` is Anthropic's word for the status; the message names the field."""
 
     type: str
     message: str
+    details: AnthropicErrorCode
 
 
 class AnthropicErrorAnswer(Answer):

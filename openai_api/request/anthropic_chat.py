@@ -36,6 +36,10 @@ def chat_request(body: AnthropicRequest) -> ChatCompletionRequest:
     Raises:
         ApiError: 400, blocks or fields that do not go together.
     """
+    if body.thread is not None:
+        # The word at which Anthropic's runner of tools goes on without a thread.
+        message = "Unsupported parameter: 'thread'; no conversation is stored here, send all of it."
+        raise ApiError(400, message, code="thread_unsupported_request", param="thread")
     messages = [*_system(body.system), *_messages(body.messages)]
     if len(messages) > MAX_MESSAGES:
         raise invalid_value(

@@ -41,7 +41,6 @@ _NEUTRAL: Mapping[str, Values] = {
     "mcp_servers": NO_LIST,
     "container": NO_TEXT,
     "compaction": ONLY_NULL,
-    "thread": ONLY_NULL,
 }
 
 
@@ -148,6 +147,7 @@ class AnthropicRequest(GenerationRequest):
     metadata: dict[str, Any] | None = None
     service_tier: str | None = None
     cache_control: CacheControl = None
+    thread: dict[str, Any] | None = None
 
     @property
     def marks_a_prefix(self) -> bool:

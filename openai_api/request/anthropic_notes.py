@@ -69,6 +69,9 @@ MESSAGES_FIELDS = (
     no_effect("metadata", "an object"),
     no_effect("service_tier", "string"),
     exact("cache_control", _CACHED),
+    exact(
+        "thread", "null; else 400 with the code `thread_unsupported_request`: Anthropic's clients then send all of it"
+    ),
     no_effect("inference_geo", "anything; all is computed here"),
     no_effect("speed", "anything; there is one"),
     no_effect("fallbacks", "anything; the model declines nothing"),
@@ -82,7 +85,6 @@ MESSAGES_FIELDS = (
     refused("container", "nothing runs here"),
     refused("mcp_servers", "this server calls nobody"),
     refused("compaction", "not here"),
-    refused("thread", "nothing is stored; send the whole conversation"),
 )
 
 

@@ -1,13 +1,13 @@
 """anthropic-python against live servers, unmodified but for its ``base_url``: scripted, and with the real base model."""
 
-import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import anthropic
 import httpx
 import pytest
 from anthropic.types import MessageParam, ToolParam
+from pydantic import BaseModel
 
 from engine.errors import QueueFullError, StepError
 from openai_api.settings import ServerSettings
@@ -15,6 +15,14 @@ from tests.openai_api.anthropic_bodies import CITY, WEATHER, text
 from tests.openai_api.fake_engine import MODEL_ID, TEXT, FakeEngine, Script
 from tests.openai_api.harness import SharedServer, shared_server
 from tests.openai_api.real_server import RealServer
+
+
+class Weather(BaseModel):
+    """A shape."""
+
+    city: Literal["Rome", "Paris"]
+    is_sunny: bool
+
 
 HI: list[MessageParam] = [{"role": "user", "content": "Hi"}]
 TOOL: ToolParam = {"name": "weather", "description": "The weather", "input_schema": CITY}
@@ -85,6 +93,29 @@ def test_a_loop_with_a_tool(client: anthropic.Anthropic, engine: FakeEngine) -> 
     assert [block.text for block in last.content if block.type == "text"] == ["It is sunny."]
 
 
+def test_the_runner_of_tools(client: anthropic.Anthropic, engine: FakeEngine) -> None:
+    """The beta's path has a query."""
+    engine.scripts = {
+        "Rome is sunny": Script(text="It is."),
+        "Hi": Script(text='{"name": "weather", "parameters": {"city": "Rome"}}'),
+    }
+
+    @anthropic.beta_tool
+    def weather(city: str) -> str:
+        """The weather.
+
+        Args:
+            city: where.
+        """
+        return f"{city} is sunny"
+
+    runner = client.beta.messages.tool_runner(
+        model=MODEL_ID, max_tokens=256, messages=[{"role": "user", "content": "Hi"}], tools=[weather]
+    )
+    last = runner.until_done()
+    assert [block.text for block in last.content if block.type == "text"] == ["It is."]
+
+
 def test_errors_are_the_sdks_own(client: anthropic.Anthropic, engine: FakeEngine) -> None:
     def raised(**fields: Any) -> anthropic.APIStatusError:
         with pytest.raises(anthropic.APIStatusError) as caught:
@@ -146,11 +177,8 @@ def test_the_real_model_calls_and_obeys(real: anthropic.Anthropic) -> None:
         message = stream.get_final_message()
     (call,) = (block for block in message.content if block.type == "tool_use")
     assert (message.stop_reason, set(call.input)) == ("tool_use", {"city"})
-    schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
-    shaped = real.messages.create(**asked, output_config={"format": {"type": "json_schema", "schema": schema}})
-    (block,) = shaped.content
-    assert block.type == "text"
-    assert json.loads(block.text)["n"] in (1, 2)
+    shaped = real.messages.parse(**asked, output_format=Weather)
+    assert isinstance(shaped.parsed_output, Weather)
 
 
 def test_the_real_model_tells_which_sequence_stopped_it(real: anthropic.Anthropic) -> None:
