@@ -177,6 +177,8 @@ def test_the_real_model_calls_and_obeys(real: anthropic.Anthropic) -> None:
         message = stream.get_final_message()
     (call,) = (block for block in message.content if block.type == "tool_use")
     assert (message.stop_reason, set(call.input)) == ("tool_use", {"city"})
+    counted = real.messages.count_tokens(model=BASE_MODEL, messages=asked["messages"], **chosen)
+    assert counted.input_tokens == message.usage.input_tokens
     shaped = real.messages.parse(**asked, output_format=Weather)
     assert isinstance(shaped.parsed_output, Weather)
 
