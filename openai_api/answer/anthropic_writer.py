@@ -93,7 +93,8 @@ class AnthropicWriter:
         return f"event: error\ndata: {error_body(error, Wire.ANTHROPIC).decode()}\n\n"
 
     def _envelope(self) -> dict[str, Any]:
-        return {"id": self._head.id, "type": "message", "role": "assistant", "model": self._head.model}
+        own_id = f"msg_{self._head.id.rpartition('-')[2]}"  # the engine's has a dash
+        return {"id": own_id, "type": "message", "role": "assistant", "model": self._head.model}
 
     def _usage(self, usage: Usage) -> AnthropicUsage:
         num_cached = usage.cached_tokens if self._counts_cached else 0

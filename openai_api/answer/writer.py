@@ -76,10 +76,10 @@ class Head:
 
 
 def new_head(id_prefix: str, info: ModelInfo, *, model: str) -> Head:
-    """A head with a new id, the prefix and 32 hexadecimal digits, created now; ``model`` is the name
+    """A head with a new id, ``PREFIX-`` and 32 hexadecimal digits, created now; ``model`` is the name
     that the client has for it.
     """
-    return Head(f"{id_prefix}{uuid.uuid4().hex}", int(time.time()), model, info.system_fingerprint)
+    return Head(f"{id_prefix}-{uuid.uuid4().hex}", int(time.time()), model, info.system_fingerprint)
 
 
 class ChunkWriter:

@@ -90,7 +90,7 @@ async def _as_chat(body: AnthropicRequest, app_state: AppState) -> ChatCompletio
 MESSAGES = Endpoint(
     body=MessagesRequest,
     fields=MESSAGES_FIELDS,
-    id_prefix="msg_",
+    id_prefix="msg",
     render=_render,
     writer=AnthropicWriter,
     framing=ANTHROPIC_EVENTS,

@@ -96,7 +96,7 @@ def _max_tokens(body: ChatCompletionRequest) -> int | None:
 CHAT = Endpoint(
     body=ChatCompletionRequest,
     fields=CHAT_FIELDS,
-    id_prefix="chatcmpl-",
+    id_prefix="chatcmpl",
     render=render_chat_request,
     writer=ChatWriter,
 )

@@ -143,7 +143,7 @@ def _params(body: CompletionRequest, app_state: AppState, grammar: Grammar | Non
 COMPLETION = Endpoint(
     body=CompletionRequest,
     fields=COMPLETION_FIELDS,
-    id_prefix="cmpl-",
+    id_prefix="cmpl",
     render=render_completion_request,
     writer=CompletionWriter,
 )

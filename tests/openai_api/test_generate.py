@@ -64,7 +64,7 @@ async def render(body: OtherRequest, request_id: str, app_state: AppState) -> Jo
 OTHER = Endpoint(
     body=OtherRequest,
     fields=(RequestField("text", Support.EXACT, "required"),),
-    id_prefix="other-",
+    id_prefix="other",
     render=render,
     writer=OtherWriter,
 )
