@@ -25,7 +25,7 @@ _V1 = "/v1"
 _CHAT, _COMPLETIONS, _MODELS = "/v1/chat/completions", "/v1/completions", "/v1/models"
 _HEALTH, _DOCUMENT = "/health", "/openapi.json"
 _OTHER_NAMES: Mapping[str, str] = {
-    **dict.fromkeys(("chat", "messages"), _CHAT),
+    "chat": _CHAT,
     **dict.fromkeys(("generate", "completion", "complete"), _COMPLETIONS),
     **dict.fromkeys(("tags", "model"), _MODELS),
     **dict.fromkeys(("healthz", "ready", "readyz", "ping"), _HEALTH),

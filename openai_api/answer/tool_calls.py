@@ -41,6 +41,10 @@ class CallReader:
             return calls if parser.num_calls else "stop"
         return None if chunk.finish_reason is None else "length"
 
+    def stop_string(self, chunk: Chunk) -> str | None:
+        """The stop string that ended the text of a choice, if one did."""
+        return self._parsers[chunk.choice].stop_match
+
     def message(self, chunk: Chunk) -> AssistantMessage:
         """The message of a choice that is told as a whole."""
         deltas = self.read(chunk)

@@ -56,6 +56,7 @@ EXPECTED_LIST: Mapping[str, str] = {
     "input": "a string or an array of messages and calls",
     "instructions": "a string or an array of text parts",
     "output": "a string or an array of text parts",
+    "system": "a string or an array of text blocks",
 }
 
 
@@ -83,14 +84,21 @@ def _to_api_error(finding: ErrorDetails, model: type[StrictModel], fields: tuple
         case "json_text":
             message = f"Invalid value for '{param}': expected {_expected(finding)}."
             return ApiError(400, message, code="invalid_json_schema", param=param)
-        case "literal_error" if _PART_TYPE.search(param):
-            message = "Only content parts of type 'text' are supported; the model reads nothing else."
+        case "unsupported" | "literal_error" if message := _unsupported(finding, param):
             return ApiError(400, message, code="unsupported_parameter", param=param)
     if not param:
         return invalid_value(None, f"Invalid request body: expected {_expected(finding)}.")
     setting = _setting(param, model)
     expected = _expected(finding) if setting is None else setting.allowed
     return invalid_value(param, f"Invalid value for '{param}': expected {expected}.")
+
+
+def _unsupported(finding: ErrorDetails, param: str) -> str:
+    """The words for a type that exists elsewhere, none for another wrong word."""
+    if finding["type"] == "unsupported":
+        return f"Unsupported value for '{param}': only {finding['ctx']['only']}."
+    is_part = _PART_TYPE.search(param)
+    return "Only content parts of type 'text' are supported; the model reads nothing else." if is_part else ""
 
 
 def _setting(name: str, model: type[StrictModel]) -> Setting | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from tests.openai_api.anthropic_bodies import message_body
 from tests.openai_api.fake_engine import FakeEngine, Script
 from tests.openai_api.harness import LiveServer, chat_body, completion_body, events_of, wait_until
 
@@ -23,6 +24,8 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "chat stream": (CHAT, chat_body(stream=True)),
     "completion": (COMPLETIONS, completion_body()),
     "completion stream": (COMPLETIONS, completion_body(stream=True)),
+    "message": ("/v1/messages", message_body()),
+    "message stream": ("/v1/messages", message_body(stream=True)),
     "response": (RESPONSES, {"input": "Hi"}),
     "response stream": (RESPONSES, {"input": "Hi", "stream": True}),
     "many prompts": (COMPLETIONS, completion_body(prompt=["a", "b", "c"])),

@@ -13,6 +13,7 @@ from openai.types.responses import response_create_params
 from pydantic import BaseModel
 
 from engine.sampling_params import SETTINGS
+from openai_api.request.anthropic_fields import CountTokensRequest, MessagesRequest
 from openai_api.request.decision_fields import DecisionRequest
 from openai_api.request.field_tables import with_tables
 from openai_api.request.fields_by_endpoint import FIELDS_BY_ENDPOINT
@@ -43,6 +44,8 @@ MODELS: dict[str, type[StrictModel]] = {
     "/detokenize": DetokenizeRequest,
     "/v1/decisions": DecisionRequest,
     "/v1/systemone": SystemOneRequest,
+    "/v1/messages": MessagesRequest,
+    "/v1/messages/count_tokens": CountTokensRequest,
 }
 PARTS: dict[str, type[StrictModel]] = {
     "messages[].tool_calls[].function.": FunctionCall,
