@@ -22,6 +22,15 @@ from starlette.types import Receive, Scope, Send
 
 from openai_api.answer.decision_models import Decision, SystemOneAnswer
 from openai_api.answer.models import ChatCompletion, Completion, ErrorAnswer
+from openai_api.answer.ollama_models import (
+    ListedModels,
+    OllamaChatAnswer,
+    OllamaErrorAnswer,
+    OllamaGenerateAnswer,
+    PullStatus,
+    RunningModels,
+    ShownModel,
+)
 from openai_api.answer.server_models import (
     CapabilitiesAnswer,
     DetokenizeAnswer,
@@ -37,10 +46,22 @@ from openai_api.endpoints.chat import create_chat_completion
 from openai_api.endpoints.completions import create_completion
 from openai_api.endpoints.decisions import create_decision, system_one
 from openai_api.endpoints.home_page import home_page
+from openai_api.endpoints.ollama import ollama_chat, ollama_generate
+from openai_api.endpoints.ollama_models import (
+    list_running,
+    list_tags,
+    ollama_version,
+    pull_model,
+    refuse_change,
+    refuse_embedding,
+    show_model,
+)
 from openai_api.endpoints.tokenization import detokenize, tokenize, tokenizer_info
 from openai_api.request.decision_fields import DecisionRequest
+from openai_api.request.ollama_fields import OllamaChatRequest, OllamaGenerateRequest, PullRequest, ShowRequest
 from openai_api.request.schemas import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from openai_api.request.system_one_fields import SystemOneRequest
+from openai_api.wires import Wire, wire_of
 
 DESCRIPTIONS: Mapping[int, str] = {
     400: "The request is wrong: `error.param` names the field.",
@@ -60,7 +81,10 @@ ANY = (403, 431, 500, 503)
 MODEL = (401, *ANY)
 BODY = (400, 404, 408, 413, 415, *MODEL)
 GENERATION = (429, 504, *BODY)
+REFUSED = (400, 415, *MODEL)
+ERROR_OF_WIRE: Mapping[Wire, type[BaseModel]] = {Wire.OPENAI: ErrorAnswer, Wire.OLLAMA: OllamaErrorAnswer}
 EVENTS = "text/event-stream"
+LINES = "application/x-ndjson"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +149,36 @@ ROUTES = (
     Route(path="/health", serve=status.health, answer=StatusAnswer),
     Route(path="/live", serve=status.live, answer=StatusAnswer),
     Route(path="/metrics", serve=status.metrics, text="text/plain", errors=MODEL),
+    Route(
+        path="/api/chat",
+        serve=ollama_chat,
+        body=OllamaChatRequest,
+        answer=OllamaChatAnswer,
+        streams=LINES,
+        errors=GENERATION,
+    ),
+    Route(
+        path="/api/generate",
+        serve=ollama_generate,
+        body=OllamaGenerateRequest,
+        answer=OllamaGenerateAnswer,
+        streams=LINES,
+        errors=GENERATION,
+    ),
+    Route(path="/api/tags", serve=list_tags, answer=ListedModels, errors=MODEL),
+    Route(path="/api/ps", serve=list_running, answer=RunningModels, errors=MODEL),
+    Route(path="/api/version", serve=ollama_version, answer=VersionAnswer, errors=MODEL),
+    Route(path="/api/show", serve=show_model, body=ShowRequest, answer=ShownModel, errors=BODY),
+    Route(path="/api/pull", serve=pull_model, body=PullRequest, answer=PullStatus, streams=LINES, errors=BODY),
+    *(
+        Route(path=f"/api/{name}", verb="POST", serve=refuse_change, errors=REFUSED)
+        for name in ("push", "create", "copy")
+    ),
+    Route(path="/api/delete", verb="DELETE", serve=refuse_change, errors=REFUSED),
+    *(
+        Route(path=f"/api/{name}", verb="POST", serve=refuse_embedding, errors=REFUSED)
+        for name in ("embed", "embeddings")
+    ),
     Route(path="/", serve=home_page, text="text/html"),
 )
 
@@ -178,7 +232,8 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, routes=documented.routes)
     bodies = [(route.body, "validation") for route in ROUTES if route.body is not None]
     answers = [(route.answer, "serialization") for route in ROUTES if route.answer is not None]
-    models: Any = [*bodies, *answers, (ErrorAnswer, "serialization")]
+    errors = [(error, "serialization") for error in ERROR_OF_WIRE.values()]
+    models: Any = [*bodies, *answers, *errors]
     _, schemas = models_json_schema(models, ref_template="#/components/schemas/{model}")
     document["components"] = {"schemas": schemas["$defs"]}
     return document
@@ -204,7 +259,7 @@ def _responses(route: Route) -> dict[int | str, dict[str, Any]]:
         content[route.text] = {"schema": {"type": "string"}}
     responses: dict[int | str, dict[str, Any]] = {200: {"description": "The answer.", "content": content}}
     for code in route.errors:
-        responses[code] = {"description": DESCRIPTIONS[code], "content": _json_of(ErrorAnswer)}
+        responses[code] = {"description": DESCRIPTIONS[code], "content": _json_of(ERROR_OF_WIRE[wire_of(route.path)])}
     return responses
 
 

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from openai_api.errors import ApiError, error_response
 from openai_api.routes import ROUTES
+from openai_api.wires import Wire, wire_of
 
 MAX_PATH_CHARS = 100  # comparing takes time by the square of it
 LIKENESS = 0.75  # of 1, by difflib: "chat/completion" is 0.97 like ours, "embeddings" 0.5
@@ -33,17 +34,24 @@ _OTHER_NAMES: Mapping[str, str] = {
 }
 
 
+def _words(path: str) -> list[str]:
+    return [word for word in path.lower().split("/") if word]
+
+
 def _core(path: str) -> str:
     """What is left of a path without its prefixes: ``chat/completions``."""
-    words = [word for word in path.lower().split("/") if word]
+    words = _words(path)
     while words and words[0] in _PREFIXES:
         words = words[1:]
     return "/".join(words)
 
 
 _METHODS: Mapping[str, str] = {**{route.path: route.method for route in ROUTES}, _DOCUMENT: "GET"}
-_OWN_NAMES: Mapping[str, str] = {_core(path): path for path in _METHODS if "{" not in path and path != "/"}
+_NAMED = [path for path in _METHODS if "{" not in path and path != "/"]
+_OWN_NAMES: Mapping[str, str] = {_core(path): path for path in _NAMED if wire_of(path) is not Wire.OLLAMA}
 _NAMES: Mapping[str, str] = {**_OTHER_NAMES, **_OWN_NAMES}
+# Whole, as they share their words with OpenAI's paths; so below /api/ they come first.
+_OLLAMAS: Mapping[str, str] = {"/".join(_words(path)): path for path in _NAMED if wire_of(path) is Wire.OLLAMA}
 
 
 def likely_path(method: str, path: str) -> str | None:
@@ -53,12 +61,25 @@ def likely_path(method: str, path: str) -> str | None:
     core = _core(path)
     if not core:  # the base URL of a client, which posts to it or lists models
         return _CHAT if method == "POST" else _MODELS
+    ollamas = _ollamas(path)
+    if ollamas and ollamas[0] == "/".join(_words(path)):
+        return _OLLAMAS[ollamas[0]]
     if core in _NAMES:
         return _NAMES[core]
+    if ollamas:
+        return _OLLAMAS[ollamas[0]]
     # With more around it: deployments/NAME/chat/completions, models/NAME.
     within = [name for name in _OWN_NAMES if f"/{name}/" in f"/{core}/"]
     close = [max(within, key=len)] if within else get_close_matches(core, _NAMES, n=1, cutoff=LIKENESS)
     return _NAMES[close[0]] if close else None
+
+
+def _ollamas(path: str) -> list[str]:
+    """The key of Ollama's path that is most like this one, if any is; a base URL may end in /api, too."""
+    words = _words(path)
+    if words[:1] != ["api"] or words[1:2] == ["v1"]:
+        return []
+    return get_close_matches("/".join(words), _OLLAMAS, n=1, cutoff=LIKENESS)
 
 
 async def answer_unknown_path(request: Request, _error: Exception) -> Response:

@@ -17,6 +17,7 @@ from openai_api.answer.chunks import Chunk, num_values
 from openai_api.answer.event_stream import SERVER_SENT_EVENTS, EventStream, Framing, request_deadline
 from openai_api.answer.generation import Generation, Job
 from openai_api.answer.json_pieces import large_json_response
+from openai_api.answer.models import Answer, json_response
 from openai_api.answer.writer import Head, Writer, new_head
 from openai_api.app_state import AppState, app_state_of, caller_of
 from openai_api.disconnects import unless_disconnected
@@ -40,6 +41,7 @@ class Endpoint(Generic[B]):
             cannot be.
         writer: makes the writer of one answer.
         framing: how a stream of it is sent.
+        at_once: the answer to a body that asks for no text, ``None`` to one that does.
     """
 
     body: type[B]
@@ -48,6 +50,7 @@ class Endpoint(Generic[B]):
     render: Callable[[B, str, AppState], Coroutine[Any, Any, Job]]
     writer: Callable[[B, Job, Head, Tokenizer], Writer]
     framing: Framing = SERVER_SENT_EVENTS
+    at_once: Callable[[B, Head], Answer | None] = lambda _body, _head: None
 
 
 async def answer(request: Request, endpoint: Endpoint[B]) -> Response:
@@ -66,6 +69,8 @@ async def answer(request: Request, endpoint: Endpoint[B]) -> Response:
         model = app_state.served_name(body.model)
         deadline_s = asyncio.get_running_loop().time() + app_state.settings.request_timeout_s
         head = new_head(endpoint.id_prefix, app_state.engine.info, model=model)
+        if (known := endpoint.at_once(body, head)) is not None:
+            return json_response(known)
         rendering = endpoint.render(body, head.id, app_state)
         job = await (unless_disconnected(request.receive, rendering) if share.is_large else rendering)
     writer = endpoint.writer(body, job, head, app_state.engine.tokenizer)

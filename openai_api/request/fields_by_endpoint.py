@@ -14,6 +14,7 @@ from openai_api.request.field_support import (
     SYSTEM_ONE_FIELDS,
     TOKENIZE_FIELDS,
 )
+from openai_api.request.ollama_notes import OLLAMA_CHAT_FIELDS, OLLAMA_GENERATE_FIELDS, PULL_FIELDS, SHOW_FIELDS
 from openai_api.request.request_field import RequestField
 
 FIELDS_BY_ENDPOINT: Mapping[str, tuple[RequestField, ...]] = {
@@ -23,4 +24,8 @@ FIELDS_BY_ENDPOINT: Mapping[str, tuple[RequestField, ...]] = {
     "/detokenize": DETOKENIZE_FIELDS,
     "/v1/decisions": DECISION_FIELDS,
     "/v1/systemone": SYSTEM_ONE_FIELDS,
+    "/api/chat": OLLAMA_CHAT_FIELDS,
+    "/api/generate": OLLAMA_GENERATE_FIELDS,
+    "/api/show": SHOW_FIELDS,
+    "/api/pull": PULL_FIELDS,
 }

@@ -7,7 +7,7 @@ goes into a message. Pure: the event loop calls it, or a worker thread for a lar
 
 import re
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -46,6 +46,8 @@ EXPECTED: Mapping[str, str] = {
     "object_type": "an object, or its JSON as a string",
     "json_text": "an object, or its JSON as a string, but this string is no JSON: {why}",
     "too_many_fields": "at most {most} fields",
+    "format_type": "'json' or a JSON schema, which is an object",
+    "duration": "a number of seconds, or a duration such as '5m'",
 }
 # Fields that take one string in place of an array.
 EXPECTED_LIST: Mapping[str, str] = {
@@ -92,8 +94,17 @@ def _to_api_error(finding: ErrorDetails, model: type[StrictModel], fields: tuple
 
 
 def _setting(name: str, model: type[StrictModel]) -> Setting | None:
-    field = model.model_fields.get(name)
-    return next((each for each in field.metadata if isinstance(each, Setting)), None) if field else None
+    """The setting that a field is, also one within an object: ``options.temperature``."""
+    outer, _, inner = name.partition(".")
+    field = model.model_fields.get(outer)
+    if field is None:
+        return None
+    if inner:
+        parts = (
+            each for each in get_args(field.annotation) if isinstance(each, type) and issubclass(each, StrictModel)
+        )
+        return next((_setting(inner, part) for part in parts), None)
+    return next((each for each in field.metadata if isinstance(each, Setting)), None)
 
 
 def _not_a_field(param: str, model: type[StrictModel], fields: tuple[RequestField, ...]) -> ApiError:

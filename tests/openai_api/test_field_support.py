@@ -18,6 +18,13 @@ from openai_api.request.fields_by_endpoint import FIELDS_BY_ENDPOINT
 from openai_api.request.messages import ChatMessage, FunctionCall, TextPart, ToolCallEntry
 from openai_api.request.neutral_fields import IN_ANY_REQUEST
 from openai_api.request.neutral_values import ANYTHING
+from openai_api.request.ollama_fields import (
+    OllamaChatRequest,
+    OllamaGenerateRequest,
+    OllamaOptions,
+    PullRequest,
+    ShowRequest,
+)
 from openai_api.request.request_field import RequestField, Support
 from openai_api.request.schemas import (
     ChatCompletionRequest,
@@ -40,6 +47,10 @@ MODELS: dict[str, type[StrictModel]] = {
     "/detokenize": DetokenizeRequest,
     "/v1/decisions": DecisionRequest,
     "/v1/systemone": SystemOneRequest,
+    "/api/chat": OllamaChatRequest,
+    "/api/generate": OllamaGenerateRequest,
+    "/api/show": ShowRequest,
+    "/api/pull": PullRequest,
 }
 PARTS: dict[str, type[StrictModel]] = {
     "messages[].tool_calls[].function.": FunctionCall,
@@ -74,6 +85,9 @@ def test_the_schemas_have_just_the_fields_that_are_taken(endpoint: str) -> None:
         for prefix, model in PARTS.items():
             inner = {name.removeprefix(prefix) for name in taken if name.startswith(prefix)}
             assert own_or_any(model, inner) == top_level(inner)
+    if endpoint in ("/api/chat", "/api/generate"):
+        inner = {name.removeprefix("options.") for name in taken if name.startswith("options.")}
+        assert own_or_any(OllamaOptions, inner) == inner
 
 
 def own_or_any(model: type[StrictModel], taken: set[str]) -> set[str]:
