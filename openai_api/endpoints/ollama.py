@@ -57,7 +57,7 @@ async def _render_generate(body: OllamaGenerateRequest, request_id: str, app_sta
         return replace(job, prompts=(token_ids,))
 
 
-async def _next_turn(turn: Sequence[ChatMessage], app_state: AppState) -> Sequence[int]:
+async def _next_turn(turn: Sequence[ChatMessage], app_state: AppState) -> list[int]:
     """The token ids of ``turn`` behind an answer, with what ends that one: whatever was said before
     does not change them.
     """
@@ -69,10 +69,10 @@ async def _next_turn(turn: Sequence[ChatMessage], app_state: AppState) -> Sequen
     whole = await render_chat(
         app_state, [*said, asked], add_generation_prompt=None, continue_final_message=None, must_fit=True
     )
-    return whole.token_ids[len(before.token_ids) :]
+    return list(whole.token_ids[len(before.token_ids) :])
 
 
-def _joined(context: Sequence[int], turn: Sequence[int]) -> list[int]:
+def _joined(context: list[int], turn: list[int]) -> list[int]:
     """An answer that the model ended by itself has the beginning of what closes its turn already."""
     overlaps = (num for num in range(min(_MAX_OVERLAP, len(turn)), 0, -1) if context[-num:] == turn[:num])
     return [*context, *turn[next(overlaps, 0) :]]

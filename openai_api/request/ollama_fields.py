@@ -28,6 +28,7 @@ from openai_api.request.tool_fields import MAX_TOOLS, ToolEntry
 _DURATION = re.compile(r"[+-]?(?:(?:\d+(?:\.\d+)?(?:ns|us|ms|s|m|h))+|\d+(?:\.\d+)?)", re.ASCII)
 _MAX_DURATION_CHARS = 64
 
+IN_OPTIONS: Mapping[str, Values] = {**IN_ANY_REQUEST, "embedding_only": OFF}
 IN_OLLAMA: Mapping[str, Values] = {
     **{name: values for name, values in IN_ANY_REQUEST.items() if name != "keep_alive"},
     **any_value("truncate shift"),  # what is too long is told, and nothing is ever shifted
@@ -37,7 +38,6 @@ IN_OLLAMA: Mapping[str, Values] = {
     "height": ZERO,
     "steps": ZERO,
 }
-IN_OPTIONS: Mapping[str, Values] = {**IN_ANY_REQUEST, "embedding_only": OFF}
 
 
 def _streams(value: object) -> object:

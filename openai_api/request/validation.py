@@ -93,23 +93,28 @@ def _to_api_error(finding: ErrorDetails, model: type[StrictModel], fields: tuple
     return invalid_value(param, f"Invalid value for '{param}': expected {expected}.")
 
 
-def _setting(name: str, model: type[StrictModel]) -> Setting | None:
-    """The setting that a field is, also one within an object: ``options.temperature``."""
-    outer, _, inner = name.partition(".")
-    field = model.model_fields.get(outer)
-    if field is None:
-        return None
-    if inner:
-        parts = (
-            each for each in get_args(field.annotation) if isinstance(each, type) and issubclass(each, StrictModel)
-        )
-        return next((_setting(inner, part) for part in parts), None)
-    return next((each for each in field.metadata if isinstance(each, Setting)), None)
+def _innermost(param: str, model: type[StrictModel]) -> type[StrictModel] | None:
+    """The model that a field is of, also one within an object, as ``options.temperature`` is; within
+    arrays nothing is looked for.
+    """
+    outer, _, inner = param.partition(".")
+    if not inner:
+        return model
+    kinds = get_args(model.model_fields[outer].annotation) if outer in model.model_fields else ()
+    parts = (each for each in kinds if isinstance(each, type) and issubclass(each, StrictModel))
+    return next((_innermost(inner, part) for part in parts), None)
+
+
+def _setting(param: str, model: type[StrictModel]) -> Setting | None:
+    inner = _innermost(param, model)
+    field = None if inner is None else inner.model_fields.get(param.rpartition(".")[2])
+    return next((each for each in field.metadata if isinstance(each, Setting)), None) if field else None
 
 
 def _not_a_field(param: str, model: type[StrictModel], fields: tuple[RequestField, ...]) -> ApiError:
     name = re.sub(r"\[\d+\]", "[]", param)
-    neutral = model.neutral.get(name)
+    inner = _innermost(name, model)
+    neutral = None if inner is None else inner.neutral.get(name.rpartition(".")[2])
     if neutral is not None or any(field.name == name and field.support is Support.REFUSED for field in fields):
         message = f"Unsupported parameter: '{param}'; only {in_words(neutral or ONLY_NULL)} can be given."
         return ApiError(400, message, code="unsupported_parameter", param=param)

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from tests.openai_api.fake_engine import FakeEngine, Script
-from tests.openai_api.harness import LiveServer, chat_body, completion_body, events_of, wait_until
+from tests.openai_api.harness import MESSAGES, LiveServer, chat_body, completion_body, events_of, wait_until
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 # (what the request is doing when the client leaves, how the engine behaves)
@@ -25,6 +25,8 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "completion stream": (COMPLETIONS, completion_body(stream=True)),
     "many prompts": (COMPLETIONS, completion_body(prompt=["a", "b", "c"])),
     "many prompts stream": (COMPLETIONS, completion_body(prompt=["a", "b", "c"], stream=True)),
+    "ollama chat stream": ("/api/chat", {"messages": MESSAGES}),
+    "ollama generate": ("/api/generate", {"prompt": "Hi", "stream": False}),
 }
 
 
