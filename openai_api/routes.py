@@ -8,7 +8,6 @@ request of it.
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -22,15 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from openai_api.answer.decision_models import Decision, SystemOneAnswer
 from openai_api.answer.models import ChatCompletion, Completion, ErrorAnswer
-from openai_api.answer.ollama_models import (
-    ListedModels,
-    OllamaChatAnswer,
-    OllamaErrorAnswer,
-    OllamaGenerateAnswer,
-    PullStatus,
-    RunningModels,
-    ShownModel,
-)
+from openai_api.answer.ollama_models import OllamaErrorAnswer
 from openai_api.answer.server_models import (
     CapabilitiesAnswer,
     DetokenizeAnswer,
@@ -46,72 +37,15 @@ from openai_api.endpoints.chat import create_chat_completion
 from openai_api.endpoints.completions import create_completion
 from openai_api.endpoints.decisions import create_decision, system_one
 from openai_api.endpoints.home_page import home_page
-from openai_api.endpoints.ollama import ollama_chat, ollama_generate
-from openai_api.endpoints.ollama_models import (
-    list_running,
-    list_tags,
-    ollama_version,
-    pull_model,
-    refuse_change,
-    refuse_embedding,
-    show_model,
-)
 from openai_api.endpoints.tokenization import detokenize, tokenize, tokenizer_info
+from openai_api.ollama_routes import OLLAMA_ROUTES
 from openai_api.request.decision_fields import DecisionRequest
-from openai_api.request.ollama_fields import OllamaChatRequest, OllamaGenerateRequest, PullRequest, ShowRequest
 from openai_api.request.schemas import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from openai_api.request.system_one_fields import SystemOneRequest
+from openai_api.route import BODY, DESCRIPTIONS, EVENTS, GENERATION, MODEL, Route
 from openai_api.wires import Wire, wire_of
 
-DESCRIPTIONS: Mapping[int, str] = {
-    400: "The request is wrong: `error.param` names the field.",
-    401: "No valid API key.",
-    403: "Host or Origin is not allowed.",
-    404: "No such model or path.",
-    408: "The body came too slowly.",
-    413: "The body is too large.",
-    415: "The body is not JSON.",
-    429: "The queue is full: come back after `Retry-After`.",
-    431: "The headers are too large.",
-    500: "The server failed on this request.",
-    503: "Loading, draining, or waited too long in the queue.",
-    504: "The request ran longer than its deadline.",
-}
-ANY = (403, 431, 500, 503)
-MODEL = (401, *ANY)
-BODY = (400, 404, 408, 413, 415, *MODEL)
-GENERATION = (429, 504, *BODY)
-REFUSED = (400, 415, *MODEL)
 ERROR_OF_WIRE: Mapping[Wire, type[BaseModel]] = {Wire.OPENAI: ErrorAnswer, Wire.OLLAMA: OllamaErrorAnswer}
-EVENTS = "text/event-stream"
-LINES = "application/x-ndjson"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """One method of one path.
-
-    Attributes:
-        verb: the method, where it is not ``POST`` for an endpoint with a body and else ``GET``.
-        streams: the media type of the events that the answer may also be.
-        text: the media type of an answer that is not JSON.
-    """
-
-    path: str
-    serve: Callable[[Request], Awaitable[Response]]
-    errors: tuple[int, ...] = ANY
-    body: type[BaseModel] | None = None
-    answer: type[BaseModel] | None = None
-    streams: str = ""
-    text: str = ""
-    verb: str = ""
-    parameters: tuple[str, ...] = ()
-
-    @property
-    def method(self) -> str:
-        """The HTTP method; ``GET`` stands for HEAD too."""
-        return self.verb or ("GET" if self.body is None else "POST")
-
 
 ROUTES = (
     Route(
@@ -149,36 +83,7 @@ ROUTES = (
     Route(path="/health", serve=status.health, answer=StatusAnswer),
     Route(path="/live", serve=status.live, answer=StatusAnswer),
     Route(path="/metrics", serve=status.metrics, text="text/plain", errors=MODEL),
-    Route(
-        path="/api/chat",
-        serve=ollama_chat,
-        body=OllamaChatRequest,
-        answer=OllamaChatAnswer,
-        streams=LINES,
-        errors=GENERATION,
-    ),
-    Route(
-        path="/api/generate",
-        serve=ollama_generate,
-        body=OllamaGenerateRequest,
-        answer=OllamaGenerateAnswer,
-        streams=LINES,
-        errors=GENERATION,
-    ),
-    Route(path="/api/tags", serve=list_tags, answer=ListedModels, errors=MODEL),
-    Route(path="/api/ps", serve=list_running, answer=RunningModels, errors=MODEL),
-    Route(path="/api/version", serve=ollama_version, answer=VersionAnswer, errors=MODEL),
-    Route(path="/api/show", serve=show_model, body=ShowRequest, answer=ShownModel, errors=BODY),
-    Route(path="/api/pull", serve=pull_model, body=PullRequest, answer=PullStatus, streams=LINES, errors=BODY),
-    *(
-        Route(path=f"/api/{name}", verb="POST", serve=refuse_change, errors=REFUSED)
-        for name in ("push", "create", "copy")
-    ),
-    Route(path="/api/delete", verb="DELETE", serve=refuse_change, errors=REFUSED),
-    *(
-        Route(path=f"/api/{name}", verb="POST", serve=refuse_embedding, errors=REFUSED)
-        for name in ("embed", "embeddings")
-    ),
+    *OLLAMA_ROUTES,
     Route(path="/", serve=home_page, text="text/html"),
 )
 
