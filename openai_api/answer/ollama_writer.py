@@ -17,7 +17,6 @@ from openai_api.answer.chunks import Chunk
 from openai_api.answer.event_stream import Framing
 from openai_api.answer.generation import Job, Usage
 from openai_api.answer.logprobs import ChatLogprobsWriter
-from openai_api.answer.models import ChatLogprobs
 from openai_api.answer.ollama_models import (
     OllamaAnswerMessage,
     OllamaChatAnswer,
@@ -67,18 +66,6 @@ def end_of(done_reason: str, usage: Usage) -> dict[str, Any]:
     }
 
 
-class _Lines:
-    """Writes the lines of one stream but the last. What all of them share is encoded once, here."""
-
-    def __init__(self, head: Head) -> None:
-        self._head = _compact(envelope(head)).removesuffix("}") + ","
-
-    def line(self, gain: str, logprobs: ChatLogprobs | None) -> str:
-        """``gain`` is a member as JSON."""
-        told = "" if logprobs is None else f',"logprobs":{_compact(logprobs.model_dump()["content"])}'
-        return f'{self._head}{gain}{told},"done":false}}\n'
-
-
 @dataclass(slots=True)
 class _Calls:
     """Puts calls together, as Ollama tells them whole. Mutable; ``_open`` is the name and the pieces
@@ -124,25 +111,48 @@ class _Calls:
         calls.append(OllamaToolCall(id=new_call_id(), function=OllamaFunction(name=name, arguments=arguments)))
 
 
-class OllamaChatWriter:
-    """A ``Writer``. Mutable: it remembers how the answer ended."""
+class _LineWriter:
+    """What the writers of both ways share. Mutable: it remembers how the answer ended."""
+
+    def __init__(self, head: Head, tokenizer: Tokenizer) -> None:
+        self._envelope = envelope(head)
+        self._begin = _compact(self._envelope).removesuffix("}") + ","  # of all lines, encoded once
+        self._logprobs = ChatLogprobsWriter(tokenizer=tokenizer)
+        self._done_reason = "stop"
+
+    def opening(self, usage: Usage) -> str:
+        """Nothing, ``""``: the first line is the first text."""
+        return ""
+
+    def error(self, error: ApiError) -> str:
+        """Ollama's error object as the last line."""
+        return error_body(error, Wire.OLLAMA).decode() + "\n"
+
+    def _line(self, gain: str, chunk: Chunk) -> str:
+        """One that is not the last; ``gain`` is a member as JSON."""
+        logprobs = self._logprobs.write(chunk)
+        told = "" if logprobs is None else f',"logprobs":{_compact(logprobs.model_dump()["content"])}'
+        return f'{self._begin}{gain}{told},"done":false}}\n'
+
+    def _last(self, usage: Usage, chunk: Chunk | None) -> dict[str, Any]:
+        """Members of the last object; those of a whole answer have the log probabilities of its ``chunk``."""
+        logprobs = None if chunk is None else self._logprobs.write(chunk)
+        told = {} if logprobs is None else {"logprobs": logprobs.content}
+        return {**self._envelope, **end_of(self._done_reason, usage), **told}
+
+
+class OllamaChatWriter(_LineWriter):
+    """A ``Writer``."""
 
     def __init__(self, _body: OllamaChatRequest, job: Job, head: Head, tokenizer: Tokenizer) -> None:
-        self._head = head
-        self._lines = _Lines(head)
-        self._logprobs = ChatLogprobsWriter(tokenizer=tokenizer)
+        super().__init__(head, tokenizer)
         self._calls = None if job.calls is None else _Calls(CallReader(job.calls, job.num_choices))
-        self._done_reason = "stop"
 
     def whole(self, chunks: Sequence[Chunk], usage: Usage) -> OllamaChatAnswer:
         """The one object."""
         (chunk,) = chunks
         message = self._message(chunk)
-        return self._answer(message, usage, self._logprobs.write(chunk))
-
-    def opening(self, usage: Usage) -> str:
-        """Nothing, ``""``: the first line is the first text."""
-        return ""
+        return OllamaChatAnswer(**self._last(usage, chunk), message=message)
 
     def events(self, chunks: Sequence[Chunk], usage: Usage) -> str:
         """A line for each chunk that tells something."""
@@ -151,17 +161,14 @@ class OllamaChatWriter:
     def end(self, usage: Usage) -> str:
         """The line with ``done``."""
         message = OllamaAnswerMessage(role="assistant", content="")
-        return self._answer(message, usage, None).model_dump_json(exclude_unset=True) + "\n"
-
-    def error(self, error: ApiError) -> str:
-        """Ollama's error object as the last line."""
-        return error_line(error)
+        answer = OllamaChatAnswer(**self._last(usage, None), message=message)
+        return answer.model_dump_json(exclude_unset=True) + "\n"
 
     def _event(self, chunk: Chunk) -> str:
-        message, logprobs = self._message(chunk), self._logprobs.write(chunk)
-        if not (message.content or message.tool_calls or (logprobs is not None and logprobs.content)):
+        message = self._message(chunk)
+        if not (message.content or message.tool_calls or chunk.logprobs):
             return ""
-        return self._lines.line(f'"message":{message.model_dump_json(exclude_unset=True)}', logprobs)
+        return self._line(f'"message":{message.model_dump_json(exclude_unset=True)}', chunk)
 
     def _message(self, chunk: Chunk) -> OllamaAnswerMessage:
         if self._calls is None:
@@ -173,69 +180,44 @@ class OllamaChatWriter:
             self._done_reason = "length" if word == "length" else "stop"
         return message
 
-    def _answer(self, message: OllamaAnswerMessage, usage: Usage, logprobs: ChatLogprobs | None) -> OllamaChatAnswer:
-        answer = OllamaChatAnswer(**envelope(self._head), **end_of(self._done_reason, usage), message=message)
-        if logprobs is not None:
-            answer.logprobs = logprobs.content
-        return answer
 
-
-class OllamaGenerateWriter:
-    """A ``Writer``. Mutable: it remembers how the answer ended, and its tokens."""
+class OllamaGenerateWriter(_LineWriter):
+    """A ``Writer``; it remembers the tokens, too: ``context`` is the conversation, but for a raw text."""
 
     def __init__(self, body: OllamaGenerateRequest, job: Job, head: Head, tokenizer: Tokenizer) -> None:
-        self._head = head
-        self._lines = _Lines(head)
-        self._logprobs = ChatLogprobsWriter(tokenizer=tokenizer)
+        super().__init__(head, tokenizer)
         self._context = None if body.raw else list(job.prompts[0])
-        self._done_reason = "stop"
 
     def whole(self, chunks: Sequence[Chunk], usage: Usage) -> OllamaGenerateAnswer:
         """The one object."""
         (chunk,) = chunks
         self._take(chunk)
-        return self._answer(chunk.text, usage, self._logprobs.write(chunk))
-
-    def opening(self, usage: Usage) -> str:
-        """Nothing, ``""``: the first line is the first text."""
-        return ""
+        return self._answer(chunk.text, usage, chunk)
 
     def events(self, chunks: Sequence[Chunk], usage: Usage) -> str:
         """A line for each chunk that tells something."""
         return "".join([self._event(chunk) for chunk in chunks])
 
     def end(self, usage: Usage) -> str:
-        """The line with ``done``, and with the conversation as token ids, unless it is raw."""
+        """The line with ``done`` and ``context``."""
         return self._answer("", usage, None).model_dump_json(exclude_unset=True) + "\n"
-
-    def error(self, error: ApiError) -> str:
-        """Ollama's error object as the last line."""
-        return error_line(error)
 
     def _event(self, chunk: Chunk) -> str:
         self._take(chunk)
-        logprobs = self._logprobs.write(chunk)
-        if not (chunk.text or (logprobs is not None and logprobs.content)):
+        if not (chunk.text or chunk.logprobs):
             return ""
-        return self._lines.line(f'"response":{json.dumps(chunk.text)}', logprobs)
+        return self._line(f'"response":{json.dumps(chunk.text)}', chunk)
 
     def _take(self, chunk: Chunk) -> None:
         if self._context is not None:
             self._context.extend(chunk.token_ids)
         self._done_reason = finish_word(chunk.finish_reason) or self._done_reason
 
-    def _answer(self, text: str, usage: Usage, logprobs: ChatLogprobs | None) -> OllamaGenerateAnswer:
-        answer = OllamaGenerateAnswer(**envelope(self._head), **end_of(self._done_reason, usage), response=text)
-        if logprobs is not None:
-            answer.logprobs = logprobs.content
+    def _answer(self, text: str, usage: Usage, chunk: Chunk | None) -> OllamaGenerateAnswer:
+        answer = OllamaGenerateAnswer(**self._last(usage, chunk), response=text)
         if self._context is not None:
             answer.context = self._context
         return answer
-
-
-def error_line(error: ApiError) -> str:
-    """Ollama's error object as a line."""
-    return error_body(error, Wire.OLLAMA).decode() + "\n"
 
 
 def _compact(value: Mapping[str, object] | Sequence[object]) -> str:

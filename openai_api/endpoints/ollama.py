@@ -26,6 +26,7 @@ from openai_api.request.ollama_fields import OllamaChatRequest, OllamaGenerateRe
 from openai_api.request.ollama_notes import OLLAMA_CHAT_FIELDS, OLLAMA_GENERATE_FIELDS
 from openai_api.request.prompts import check_room, check_token_ids, render_chat
 
+_BYTES_OF_A_MESSAGE = 64  # as good as: a message is turned as fast as so much is parsed
 _MAX_OVERLAP = 16  # of the end of an answer and what closes its turn, in tokens
 
 
@@ -40,8 +41,10 @@ async def ollama_generate(request: Request) -> Response:
 
 
 async def _render_chat(body: OllamaChatRequest, request_id: str, app_state: AppState) -> Job:
+    size = len(body.messages or ()) * _BYTES_OF_A_MESSAGE
     with in_own_words(body):
-        return await render_chat_request(chat_request(body), request_id, app_state)
+        chat = await app_state.off_loop.run(size, lambda: chat_request(body))
+        return await render_chat_request(chat, request_id, app_state)
 
 
 async def _render_generate(body: OllamaGenerateRequest, request_id: str, app_state: AppState) -> Job:
