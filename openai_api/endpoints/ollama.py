@@ -24,7 +24,7 @@ from openai_api.request.messages import ChatMessage
 from openai_api.request.ollama_as_openai import chat_request, in_own_words, one_turn_request, raw_request, turn_of
 from openai_api.request.ollama_fields import OllamaChatRequest, OllamaGenerateRequest, OllamaRequest
 from openai_api.request.ollama_notes import OLLAMA_CHAT_FIELDS, OLLAMA_GENERATE_FIELDS
-from openai_api.request.prompts import check_room, check_token_ids, render_chat
+from openai_api.request.prompts import check_token_ids, render_chat
 
 _BYTES_OF_A_MESSAGE = 64  # as good as: a message is turned as fast as so much is parsed
 _MAX_OVERLAP = 16  # of the end of an answer and what closes its turn, in tokens
@@ -56,7 +56,6 @@ async def _render_generate(body: OllamaGenerateRequest, request_id: str, app_sta
             return job
         check_token_ids(app_state, body.context, param="context")
         token_ids = _joined(body.context, await _next_turn(turn_of(body), app_state))
-        check_room(app_state, token_ids)
         return replace(job, prompts=(token_ids,))
 
 
