@@ -16,6 +16,7 @@ DESCRIPTIONS: Mapping[int, str] = {
     403: "Host or Origin is not allowed.",
     404: "No such model or path.",
     408: "The body came too slowly.",
+    409: "It is too late for that.",
     413: "The body is too large.",
     415: "The body is not JSON.",
     429: "The queue is full: come back after `Retry-After`.",

@@ -32,6 +32,7 @@ from openai_api.answer.server_models import (
     TokenizerInfoAnswer,
     VersionAnswer,
 )
+from openai_api.batch_routes import BATCH_ROUTES
 from openai_api.endpoints import status
 from openai_api.endpoints.chat import create_chat_completion
 from openai_api.endpoints.completions import create_completion
@@ -42,6 +43,7 @@ from openai_api.ollama_routes import OLLAMA_ROUTES
 from openai_api.request.decision_fields import DecisionRequest
 from openai_api.request.schemas import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from openai_api.request.system_one_fields import SystemOneRequest
+from openai_api.response_routes import RESPONSE_ROUTES
 from openai_api.route import BODY, DESCRIPTIONS, EVENTS, GENERATION, MODEL, Route
 from openai_api.wires import Wire, wire_of
 
@@ -66,6 +68,8 @@ ROUTES = (
     ),
     Route(path="/v1/decisions", serve=create_decision, body=DecisionRequest, answer=Decision, errors=GENERATION),
     Route(path="/v1/systemone", serve=system_one, body=SystemOneRequest, answer=SystemOneAnswer, errors=GENERATION),
+    *RESPONSE_ROUTES,
+    *BATCH_ROUTES,
     Route(path="/tokenize", serve=tokenize, body=TokenizeRequest, answer=TokenizeAnswer, errors=BODY),
     Route(path="/detokenize", serve=detokenize, body=DetokenizeRequest, answer=DetokenizeAnswer, errors=BODY),
     Route(path="/tokenizer_info", serve=tokenizer_info, answer=TokenizerInfoAnswer, errors=MODEL),

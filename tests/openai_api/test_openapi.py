@@ -31,7 +31,7 @@ def test_the_document_describes_every_route(asgi: Asgi) -> None:
             assert "422" not in operation["responses"]
             if "requestBody" in operation:
                 assert {"400", "401", "404", "408", "413", "415"} <= set(operation["responses"])
-    for path in ("/v1/chat/completions", "/v1/completions"):
+    for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses"):
         responses = document["paths"][path]["post"]["responses"]
         assert {"429", "504"} <= set(responses)
         assert set(responses["200"]["content"]) == {"application/json", "text/event-stream"}
