@@ -1,4 +1,4 @@
-"""openai-node and the AI SDK, unmodified, from the npm registry, against a live server with the real base model."""
+"""openai-node, the AI SDK and ollama-js, unmodified, from the npm registry, against a live server with the real base model."""
 
 import json
 import shutil
@@ -57,3 +57,19 @@ def test_responses(folder: Path, server: RealServer) -> None:
         "deleted": 404,
         "two steps": "Anna is saved",
     }
+
+
+def test_ollama_js(folder: Path, server: RealServer) -> None:
+    done = subprocess.run(
+        ["node", "ollama.mjs", server.url, MODEL], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    told = {line["way"]: line["answer"] for line in map(json.loads, done.stdout.splitlines())}
+    for way in ("chat", "generate"):
+        assert told[f"{way} stream"] == {"text": told[way], "done": True, "hasCounts": True}
+    assert "Paris" in told["chat"]
+    assert told["format"]["name"] in ("Paris", "Rome")
+    assert told["list"] == told["ps"] == [f"{MODEL}:latest"]
+    assert (told["tools"], told["show"], told["pull"]) == ("string", ["completion", "tools"], "success")
+    assert (told["unknown model"]["status"], told["embed"]["status"]) == (404, 400)
+    assert "This server makes no embeddings" in told["embed"]["message"]
