@@ -21,7 +21,6 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 
 import uvicorn
 from fastapi import FastAPI
@@ -33,6 +32,7 @@ from openai_api.app import create_app
 from openai_api.command_line import PROGRAM, engine_options, parse_flags
 from openai_api.engine_api import Engine
 from openai_api.logs import configure_logging, log_event, where_it_failed
+from openai_api.open_files import within_file_limit
 from openai_api.settings import ServerSettings
 from openai_api.signals import ending_signals, is_hangup
 from openai_api.sockets import Listeners, listen_on_path, listen_on_port
@@ -40,9 +40,6 @@ from openai_api.transport.http_limits import guarded_protocol
 
 # After the drain the last bytes still have to reach the clients.
 CLOSE_TIMEOUT_S = 5
-# Files beyond the connections: the model's, and three times ``ACCEPT_BATCH``, since a connection is
-# accepted three turns of the event loop before another is closed for it.
-SPARE_FILES = 256
 # Connections that asyncio takes at once; those behind them wait in the system's queue.
 ACCEPT_BATCH = 32
 MAX_PENDING_CONNECTIONS = 2048
@@ -95,34 +92,6 @@ def _serve(argv: Sequence[str] | None, program: str, engine_builder: Callable[[a
         # The interpreter would be taken apart under the thread that loads, and abort.
         os._exit(status)
     return status
-
-
-def within_file_limit(settings: ServerSettings) -> ServerSettings:
-    """``settings`` with no more connections than this process may have files for.
-
-    The limit is raised first: many systems start programs with 1,024, which as many connections
-    would use up.
-    """
-    num_files = _allow_open_files(settings.max_connections + SPARE_FILES)
-    max_connections = num_files - min(SPARE_FILES, num_files // 2)
-    if max_connections >= settings.max_connections:
-        return settings
-    log_event(logging.WARNING, "few_open_files_allowed", {"files": num_files, "max_connections": max_connections})
-    return replace(settings, max_connections=max_connections)
-
-
-def _allow_open_files(num_files: int) -> int:
-    """How many may be open, at most ``num_files``."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return num_files
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY:
-        num_files = min(num_files, hard)
-    if soft != resource.RLIM_INFINITY and soft < num_files:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (num_files, hard))
-    return num_files
 
 
 def server_config(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:
