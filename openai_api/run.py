@@ -21,6 +21,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
@@ -33,10 +34,14 @@ from openai_api.command_line import PROGRAM, engine_options, parse_flags
 from openai_api.engine_api import Engine
 from openai_api.logs import configure_logging, log_event, where_it_failed
 from openai_api.open_files import within_file_limit
+from openai_api.optional_tracing import open_tracing
 from openai_api.settings import ServerSettings
 from openai_api.signals import ending_signals, is_hangup
 from openai_api.sockets import Listeners, listen_on_path, listen_on_port
 from openai_api.transport.http_limits import guarded_protocol
+
+if TYPE_CHECKING:
+    from openai_api.tracing import Tracing
 
 # After the drain the last bytes still have to reach the clients.
 CLOSE_TIMEOUT_S = 5
@@ -81,7 +86,10 @@ def _serve(argv: Sequence[str] | None, program: str, engine_builder: Callable[[a
     for event, advice in exposed_keys(flags).items():
         log_event(logging.WARNING, event, {"advice": advice})
     try:
-        process = ServerProcess(engine_builder(flags), within_file_limit(settings), listeners, program=program)
+        tracing = open_tracing(flags.otlp_traces_endpoint)
+        process = ServerProcess(
+            engine_builder(flags), within_file_limit(settings), listeners, program=program, tracing=tracing
+        )
         status = process.run()
     finally:
         listeners.close()
@@ -137,7 +145,13 @@ class ServerProcess:
     """One run of the server, from loading to the end. Mutable; on the event loop of ``run``."""
 
     def __init__(
-        self, engine: Engine, settings: ServerSettings, listeners: Listeners, *, program: str = PROGRAM
+        self,
+        engine: Engine,
+        settings: ServerSettings,
+        listeners: Listeners,
+        *,
+        program: str = PROGRAM,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self.program = program
         self.engine = engine
@@ -145,14 +159,18 @@ class ServerProcess:
         self.listeners = listeners
         self.exit_status = 0
         self.is_loading = True
+        self.tracing = tracing
         self.draining: asyncio.Task[None] | None = None
-        app = create_app(engine, settings, on_loaded=self._on_loaded)
+        on_request_end = None if tracing is None else tracing.record
+        app = create_app(engine, settings, on_loaded=self._on_loaded, on_request_end=on_request_end)
         self.server = HttpServer(server_config(app, settings), on_listening=self._on_listening)
 
     def run(self) -> int:
         """Serve until a signal or a failed load; the exit status: 0, 1 or 2."""
         with asyncio.Runner(loop_factory=self.server.config.get_loop_factory()) as runner:
             runner.run(self._serve())
+        if self.tracing is not None:
+            self.tracing.close()
         return self.exit_status
 
     async def _serve(self) -> None:

@@ -80,13 +80,14 @@ class Usage:
 class Generation:
     """Mutable, for one use: iterate ``chunks`` once, or await ``fold`` once.
 
-    ``usage`` counts what has come so far.
+    ``usage`` counts what has come so far; ``timer`` is its clock, from its start on.
     """
 
     def __init__(self, job: Job, *, caller: Caller, engine: Engine, metrics: Metrics) -> None:
         self.job = job
         self._caller = caller
         self.usage = Usage(prompt_tokens=sum(map(len, job.prompts)))
+        self.timer: RequestTimer | None = None
         self._engine = engine
         self._room = max(0, engine.info.max_model_len - max(map(len, job.prompts)))
         self._metrics = metrics
@@ -102,7 +103,7 @@ class Generation:
         Raises:
             EngineError: what the engine raises, or a stop from its side.
         """
-        timer = RequestTimer(self._metrics)
+        self.timer = timer = RequestTimer(self._metrics)
         outcome, is_refused = "abort", False
         try:
             async with aclosing(self._outputs(is_streamed=is_streamed)) as outputs:

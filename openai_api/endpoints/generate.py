@@ -17,7 +17,7 @@ from openai_api.answer.chunks import Chunk, num_values
 from openai_api.answer.generation import Generation, Job
 from openai_api.answer.json_pieces import large_json_response
 from openai_api.answer.server_sent_events import EventStream, request_deadline
-from openai_api.answer.writer import Head, Writer, new_head
+from openai_api.answer.writer import Answering, Head, Writer, new_head
 from openai_api.app_state import AppState, app_state_of, caller_of
 from openai_api.disconnects import unless_disconnected
 from openai_api.engine_api import Tokenizer
@@ -68,6 +68,7 @@ async def answer(request: Request, endpoint: Endpoint[B]) -> Response:
         job = await (unless_disconnected(request.receive, rendering) if share.is_large else rendering)
     writer = endpoint.writer(body, job, head, app_state.engine.tokenizer)
     generation = Generation(job, caller=caller, engine=app_state.engine, metrics=app_state.metrics)
+    request.scope["answering"] = Answering(head=head, generation=generation, is_streamed=bool(body.stream))
     if body.stream:
         return EventStream(generation, writer, deadline_s=deadline_s, app_state=app_state)
     chunks = await _fold(request, generation, deadline_s)
