@@ -76,6 +76,7 @@ class RequestContext:
             self._record(scope, exchange)
             if self.on_end is not None:
                 self.on_end(scope, exchange)
+            scope.pop("answering", None)  # an idle connection keeps the scope of its last request
 
     async def _run(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
         try:

@@ -13,6 +13,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.proto.trace.v1.trace_pb2 import Status as SpanStatus
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes, http_attributes
 from opentelemetry.semconv.attributes import error_attributes
+from starlette.types import Scope
 
 from engine.errors import StepError
 from openai_api import run
@@ -20,6 +21,7 @@ from openai_api.app import create_app
 from openai_api.command_line import parse_flags
 from openai_api.settings import ServerSettings
 from openai_api.tracing import Tracing
+from openai_api.transport.request_context import Exchange
 from tests.openai_api.collector import Collector, Handler, answer_without_end, collector, hang, take, values
 from tests.openai_api.fake_engine import FakeEngine, Script
 from tests.openai_api.harness import JSON, Asgi, chat_body, completion_body, wait_until
@@ -66,6 +68,21 @@ def traced(
         finally:
             told.release.set()
             asgi.tracing.close()
+
+
+def test_nothing_of_an_answer_outlives_its_request(engine: FakeEngine) -> None:
+    """An idle connection keeps the scope of its last request."""
+    ended: list[Scope] = []
+
+    def note(scope: Scope, _: Exchange) -> None:
+        assert scope["answering"].head.model == "gemma-3-270m-it"
+        ended.append(scope)
+
+    asgi = Asgi(engine, ServerSettings())
+    asgi.app = create_app(engine, asgi.settings, on_request_end=note)
+    for stream in (True, False):
+        asgi.post(CHAT, chat_body(stream=stream))
+    assert ["answering" in scope for scope in ended] == [False, False]
 
 
 @pytest.fixture
