@@ -292,6 +292,7 @@ def test_how_requests_fail(asgi: Traced, engine: FakeEngine) -> None:
 def test_a_queue_that_is_full_loses_spans_and_nothing_else(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("QUEUE_SIZE", "EXPORT_BATCH_SIZE"):
         monkeypatch.setenv(f"OTEL_BSP_MAX_{name}", "4")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")  # or its thread would outlive this test
     with traced(engine, hang, flush_timeout_s=0.05) as asgi:
         for _ in range(8):
             assert asgi.post(CHAT, chat_body()).status == 200
