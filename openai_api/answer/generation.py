@@ -81,7 +81,7 @@ class Usage:
 class Generation:
     """Mutable, for one use: iterate ``chunks`` once, or await ``fold`` once.
 
-    ``usage`` counts what has come so far.
+    ``usage`` counts what has come so far, and has its clock from its start on.
     """
 
     def __init__(self, job: Job, *, caller: Caller, engine: Engine, metrics: Metrics) -> None:

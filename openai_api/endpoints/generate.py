@@ -19,7 +19,7 @@ from openai_api.answer.event_stream import SERVER_SENT_EVENTS, EventStream, Fram
 from openai_api.answer.generation import Generation, Job, Usage
 from openai_api.answer.json_pieces import large_json_response
 from openai_api.answer.models import Answer, json_response
-from openai_api.answer.writer import Head, Writer, new_head
+from openai_api.answer.writer import Answering, Head, Writer, new_head
 from openai_api.app_state import AppState, app_state_of, caller_of
 from openai_api.disconnects import unless_disconnected
 from openai_api.engine_api import Tokenizer
@@ -83,6 +83,7 @@ async def answer(request: Request, endpoint: Endpoint[B]) -> Response:
         rendering = _render(body, endpoint, head, app_state=app_state, caller=caller)
         rendered = await (unless_disconnected(request.receive, rendering) if share.is_large else rendering)
     generation, writer, job = rendered.generation, rendered.writer, rendered.generation.job
+    request.scope["answering"] = Answering(head=rendered.head, generation=generation, is_streamed=bool(body.stream))
     if body.stream:
         return EventStream(
             generation,
@@ -121,6 +122,7 @@ async def generate(value: object, endpoint: Endpoint[B], *, app_state: AppState,
 class _Rendered:
     """A request that can run."""
 
+    head: Head
     generation: Generation
     writer: Writer
 
@@ -133,7 +135,8 @@ async def _render(body: B, endpoint: Endpoint[B], head: Head, *, app_state: AppS
     job = await endpoint.render(body, head.id, app_state)
     writer = endpoint.writer(body, job, head, app_state.engine.tokenizer)
     caller = caller.giving_way() if body.gives_way else caller
-    return _Rendered(Generation(job, caller=caller, engine=app_state.engine, metrics=app_state.metrics), writer)
+    generation = Generation(job, caller=caller, engine=app_state.engine, metrics=app_state.metrics)
+    return _Rendered(head, generation, writer)
 
 
 async def _fold(request: Request, generation: Generation, deadline_s: float) -> Sequence[Chunk]:
