@@ -1,6 +1,8 @@
 // A request as a program: curl, Python with OpenAI's package, JavaScript with OpenAI's package. The key is named,
 // never shown. Each function takes {path, body} and returns text.
 
+import { copyButton, field, h } from "./dom.js";
+
 // What OpenAI's packages have arguments for; the other fields go into extra_body.
 const OPENAI = new Set([
   "model", "messages", "prompt", "stream", "stream_options", "temperature", "top_p", "frequency_penalty",
@@ -75,4 +77,21 @@ function python(value, depth) {
   if (!entries.length) return open + close;
   const indent = "    ".repeat(depth);
   return `${open}\n${entries.map((each) => `${indent}    ${each},\n`).join("")}${indent}${close}`;
+}
+
+// Opens a dialog with the request as a program in each language.
+export function showAs(request) {
+  const texts = { curl: curlOf(request), Python: pythonOf(request), JavaScript: javascriptOf(request) };
+  const shown = h("pre", { tabindex: "0", "aria-label": "The program" });
+  const choose = h("select", { onchange: show }, Object.keys(texts).map((name) => h("option", null, name)));
+  const dialog = h("dialog", { class: "wide", "aria-label": "The same request as a program", onclose: () => dialog.remove() },
+    h("div", { class: "row" }, field("The same request in", choose), copyButton("Copy", () => texts[choose.value]),
+      h("button", { type: "button", onclick: () => dialog.close() }, "Close")),
+    shown);
+  function show() {
+    shown.textContent = texts[choose.value];
+  }
+  show();
+  document.body.append(dialog);
+  dialog.showModal();
 }

@@ -111,7 +111,17 @@ def test_keys_are_asked_for_everywhere_but_on_public_paths(engine: FakeEngine) -
 
 def test_public_paths_are_exact(engine: FakeEngine) -> None:
     asgi = Asgi(engine, ServerSettings(api_keys=("k",)))
-    for path in ("/health/", "//health", "/Health", "/health/../v1/models", "/live%2f", "/health;x", "", "/page", "//page/app.js"):
+    for path in (
+        "/health/",
+        "//health",
+        "/Health",
+        "/health/../v1/models",
+        "/live%2f",
+        "/health;x",
+        "",
+        "/page",
+        "//page/app.js",
+    ):
         assert asgi.get(path).status == 401
     assert sorted(PUBLIC_PATHS) == ["/", "/health", "/live"]
     assert asgi.get("/page/../v1/models").status == 404
