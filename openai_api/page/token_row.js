@@ -86,12 +86,12 @@ export class TokenRow {
   }
 
   #content(at) {
-    const { id, logprob, top, isPrompt, isDraft } = this.#tokens[at];
+    const { id, logprob, top, numAsked, isPrompt, isDraft } = this.#tokens[at];
     const rank = top.findIndex((each) => each.id === id) + 1;
     const facts = [
       `id ${id}`,
       logprob !== null && `${percent(logprob)} (${logprob.toFixed(2)})`,
-      logprob !== null && (rank ? `rank ${rank}` : top.length > 0 && `beyond rank ${top.length}`),
+      rank > 0 && (rank > numAsked ? `beyond rank ${numAsked}` : `rank ${rank}`),
       isPrompt ? "of the prompt" : isDraft && "a draft that came true",
     ];
     return [
