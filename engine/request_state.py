@@ -58,7 +58,7 @@ def news_of(seq: Sequence, result: SequenceResult) -> News:
 
 def delta_of(seq: Sequence, news: News, detokenizer: Detokenizer, *, eos_token_ids: frozenset[int]) -> SequenceDelta:
     """The text of new tokens, up to the one that ends the sequence; what follows that one is dropped."""
-    text, num_read = "", 0
+    text, num_read, first = "", 0, seq.num_told_tokens - seq.num_prompt_tokens
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
     for token_id in news.token_ids:
@@ -83,6 +83,7 @@ def delta_of(seq: Sequence, news: News, detokenizer: Detokenizer, *, eos_token_i
         logprobs=None if news.logprobs is None else news.logprobs[:num_read],
         finish_reason=finish_reason,
         stop_reason=stop_reason,
+        forced=bytes(seq.forced[first : first + num_read]) if seq.forced else b"",
     )
 
 

@@ -176,7 +176,9 @@ class Generation:
             self.usage.accepted_prediction_tokens += delta.num_accepted_predictions
             self.usage.rejected_prediction_tokens += delta.num_rejected_predictions
             choice = first_choice + delta.index
-            chunks.append(Chunk(choice, delta.text, delta.token_ids, delta.logprobs, delta.finish_reason))
+            chunks.append(
+                Chunk(choice, delta.text, delta.token_ids, delta.logprobs, delta.finish_reason, forced=delta.forced)
+            )
         return chunks
 
     def _begin(self, prompt_index: int, output: RequestOutput) -> list[Chunk]:

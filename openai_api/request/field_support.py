@@ -111,6 +111,7 @@ _SAMPLING = (
         "truncate_prompt_tokens", "an integer from 1: keep only the last so many prompt tokens (and `<bos>` in front)"
     ),
     _exact("return_token_ids", "boolean: adds `prompt_token_ids` and `token_ids`"),
+    _exact("return_forced", "boolean: adds `forced`, for each token whether the constraint left no choice"),
     _no_effect("user", "string"),
     _exact(
         "prompt_logprobs",
