@@ -36,8 +36,9 @@ from openai_api.endpoints import status
 from openai_api.endpoints.chat import create_chat_completion
 from openai_api.endpoints.completions import create_completion
 from openai_api.endpoints.decisions import create_decision, system_one
-from openai_api.endpoints.home_page import home_page
+from openai_api.endpoints.home_page import home_page, page_file
 from openai_api.endpoints.tokenization import detokenize, tokenize, tokenizer_info
+from openai_api.page_files import PAGE_PREFIX
 from openai_api.request.decision_fields import DecisionRequest
 from openai_api.request.schemas import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from openai_api.request.system_one_fields import SystemOneRequest
@@ -121,6 +122,13 @@ ROUTES = (
     Route(path="/live", serve=status.live, answer=StatusAnswer),
     Route(path="/metrics", serve=status.metrics, text="text/plain", errors=MODEL),
     Route(path="/", serve=home_page, text="text/html"),
+    Route(
+        path=PAGE_PREFIX + "{name:path}",
+        serve=page_file,
+        text="text/javascript",
+        errors=(404, *ANY),
+        parameters=("name",),
+    ),
 )
 
 

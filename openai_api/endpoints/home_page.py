@@ -1,49 +1,49 @@
-"""The page at ``/``: how to call this server.
+"""The page at ``/`` and its files: chat, tokens, shapes and the server's figures in a browser.
 
-Owns plain HTML without scripts or anything from elsewhere, and the headers that keep it so. Knows
-nothing of the engine: the page is there while the model loads. Runs on the event loop.
+Owns the headers that keep it to itself: scripts, styles and requests of this server alone, nothing
+inline, no frames, no markup made of strings. Knows nothing of the engine: the page is there while the
+model loads. Runs on the event loop.
 """
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Gemma 3 270M</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 3rem auto; padding: 0 1rem; }
-pre { background: #f3f3f3; color: #222; padding: 1rem; overflow-x: auto; }
-</style>
-</head>
-<body>
-<h1>Gemma 3 270M</h1>
-<p>This is a local server with OpenAI's API.
-Use any OpenAI client with this address and <code>/v1</code> as its base URL:</p>
-<pre>curl BASE/v1/chat/completions \\
-  -H "Content-Type: application/json" \\
-  -d '{"model": "MODEL", "messages": [{"role": "user", "content": "Hello"}]}'</pre>
-<pre>from openai import OpenAI
+from openai_api.errors import ApiError
+from openai_api.page_files import PageFile, page_files
 
-client = OpenAI(base_url="BASE/v1", api_key="none")
-answer = client.chat.completions.create(
-    model="MODEL",
-    messages=[{"role": "user", "content": "Hello"}],
-)
-print(answer.choices[0].message.content)</pre>
-<p><code>GET /v1/models</code> names the model, <code>GET /v1/capabilities</code> every request field,
-<code>GET /openapi.json</code> describes all of it.</p>
-</body>
-</html>
-"""
 SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
 
 
-async def home_page(_request: Request) -> Response:
-    """200 with a static page in UTF-8; its headers forbid scripts and frames."""
-    return HTMLResponse(PAGE, headers=SECURITY_HEADERS)
+async def home_page(request: Request) -> Response:
+    """200 with the page, or 304."""
+    return _answer(request, page_files()["index.html"])
+
+
+async def page_file(request: Request) -> Response:
+    """200 with a script or a style of the page, or 304.
+
+    Raises:
+        ApiError: 404, no such file.
+    """
+    file = page_files().get(request.path_params["name"])
+    if file is None:
+        raise ApiError(404, "The page has no file of that name.", code="unknown_url")
+    return _answer(request, file)
+
+
+def _answer(request: Request, file: PageFile) -> Response:
+    """A browser asks each time whether the file is still the same, so an upgrade is seen at once."""
+    headers = {**SECURITY_HEADERS, "ETag": file.etag, "Cache-Control": "no-cache"}
+    if file.etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(file.content, media_type=file.media_type, headers=headers)

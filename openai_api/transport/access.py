@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.caller import Caller
 from openai_api.errors import ApiError, error_response
+from openai_api.page_files import PAGE_PREFIX
 from openai_api.transport.callers import caller_at_address, caller_of_key
 from openai_api.transport.cors import AllowedOrigins, is_preflight, preflight_response
 from openai_api.transport.hosts import HostRule
@@ -25,6 +26,11 @@ PUBLIC_PATHS = frozenset({"/", *PROBE_PATHS})
 
 _OTHER_HEADERS = ("x-api-key", "api-key")  # of Anthropic's clients and of Azure's
 _BEARER = re.compile(r"bearer[ \t]+(.*)", re.IGNORECASE | re.ASCII)
+
+
+def is_public(path: str) -> bool:
+    """Whether anybody may read ``path``: it tells nothing that is not in the package."""
+    return path in PUBLIC_PATHS or path.startswith(PAGE_PREFIX)
 
 
 class AccessControl:
@@ -76,7 +82,7 @@ class AccessControl:
 
     def _caller(self, scope: Scope, headers: Headers) -> Caller:
         """Whose key it is. Where none is needed, the client's address."""
-        if not self.api_keys or scope["path"] in PUBLIC_PATHS:
+        if not self.api_keys or is_public(scope["path"]):
             return caller_at_address(scope)
         for presented in (_bearer(headers), *(_bare_key(headers, name) for name in _OTHER_HEADERS)):
             # Every key is compared, each in constant time: the time tells nothing about any of them.

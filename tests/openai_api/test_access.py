@@ -6,7 +6,7 @@ import pytest
 from starlette.routing import Route
 
 from openai_api.settings import ServerSettings
-from openai_api.transport.access import PUBLIC_PATHS
+from openai_api.transport.access import PUBLIC_PATHS, is_public
 from tests.openai_api.fake_engine import MODEL_ID, FakeEngine
 from tests.openai_api.harness import JSON, Answer, Asgi
 
@@ -19,7 +19,8 @@ def every_route(asgi: Asgi) -> Iterator[tuple[str, Route | None]]:
     """All paths of the app, those FastAPI adds, and one that is not there."""
     for route in asgi.app.routes:
         path: str = route.path  # type: ignore[attr-defined]
-        yield path.replace("{model:path}", MODEL_ID), route if isinstance(route, Route) else None
+        real = path.replace("{model:path}", MODEL_ID).replace("{name:path}", "app.js")
+        yield real, route if isinstance(route, Route) else None
     yield "/nowhere", None
 
 
@@ -101,7 +102,7 @@ def test_keys_are_asked_for_everywhere_but_on_public_paths(engine: FakeEngine) -
     for method, path in every_call(asgi):
         for headers in wrong if method in {"GET", "POST"} else wrong[:1]:
             answer = asgi.request(method, path, headers={**JSON, **headers})
-            if path in PUBLIC_PATHS:
+            if is_public(path):
                 assert answer.status in {200, 405}
             else:
                 assert_error(answer, 401, "invalid_api_key")
@@ -110,9 +111,20 @@ def test_keys_are_asked_for_everywhere_but_on_public_paths(engine: FakeEngine) -
 
 def test_public_paths_are_exact(engine: FakeEngine) -> None:
     asgi = Asgi(engine, ServerSettings(api_keys=("k",)))
-    for path in ("/health/", "//health", "/Health", "/health/../v1/models", "/live%2f", "/health;x", ""):
+    for path in (
+        "/health/",
+        "//health",
+        "/Health",
+        "/health/../v1/models",
+        "/live%2f",
+        "/health;x",
+        "",
+        "/page",
+        "//page/app.js",
+    ):
         assert asgi.get(path).status == 401
     assert sorted(PUBLIC_PATHS) == ["/", "/health", "/live"]
+    assert asgi.get("/page/../v1/models").status == 404
 
 
 def test_any_of_the_keys_opens(engine: FakeEngine) -> None:
@@ -142,7 +154,7 @@ def test_unknown_paths_and_methods(asgi: Asgi) -> None:
 def test_head_is_wherever_get_is(asgi: Asgi) -> None:
     """Probes and ``wget --spider`` ask so; the server sends no body (see the wire's tests)."""
     paths = [path for path, route in every_route(asgi) if route and "GET" in (route.methods or ())]
-    assert len(paths) == 10
+    assert len(paths) > 10
     for path in paths:
         get, head = asgi.get(path), asgi.request("HEAD", path)
         assert (head.status, head.headers["content-type"]) == (200, get.headers["content-type"])

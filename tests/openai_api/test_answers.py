@@ -372,15 +372,6 @@ def test_models(asgi: Asgi, engine: FakeEngine) -> None:
     assert asgi.get("/v1/models/a/b").json["id"] == "a/b"
 
 
-def test_the_page_at_the_root_loads_nothing_from_elsewhere(asgi: Asgi) -> None:
-    page = asgi.get("/")
-    assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert "default-src 'none'" in page.headers["content-security-policy"]
-    text = page.body.decode()
-    assert "/v1/chat/completions" in text
-    assert not any(word in text for word in ("<script", "<img", "<link", "src=", "http://", "https://", "@import"))
-
-
 def test_events_are_cheap_json(asgi: Asgi) -> None:
     """No spaces and no pydantic in what every token costs."""
     event = events_of(asgi.post(CHAT, chat_body(stream=True)).body)[1]
