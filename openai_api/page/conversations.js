@@ -7,7 +7,7 @@ const MAX_KEPT = 50;
 const MAX_TITLE_CHARS = 60;
 
 export class Conversations {
-  #all = read("conversations", []).filter(isConversation);
+  #all = [read("conversations", [])].flat().filter(isConversation);
 
   get all() {
     return this.#all;

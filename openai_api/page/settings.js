@@ -16,7 +16,7 @@ const NUMBERS = {
 };
 
 export class Settings {
-  #values = read("settings", {});
+  #values = valid(read("settings", {}));
   #notes = null;
 
   constructor(api) {
@@ -87,6 +87,12 @@ export class Settings {
     this.#values = JSON.parse(JSON.stringify(values)); // without what is undefined
     write("settings", this.#values);
   }
+}
+
+// Of a browser's storage anything can be expected.
+function valid(values) {
+  const isValid = ([name, value]) => (name === "stop" ? Array.isArray(value) : name in NUMBERS && Number.isFinite(value));
+  return Object.fromEntries(Object.entries(values).filter(isValid));
 }
 
 // "a number from 0 to 2, default 1 or the checkpoint's: 0 is exact argmax" in parts; what is missing is null.

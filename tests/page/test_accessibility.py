@@ -1,0 +1,85 @@
+"""Every view by axe-core's rules, in light and dark, and at the width of a phone: no serious finding."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.openai_api.fake_engine import FakeEngine, Script
+from tests.openai_api.harness import LiveServer
+from tests.page.browsing import visit
+from tests.page.test_chat import MARKDOWN, said, say
+from tests.page.test_text import complete
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+SOURCES = Path(__file__).parent / "axe"
+VIEWS = ("chat", "text", "shapes", "server", "connect")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The rules as one script."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("npm is not installed; it fetches axe-core")
+    folder = tmp_path_factory.mktemp("axe")
+    shutil.copytree(SOURCES, folder, dirs_exist_ok=True)
+    command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    if done.returncode != 0:
+        pytest.skip(f"npm could not fetch axe-core: {done.stderr.strip()[-200:]}")
+    return (folder / "node_modules/axe-core/axe.min.js").read_text()
+
+
+def findings(page: "Page", axe: str) -> list[str]:
+    page.evaluate(axe)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    return [
+        f"{each['id']} {node['target']} {node['failureSummary']}"
+        for each in found["violations"]
+        if each["impact"] in {"serious", "critical"}
+        for node in each["nodes"]
+    ]
+
+
+def fill(page: "Page", view: str) -> None:
+    if view == "chat":
+        say(page, "Show all")
+        said(page)
+    if view == "text":
+        complete(page, "ab")
+        page.locator(".token").nth(3).focus()
+        page.locator(".popup").wait_for()
+    for each in page.locator("summary:visible").all():
+        each.click()
+    page.wait_for_timeout(300)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_no_serious_finding(
+    browser: "Browser", live: LiveServer, engine: FakeEngine, axe: str, *, view: str, scheme: str, width: int
+) -> None:
+    engine.script = Script(text=MARKDOWN)
+    look = {"color_scheme": scheme, "viewport": {"width": width, "height": 800}}
+    with visit(browser, live.url, view, bypass_csp=True, **look) as page:
+        page.locator(f".view.{view}").wait_for()
+        fill(page, view)
+        assert findings(page, axe) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_key_dialog(browser: "Browser", live: LiveServer, axe: str) -> None:
+    with visit(browser, live.url, bypass_csp=True) as page:
+        page.get_by_role("button", name="Key").click()
+        assert page.evaluate("document.activeElement.id") == "key-input"
+        assert findings(page, axe) == []
+        page.keyboard.press("Escape")
+        page.get_by_role("dialog").wait_for(state="hidden")
