@@ -12,7 +12,6 @@ export function figures(now, before) {
   const steps = same ? rate(totals.steps, old.steps, seconds) : null;
   return {
     outputTokensPerS: same ? rate(totals.output_tokens, old.output_tokens, seconds) : null,
-    computedTokensPerS: same ? rate(totals.computed_tokens, old.computed_tokens, seconds) : null,
     running: now.running,
     waiting: now.waiting,
     kvUsage: now.kv_cache?.usage ?? null,

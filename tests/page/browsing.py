@@ -63,7 +63,9 @@ class Watched:
 
 
 @contextmanager
-def visit(browser: "Browser", url: str, view: str = "", *, expected: str | None = None, **context: Any) -> "Iterator[Page]":
+def visit(
+    browser: "Browser", url: str, view: str = "", *, expected: str | None = None, **context: Any
+) -> "Iterator[Page]":
     """The page at ``url`` in a profile of its own; at the end, no problems."""
     with browser.new_context(**context) as own:
         own.set_default_timeout(20_000)

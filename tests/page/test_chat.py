@@ -192,7 +192,9 @@ def test_an_idle_page_asks_nothing(browser: "Browser", live: LiveServer) -> None
         assert seen == []
 
 
-@pytest.mark.parametrize("stored", ["{", '"x"', '[{"id": 1}]', "null", '[{"id":"a","title":"t","system":"","messages":[{}]}]'])
+@pytest.mark.parametrize(
+    "stored", ["{", '"x"', '[{"id": 1}]', "null", '[{"id":"a","title":"t","system":"","messages":[{}]}]']
+)
 def test_what_the_browser_kept_may_be_anything(browser: "Browser", live: LiveServer, stored: str) -> None:
     with visit(browser, live.url) as page:
         for name in ("conversations", "settings", "text", "theme", "chat_max_tokens"):

@@ -17,13 +17,22 @@ if TYPE_CHECKING:
 HOSTILE = (
     "<img src=x onerror=alert(1)><script>alert(2)</script><svg onload=alert(3)>",
     "[a](javascript:alert(1)) [b](JaVaScRiPt:alert(2)) [c](data:text/html,<script>alert(3)</script>) ![d](https://example.org/x.png)",
-    "[e](vbscript:x) [f](//example.org) [g](/etc) <javascript:alert(1)> [h](https://example.org/\"onmouseover=alert(1))",
+    '[e](vbscript:x) [f](//example.org) [g](/etc) <javascript:alert(1)> [h](https://example.org/"onmouseover=alert(1))',
     "```html\n</code></pre><script>alert(1)</script>\n```\n**<iframe src=https://example.org>**",
     "<style>*{display:none}</style><base href=https://example.org><meta http-equiv=refresh content=0>",
     "\u202egnp.exe \u0000 \ufeff <a href='https://example.org' onclick='alert(1)'>x</a>",
 )
 # Each would take time by the square of its length, or more, in a parser that is not bounded.
-LONG = ("[" * 20000, "*" * 20000, "**a " * 6000, "`" * 20001, "> " * 5000 + "x", "- " * 5000 + "x", "<http://" * 3000, "_a" * 9000)
+LONG = (
+    "[" * 20000,
+    "*" * 20000,
+    "**a " * 6000,
+    "`" * 20001,
+    "> " * 5000 + "x",
+    "- " * 5000 + "x",
+    "<http://" * 3000,
+    "_a" * 9000,
+)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -33,7 +42,9 @@ def test_an_answer_stays_text(browser: "Browser", live: LiveServer, engine: Fake
         say(page, text)
         said(page)
         assert page.locator("main :is(img, script, svg, iframe, style, base, meta, object, embed, form)").count() == 0
-        links = page.locator(".message a").evaluate_all("all => all.map(a => [new URL(a.href).protocol, a.attributes.length])")
+        links = page.locator(".message a").evaluate_all(
+            "all => all.map(a => [new URL(a.href).protocol, a.attributes.length])"
+        )
         assert all(protocol == "https:" and number == 4 for protocol, number in links)
         page.goto(f"{live.url}/#text")
         complete(page, text)

@@ -72,7 +72,10 @@ def test_an_alternative_is_a_way_on_and_back(browser: "Browser", live: LiveServe
         wait_until(lambda: len(engine.calls) == 2)
         page.locator(".summary:not(:empty)").wait_for()
         branch = engine.calls[-1]
-        assert branch.prompt_token_ids[:4] == (*first.prompt_token_ids, *engine.tokenizer.encode(engine.script.text)[:1])
+        assert branch.prompt_token_ids[:4] == (
+            *first.prompt_token_ids,
+            *engine.tokenizer.encode(engine.script.text)[:1],
+        )
         assert len(branch.prompt_token_ids) == 5
         assert branch.params.prompt_logprobs is None  # what is known is not computed again
         assert tokens(page)[:4] == before[:4] != tokens(page)[1:5]

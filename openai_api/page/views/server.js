@@ -27,7 +27,6 @@ class ServerView {
     this.api = api;
     this.charts = {
       outputTokensPerS: new Chart("Generated tokens", perSecond),
-      computedTokensPerS: new Chart("Computed tokens", perSecond),
       running: new Chart("Running", count),
       waiting: new Chart("Waiting", count),
       kvUsage: new Chart("KV cache in use", percentOf, { most: 1 }),
@@ -56,8 +55,8 @@ class ServerView {
       h("div", { class: "charts" }, Object.values(this.charts).map((chart) => chart.element)),
       h("h2", null, "Requests"), h("div", { class: "wide-table", tabindex: "0", role: "region", "aria-label": "Requests" }, table), this.others,
       h("h2", null, "Model and machine"), this.facts,
-      h("div", { class: "fields" }, field("Memory bandwidth in GB/s", this.bandwidth, "As `gemma3-server doctor` measures it; kept in this browser.")),
       this.share,
+      h("div", { class: "narrow" }, field("Memory bandwidth in GB/s", this.bandwidth, "As `gemma3-server doctor` measures it; kept in this browser.")),
     );
   }
 
@@ -160,7 +159,7 @@ function factsOf({ model, machine, kv_cache: cache }) {
     Model: model && model.names.join(", "),
     Kind: model && (model.is_instruction_tuned ? "instruction-tuned" : "base model"),
     Precision: precision,
-    "Computes on": model && (model.threads ? `${model.device}, ${model.threads} threads` : model.device),
+    "Computes on": model && (model.threads ? `${model.device}, ${model.threads} thread${model.threads === 1 ? "" : "s"}` : model.device),
     Context: model && `${count(model.max_model_len)} tokens`,
     "KV cache, global layers": cache && pool(cache.global_layers),
     "KV cache, sliding layers": cache && pool(cache.sliding_layers),
