@@ -18,9 +18,9 @@ from engine.engine_options import EngineOptions
 from engine.errors import RequestError
 from engine.grammar.compiler import GrammarCompiler
 from engine.load_failures import in_words
+from engine.load_model import LoadedModel, kv_value_bytes, load_model, usable_vocab_size
 from engine.precision import Precision, choose_precision
 from engine.prefill_pace import PrefillPace
-from engine.runner_loading import LoadedRunner, kv_value_bytes, load_runner, vocab_size
 from engine.scheduler import Scheduler
 from gemma3 import __version__
 from gemma3.checkpoints.checkpoint import Checkpoint, open_checkpoint
@@ -109,7 +109,7 @@ def load_engine(
     layout = kv_cache_layout(checkpoint.config, num_bytes_per_value=num_bytes)
     counts = block_counts(options, layout)
     scheduler = new_scheduler(options, counts, checkpoint.config, pace=pace or PrefillPace())
-    loaded = load_runner(options, checkpoint, precision, counts, progress)
+    loaded = load_model(options, checkpoint, precision, counts, progress)
     tokenizer = loaded.tokenizer
     log.info("Tokenizer: %s", tokenizer.pipeline_note)
     chat = choose_chat_format(options.chat_template, checkpoint, tokenizer)
@@ -117,7 +117,7 @@ def load_engine(
     end_ids = end_token_ids(
         checkpoint.end_tokens,
         tokenizer,
-        vocab_size=vocab_size(checkpoint, tokenizer),
+        vocab_size=usable_vocab_size(checkpoint, tokenizer),
         ends_turns=chat.form is ChatStyle.GEMMA_TURNS,
     )
     core = _core(options, checkpoint, scheduler, loaded, end_token_ids=end_ids)
@@ -130,7 +130,7 @@ def load_engine(
         encode=tokenizer.encode,
         special_ids=tokenizer.special_ids,
         end_token_ids=end_ids,
-        vocab_size=vocab_size(checkpoint, tokenizer),
+        vocab_size=usable_vocab_size(checkpoint, tokenizer),
     )
     return LoadedEngine(core, info, tokenizer, chat, grammars, loaded.check_weights)
 
@@ -139,7 +139,7 @@ def _core(
     options: EngineOptions,
     checkpoint: Checkpoint,
     scheduler: Scheduler,
-    loaded: LoadedRunner,
+    loaded: LoadedModel,
     *,
     end_token_ids: frozenset[int],
 ) -> EngineCore:
@@ -147,7 +147,7 @@ def _core(
         scheduler,
         loaded.runner,
         token_to_bytes=loaded.tokenizer.token_to_bytes,
-        vocab_size=vocab_size(checkpoint, loaded.tokenizer),
+        vocab_size=usable_vocab_size(checkpoint, loaded.tokenizer),
         eos_token_ids=end_token_ids,
         enable_prefix_caching=options.prefix_caching,
     )
@@ -158,7 +158,7 @@ def _info(
     checkpoint: Checkpoint,
     located: Located,
     precision: Precision,
-    loaded: LoadedRunner,
+    loaded: LoadedModel,
     *,
     chat: ChatFormat,
 ) -> ModelInfo:
@@ -168,7 +168,7 @@ def _info(
         created=int(located.path.stat().st_mtime),
         owned_by="google",
         max_model_len=options.max_model_len,
-        vocab_size=vocab_size(checkpoint, loaded.tokenizer),
+        vocab_size=usable_vocab_size(checkpoint, loaded.tokenizer),
         quantization=loaded.quantization,
         dtype=precision.dtype,
         is_instruction_tuned=chat.is_tuned,

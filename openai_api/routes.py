@@ -7,7 +7,7 @@ request of it.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -63,13 +63,17 @@ ANY = (403, 431, 500, 503)
 MODEL = (401, *ANY)
 BODY = (400, 404, 408, 413, 415, *MODEL)
 GENERATION = (429, 504, *BODY)
+EVENTS = "text/event-stream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """``streams``: the answer may also be server-sent events.
+    """One method of one path.
 
-    ``text``: the media type of one that is not JSON.
+    Attributes:
+        verb: the method, where it is not ``POST`` for an endpoint with a body and else ``GET``.
+        streams: the media type of the events that the answer may also be.
+        text: the media type of an answer that is not JSON.
     """
 
     path: str
@@ -77,14 +81,15 @@ class Route:
     errors: tuple[int, ...] = ANY
     body: type[BaseModel] | None = None
     answer: type[BaseModel] | None = None
-    streams: bool = False
+    streams: str = ""
     text: str = ""
+    verb: str = ""
     parameters: tuple[str, ...] = ()
 
     @property
     def method(self) -> str:
-        """``POST`` for an endpoint with a body, else ``GET``."""
-        return "GET" if self.body is None else "POST"
+        """The HTTP method; ``GET`` stands for HEAD too."""
+        return self.verb or ("GET" if self.body is None else "POST")
 
 
 ROUTES = (
@@ -93,7 +98,7 @@ ROUTES = (
         serve=create_chat_completion,
         body=ChatCompletionRequest,
         answer=ChatCompletion,
-        streams=True,
+        streams=EVENTS,
         errors=GENERATION,
     ),
     Route(
@@ -101,7 +106,7 @@ ROUTES = (
         serve=create_completion,
         body=CompletionRequest,
         answer=Completion,
-        streams=True,
+        streams=EVENTS,
         errors=GENERATION,
     ),
     Route(path="/v1/decisions", serve=create_decision, body=DecisionRequest, answer=Decision, errors=GENERATION),
@@ -136,16 +141,17 @@ ROUTES = (
 
 
 class _Endpoint:
-    """The ASGI application of one route. FastAPI's own would read the source of ``serve`` at the first
+    """The ASGI application of one path. FastAPI's own would read the source of ``serve`` at the first
     request, and look for parameters, which these functions have not, at each.
     """
 
-    def __init__(self, route: Route) -> None:
-        self._route = route
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = {route.method: route for route in routes}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["route"] = self._route
-        response = await self._route.serve(Request(scope, receive, send))
+        method = scope["method"]
+        route = scope["route"] = self.routes["GET" if method == "HEAD" else method]
+        response = await route.serve(Request(scope, receive, send))
         await response(scope, receive, send)
 
 
@@ -153,9 +159,11 @@ def add_routes(app: FastAPI) -> None:
     """Make ``app`` serve all of ``ROUTES``, and HEAD wherever GET is; FastAPI only documents them,
     the functions read and answer by themselves.
     """
-    for route in (*ROUTES, Route(path="/openapi.json", serve=_openapi_endpoint(app))):
-        endpoint: Any = _Endpoint(route)  # starlette takes applications too, which its annotations leave out
-        app.router.add_route(route.path, endpoint, methods=[route.method])
+    routes = (*ROUTES, Route(path="/openapi.json", serve=_openapi_endpoint(app)))
+    for path in dict.fromkeys(route.path for route in routes):
+        endpoint = _Endpoint(route for route in routes if route.path == path)
+        application: Any = endpoint  # starlette takes these too, which its annotations leave out
+        app.router.add_route(path, application, methods=list(endpoint.routes))
 
 
 def _openapi_endpoint(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
@@ -202,7 +210,7 @@ def _document(router: APIRouter, route: Route) -> None:
 def _responses(route: Route) -> dict[int | str, dict[str, Any]]:
     content: dict[str, Any] = {} if route.answer is None else _json_of(route.answer)
     if route.streams:
-        content["text/event-stream"] = {}
+        content[route.streams] = {}
     if route.text:
         content[route.text] = {"schema": {"type": "string"}}
     responses: dict[int | str, dict[str, Any]] = {200: {"description": "The answer.", "content": content}}

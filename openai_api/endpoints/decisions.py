@@ -22,9 +22,9 @@ from openai_api.answer.decision_models import (
     decision_usage,
     system_one_answer,
 )
+from openai_api.answer.event_stream import request_deadline
 from openai_api.answer.models import Answer
 from openai_api.answer.option_probabilities import log_likelihoods, probabilities
-from openai_api.answer.server_sent_events import request_deadline
 from openai_api.answer.writer import new_head
 from openai_api.app_state import AppState, app_state_of, caller_of
 from openai_api.calibrations import calibration_key
@@ -34,7 +34,7 @@ from openai_api.request.body import read_body
 from openai_api.request.decision_fields import DecisionRequest, json_text
 from openai_api.request.decision_input import input_text
 from openai_api.request.decision_prompts import ScoredQuestion, scored_questions
-from openai_api.request.field_support import FIELDS_BY_ENDPOINT
+from openai_api.request.fields_by_endpoint import FIELDS_BY_ENDPOINT
 from openai_api.request.questions import Question, of_decisions, of_system_one
 from openai_api.request.system_one_fields import SystemOneRequest
 

@@ -14,15 +14,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from openai_api.answer.chunks import Chunk, num_values
+from openai_api.answer.event_stream import SERVER_SENT_EVENTS, EventStream, Framing, request_deadline
 from openai_api.answer.generation import Generation, Job
 from openai_api.answer.json_pieces import large_json_response
-from openai_api.answer.server_sent_events import EventStream, request_deadline
 from openai_api.answer.writer import Head, Writer, new_head
 from openai_api.app_state import AppState, app_state_of, caller_of
 from openai_api.disconnects import unless_disconnected
 from openai_api.engine_api import Tokenizer
 from openai_api.request.body import read_body
-from openai_api.request.field_support import RequestField
+from openai_api.request.request_field import RequestField
 from openai_api.request.schemas import GenerationRequest
 
 B = TypeVar("B", bound=GenerationRequest)
@@ -39,6 +39,7 @@ class Endpoint(Generic[B]):
         render: body and request id to what the engine is asked; raises ``ApiError`` 400 for what
             cannot be.
         writer: makes the writer of one answer.
+        framing: how a stream of it is sent.
     """
 
     body: type[B]
@@ -46,6 +47,7 @@ class Endpoint(Generic[B]):
     id_prefix: str
     render: Callable[[B, str, AppState], Coroutine[Any, Any, Job]]
     writer: Callable[[B, Job, Head, Tokenizer], Writer]
+    framing: Framing = SERVER_SENT_EVENTS
 
 
 async def answer(request: Request, endpoint: Endpoint[B]) -> Response:
@@ -69,7 +71,7 @@ async def answer(request: Request, endpoint: Endpoint[B]) -> Response:
     writer = endpoint.writer(body, job, head, app_state.engine.tokenizer)
     generation = Generation(job, caller=caller, engine=app_state.engine, metrics=app_state.metrics)
     if body.stream:
-        return EventStream(generation, writer, deadline_s=deadline_s, app_state=app_state)
+        return EventStream(generation, writer, framing=endpoint.framing, deadline_s=deadline_s, app_state=app_state)
     chunks = await _fold(request, generation, deadline_s)
     size = num_values(chunks) + job.params.n * generation.usage.prompt_tokens
     small_size = app_state.settings.off_loop_bytes

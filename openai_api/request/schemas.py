@@ -143,7 +143,7 @@ class StreamOptions(StrictModel):
     continuous_usage_stats: bool | None = None
 
 
-class GenerationRequest(SettingFields):
+class GenerationRequest(StrictModel):
     """What the body of every endpoint that generates text has, whichever API it is of.
 
     ``None`` is left out; the model is then the served one.
@@ -153,7 +153,7 @@ class GenerationRequest(SettingFields):
     stream: bool | None = None
 
 
-class SamplingFields(GenerationRequest, StructuredOutputFields):
+class SamplingFields(GenerationRequest, SettingFields, StructuredOutputFields):
     """What chat and text completions have in common.
 
     ``stop`` is a list of up to 16 strings of 1 to 256 characters; ``truncate_prompt_tokens`` is in

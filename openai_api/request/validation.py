@@ -14,8 +14,8 @@ from pydantic_core import ErrorDetails
 
 from engine.sampling_params import Setting
 from openai_api.errors import MAX_PARAM_CHARS, ApiError, invalid_value
-from openai_api.request.field_support import RequestField, Support
 from openai_api.request.neutral_values import ONLY_NULL, in_words
+from openai_api.request.request_field import RequestField, Support
 from openai_api.request.strict_model import StrictModel
 
 _PART_TYPE = re.compile(r"content\[\d+\]\.type$")

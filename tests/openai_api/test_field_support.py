@@ -13,11 +13,12 @@ from pydantic import BaseModel
 
 from engine.sampling_params import SETTINGS
 from openai_api.request.decision_fields import DecisionRequest
-from openai_api.request.field_support import FIELDS_BY_ENDPOINT, RequestField, Support
 from openai_api.request.field_tables import with_tables
+from openai_api.request.fields_by_endpoint import FIELDS_BY_ENDPOINT
 from openai_api.request.messages import ChatMessage, FunctionCall, TextPart, ToolCallEntry
 from openai_api.request.neutral_fields import IN_ANY_REQUEST
 from openai_api.request.neutral_values import ANYTHING
+from openai_api.request.request_field import RequestField, Support
 from openai_api.request.schemas import (
     ChatCompletionRequest,
     CompletionRequest,

@@ -67,8 +67,8 @@ def visit(
     browser: "Browser", url: str, view: str = "", *, expected: str | None = None, **context: Any
 ) -> "Iterator[Page]":
     """The page at ``url`` in a profile of its own; at the end, no problems."""
-    with browser.new_context(**context) as own:
-        own.set_default_timeout(20_000)
+    with browser.new_context(**{"reduced_motion": "reduce", **context}) as own:
+        own.set_default_timeout(120_000)  # for what never happens: a busy machine may take long for anything
         own.add_init_script(WATCH)
         watched = Watched(own.new_page(), url, expected)
         watched.page.goto(f"{url}/#{view}")

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> "Iterator[Browser]":
+    """Not beyond this folder: while it is there, Playwright's event loop runs, and ``asyncio.run`` is refused."""
     with chromium() as browser:
         yield browser
 

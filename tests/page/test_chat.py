@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from openai_api.settings import ServerSettings
 from tests.openai_api.fake_engine import MODEL_ID, FakeEngine, Script
 from tests.openai_api.harness import LiveServer, live_server, wait_until
@@ -68,13 +66,13 @@ def test_stop_regenerate_edit_and_another_chat(browser: "Browser", live: LiveSer
     engine.script = Script(text="never " * 1000, token_s=0.02)
     with visit(browser, live.url) as page:
         say(page, "First")
-        page.get_by_text("never").wait_for()
+        page.locator(".message").get_by_text("never").wait_for()
         page.keyboard.press("Escape")
         assert said(page).endswith("Stopped.")
         wait_until(lambda: len(engine.aborted) == 1)
         engine.script = Script(text="Second answer")
         page.get_by_role("button", name="Regenerate").click()
-        page.get_by_text("Second answer").wait_for()
+        page.locator(".message").get_by_text("Second answer").wait_for()
         assert asked(engine) == [("user", "First")]
         page.get_by_role("button", name="Edit").click()
         page.get_by_label("The message, edited").fill("Changed")
@@ -192,12 +190,11 @@ def test_an_idle_page_asks_nothing(browser: "Browser", live: LiveServer) -> None
         assert seen == []
 
 
-@pytest.mark.parametrize(
-    "stored", ["{", '"x"', '[{"id": 1}]', "null", '[{"id":"a","title":"t","system":"","messages":[{}]}]']
-)
-def test_what_the_browser_kept_may_be_anything(browser: "Browser", live: LiveServer, stored: str) -> None:
+def test_what_the_browser_kept_may_be_anything(browser: "Browser", live: LiveServer, engine: FakeEngine) -> None:
     with visit(browser, live.url) as page:
-        for name in ("conversations", "settings", "text", "theme", "chat_max_tokens"):
-            page.evaluate("([name, value]) => localStorage.setItem(`gemma3.${name}`, value)", [name, stored])
-        page.reload()
-        page.get_by_label("Message", exact=True).wait_for()
+        for stored in ("{", '"x"', '[{"id": 1}]', "null", '[{"id":"a","title":"t","system":"","messages":[{}]}]'):
+            for name in ("conversations", "settings", "text", "theme", "chat_max_tokens"):
+                page.evaluate("([name, value]) => localStorage.setItem(`gemma3.${name}`, value)", [name, stored])
+            page.reload()
+            say(page, "Hi")
+            assert said(page) == engine.script.text

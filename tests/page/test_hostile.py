@@ -9,7 +9,7 @@ from tests.openai_api.fake_engine import FakeEngine, Script
 from tests.openai_api.harness import LiveServer
 from tests.page.browsing import visit
 from tests.page.test_chat import said, say
-from tests.page.test_text import complete
+from tests.page.test_text import complete, tokens
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -22,6 +22,7 @@ HOSTILE = (
     "<style>*{display:none}</style><base href=https://example.org><meta http-equiv=refresh content=0>",
     "\u202egnp.exe \u0000 \ufeff <a href='https://example.org' onclick='alert(1)'>x</a>",
 )
+LOADED = "main :is(img, script, svg, iframe, style, base, meta, object, embed, form)"
 # Each would take time by the square of its length, or more, in a parser that is not bounded.
 LONG = (
     "[" * 20000,
@@ -35,22 +36,26 @@ LONG = (
 )
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_an_answer_stays_text(browser: "Browser", live: LiveServer, engine: FakeEngine, text: str) -> None:
-    engine.script = Script(text=text, tokens_per_output=40)
+def test_an_answer_stays_text(browser: "Browser", live: LiveServer, engine: FakeEngine) -> None:
     with visit(browser, live.url) as page:
-        say(page, text)
-        said(page)
-        assert page.locator("main :is(img, script, svg, iframe, style, base, meta, object, embed, form)").count() == 0
-        links = page.locator(".message a").evaluate_all(
-            "all => all.map(a => [new URL(a.href).protocol, a.attributes.length])"
-        )
-        assert all(protocol == "https:" and number == 4 for protocol, number in links)
-        page.goto(f"{live.url}/#text")
-        complete(page, text)
-        assert page.locator("main :is(img, script, svg, iframe, style, base, meta, object, embed, form)").count() == 0
+        for text in HOSTILE:
+            engine.script = Script(text=text, tokens_per_output=40)
+            page.get_by_role("button", name="New chat").click()
+            say(page, text)
+            said(page)
+            assert page.locator(LOADED).count() == 0
+            links = page.locator(".message a").evaluate_all("all => all.map((a) => [a.protocol, a.attributes.length])")
+            assert all(link == ["https:", 4] for link in links)
+
+
+def test_tokens_stay_text(browser: "Browser", live: LiveServer, engine: FakeEngine) -> None:
+    engine.script = Script(text=HOSTILE[0], tokens_per_output=40)
+    with visit(browser, live.url, "text") as page:
+        complete(page, HOSTILE[4])
+        assert HOSTILE[0].replace(" ", "\u2423").startswith("".join(tokens(page)[len(HOSTILE[4]) + 1 :]))
         page.locator(".token").nth(5).hover()
         page.locator(".popup").wait_for()
+        assert page.locator(LOADED).count() == 0
 
 
 def test_names_and_errors_stay_text(browser: "Browser", live: LiveServer, engine: FakeEngine) -> None:

@@ -1,7 +1,7 @@
-"""From a checkpoint to a runner and the tokenizer beside it, on the native core or on torch.
+"""From an opened checkpoint to a runner and a tokenizer: the native core's way and torch's.
 
-The only place that knows both kinds of runner; imports each where it is wanted. Knows neither
-requests nor what names a model has. Runs on the engine thread, the tokenizer's loading beside it.
+Owns which of the two is imported, and that the tokenizer is built beside the weights. Knows nothing
+of chat, of sampling or of the scheduler. Runs on the engine thread.
 """
 
 from collections import abc
@@ -19,10 +19,10 @@ from gemma3.progress import Progress
 from gemma3.text.tokenizer import Gemma3Tokenizer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedRunner:
-    """What became of the weights. ``weights_hash`` tells them apart, ``arithmetic`` what may differ in the last bits; the
-    others are as in ``ModelInfo`` and ``LoadedEngine``.
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """What became of the weights. ``weights_hash`` tells them apart, ``arithmetic`` what may differ in the last bits;
+    ``isa``, ``num_threads`` and ``step_bytes`` are as in ``ModelInfo``.
     """
 
     runner: ModelRunner
@@ -36,15 +36,7 @@ class LoadedRunner:
     check_weights: abc.Callable[[float], None] | None = None
 
 
-def load_runner(
-    options: EngineOptions, checkpoint: Checkpoint, precision: Precision, counts: BlockCounts, progress: Progress
-) -> LoadedRunner:
-    """Raises: ValueError, the weights cannot be used."""
-    load = _load_native if precision.scheme is not None else _load_torch
-    return load(options, checkpoint, precision, counts, progress)
-
-
-def vocab_size(checkpoint: Checkpoint, tokenizer: Gemma3Tokenizer) -> int:
+def usable_vocab_size(checkpoint: Checkpoint, tokenizer: Gemma3Tokenizer) -> int:
     """Ids that have both a row of the embedding and a piece of text: nobody may name others, and none is chosen.
 
     An embedding is often padded with rows, to a multiple of 64.
@@ -57,9 +49,21 @@ def kv_value_bytes(precision: Precision) -> int:
     return 4 if precision.scheme is None and precision.dtype == "float32" else 2
 
 
+def load_model(
+    options: EngineOptions, checkpoint: Checkpoint, precision: Precision, counts: BlockCounts, progress: Progress
+) -> LoadedModel:
+    """By the native core if ``precision`` has a scheme of it, else by torch.
+
+    Raises:
+        ValueError: damaged weights or options that do not fit them; the text says what to do.
+    """
+    load = _load_torch if precision.scheme is None else _load_native
+    return load(options, checkpoint, precision, counts, progress)
+
+
 def _load_native(
     options: EngineOptions, checkpoint: Checkpoint, precision: Precision, counts: BlockCounts, progress: Progress
-) -> LoadedRunner:
+) -> LoadedModel:
     """The native core; the tokenizer is built in a thread while weights are mapped or packed."""
     from engine.runners.cpu_runner import CpuRunner
     from gemma3.cpu.load import load_packed
@@ -72,11 +76,11 @@ def _load_native(
         loading_tokenizer = pool.submit(load_tokenizer, checkpoint)
         packed = load_packed(checkpoint, precision.scheme, progress=progress)
         tokenizer = loading_tokenizer.result()
-        config = replace(checkpoint.config, vocab_size=vocab_size(checkpoint, tokenizer))
+        config = replace(checkpoint.config, vocab_size=usable_vocab_size(checkpoint, tokenizer))
         model = CpuModel(config, packed, num_threads=options.threads, isa=options.isa)
-        return LoadedRunner(
-            runner=CpuRunner(model, counts),
-            tokenizer=tokenizer,
+        return LoadedModel(
+            CpuRunner(model, counts),
+            tokenizer,
             quantization=model.scheme,
             arithmetic=f"{model.scheme}-{model.isa}",
             weights_hash=packed.sha256,
@@ -89,7 +93,7 @@ def _load_native(
 
 def _load_torch(
     options: EngineOptions, checkpoint: Checkpoint, precision: Precision, counts: BlockCounts, progress: Progress
-) -> LoadedRunner:
+) -> LoadedModel:
     """The reference path."""
     from gemma3.torch_model.parallel_load import load_model_and_tokenizer
 
@@ -102,14 +106,14 @@ def _load_torch(
     )
     from engine.runners.torch_runner import TorchRunner
 
-    return LoadedRunner(
-        runner=TorchRunner(
+    return LoadedModel(
+        TorchRunner(
             loaded.model,
             counts,
             block_size=BLOCK_SIZE,
-            vocab_size=vocab_size(checkpoint, loaded.tokenizer),
+            vocab_size=usable_vocab_size(checkpoint, loaded.tokenizer),
         ),
-        tokenizer=loaded.tokenizer,
+        loaded.tokenizer,
         quantization=checkpoint.quantization,
         arithmetic=precision.dtype,
         weights_hash=content_hash(checkpoint.weight_files),
