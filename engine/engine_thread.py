@@ -23,7 +23,7 @@ from engine.engine_core import EngineCore
 from engine.engine_info import EngineStats
 from engine.loading import LoadedEngine
 from engine.news_queue import News
-from engine.request_status import running_statuses
+from engine.request_state import running_statuses
 from engine.untold_news import UntoldNews
 from engine.vocabulary_table import build_when_idle
 from engine.weights_check import check_in_background
