@@ -90,7 +90,9 @@ export class Api {
       const error = await errorOf(response);
       if (error.code === "not_ready") this.#watch("loading");
       if (response.status !== 401) throw error;
-      const key = await this.askForKey(this.#key ? "This key is not one of the server's." : "This server asks for a key.");
+      const key = await this.askForKey(
+        this.#key ? "This key is not one of the server's." : "This server asks for a key.",
+      );
       if (!key) throw error;
       this.#key = key;
     }

@@ -109,7 +109,10 @@ function loadModels() {
 function showModels(cards) {
   showBanner("");
   const chosen = cards.find((card) => card.id === $("model").value) ?? cards[0];
-  replace($("model"), cards.map((card) => h("option", { value: card.id, selected: card === chosen }, card.id)));
+  replace(
+    $("model"),
+    cards.map((card) => h("option", { value: card.id, selected: card === chosen }, card.id)),
+  );
   $("model").disabled = cards.length < 2;
   listeners.forEach((call) => call(chosen));
 }
@@ -121,7 +124,10 @@ async function model() {
 
 function onModel(call) {
   listeners.push(call);
-  models.then(async () => call(await model()), () => {});
+  models.then(
+    async () => call(await model()),
+    () => {},
+  );
 }
 
 // Views

@@ -21,9 +21,14 @@ export class ChatMessage {
     const { role, content, error, isStopped } = this.message;
     this.element.setAttribute("aria-busy", isGrowing);
     this.body.classList.toggle("busy", isGrowing && !content);
-    const text = role === "assistant" ? markdown(content || (isGrowing ? "..." : "")) : h("p", { class: "plain-text" }, content);
-    replace(this.body, text, isStopped && h("p", { class: "soft" }, "Stopped."),
-      error && h("p", { class: "error" }, error));
+    const text =
+      role === "assistant" ? markdown(content || (isGrowing ? "..." : "")) : h("p", { class: "plain-text" }, content);
+    replace(
+      this.body,
+      text,
+      isStopped && h("p", { class: "soft" }, "Stopped."),
+      error && h("p", { class: "error" }, error),
+    );
     replace(this.foot, isGrowing ? null : this.#actions());
   }
 
@@ -49,10 +54,13 @@ export class ChatMessage {
       if (isSend(event)) send();
       if (event.key === "Escape") cancel();
     });
-    const row = h("div", { class: "row" },
+    const row = h(
+      "div",
+      { class: "row" },
       h("button", { type: "button", class: "primary", onclick: send }, "Send again"),
       h("button", { type: "button", onclick: cancel }, "Cancel"),
-      h("small", null, "What follows is forgotten."));
+      h("small", null, "What follows is forgotten."),
+    );
     replace(this.body, input, row);
     replace(this.foot);
     input.focus();

@@ -14,7 +14,12 @@ export class Conversations {
   }
 
   create() {
-    return { id: `${Date.now()}-${Math.random().toString(36).slice(2, 8)}`, title: "New chat", system: "", messages: [] };
+    return {
+      id: `${Date.now()}-${Math.random().toString(36).slice(2, 8)}`,
+      title: "New chat",
+      system: "",
+      messages: [],
+    };
   }
 
   // Puts it first. Where there is no room for all, the oldest are forgotten.
@@ -34,9 +39,13 @@ export class Conversations {
 
 // Of a browser's storage anything can be expected.
 function isConversation(value) {
-  return typeof value?.id === "string" && typeof value.title === "string" && typeof value.system === "string" &&
+  return (
+    typeof value?.id === "string" &&
+    typeof value.title === "string" &&
+    typeof value.system === "string" &&
     Array.isArray(value.messages) &&
-    value.messages.every((message) => typeof message?.role === "string" && typeof message.content === "string");
+    value.messages.every((message) => typeof message?.role === "string" && typeof message.content === "string")
+  );
 }
 
 // The messages of a request: what is empty or only an error is left out.

@@ -16,6 +16,7 @@ export function set(element, attributes) {
     if (typeof value === "function") element.addEventListener(name.replace(/^on/, ""), value);
     else if (PROPERTIES.has(name)) element[name] = value;
     else if (/^on|^style$|^srcdoc$/i.test(name)) throw new Error(`${name} may not be text`);
+    else if (name.startsWith("aria-") && value === true) element.setAttribute(name, "true");
     else if (value === null || value === undefined || value === false) element.removeAttribute(name);
     else element.setAttribute(name, value === true ? "" : String(value));
   }
@@ -31,6 +32,10 @@ function nodes(children) {
   return children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
 }
 
+export function button(words, onclick, attributes = {}) {
+  return h("button", { type: "button", onclick, ...attributes }, words);
+}
+
 let lastId = 0;
 
 // A label and its control, tied together for screen readers; help is a sentence below.
@@ -43,7 +48,7 @@ export function field(label, control, help) {
 
 // Copies text and says so on the button, in place of its words, for a moment.
 export function copyButton(words, text) {
-  const button = h("button", { type: "button", onclick: copy }, words);
+  const element = button(words, copy);
   async function copy() {
     let said = "Copied";
     try {
@@ -51,10 +56,10 @@ export function copyButton(words, text) {
     } catch {
       said = "Not allowed";
     }
-    button.textContent = said;
-    setTimeout(() => (button.textContent = words), 1200);
+    element.textContent = said;
+    setTimeout(() => (element.textContent = words), 1200);
   }
-  return button;
+  return element;
 }
 
 // Gives the browser a file to save.

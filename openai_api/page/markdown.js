@@ -20,7 +20,9 @@ const INLINE = new RegExp(
     /~~(?<del>[^~\n]{1,500})~~/,
     /\[(?<label>[^\]\n]{1,300})\]\((?<href>[^\s()]{1,1000})\)/,
     /<?(?<bare>https?:\/\/[^\s<>"'`*)\]]{1,1000})>?/,
-  ].map((pattern) => pattern.source).join("|"),
+  ]
+    .map((pattern) => pattern.source)
+    .join("|"),
   "g",
 );
 
@@ -31,10 +33,14 @@ export function markdown(text) {
 function blocks(lines, depth) {
   if (depth > MAX_DEPTH) return [h("p", null, lines.join("\n"))];
   const found = [];
-  for (let at = 0; at < lines.length; ) {
+  for (let at = 0; at < lines.length;) {
     const { node, next } =
-      code(lines, at) ?? heading(lines, at, depth) ?? rule(lines, at) ?? quote(lines, at, depth) ??
-      list(lines, at, depth) ?? paragraph(lines, at, depth);
+      code(lines, at) ??
+      heading(lines, at, depth) ??
+      rule(lines, at) ??
+      quote(lines, at, depth) ??
+      list(lines, at, depth) ??
+      paragraph(lines, at, depth);
     if (node) found.push(node);
     at = next;
   }
@@ -47,7 +53,12 @@ function code(lines, at) {
   let end = at + 1;
   while (end < lines.length && !lines[end].trim().startsWith(fence[1])) end++;
   const text = lines.slice(at + 1, end).join("\n");
-  const head = h("div", { class: "row" }, h("small", null, fence[2] || "code"), copyButton("Copy", () => text));
+  const head = h(
+    "div",
+    { class: "row" },
+    h("small", null, fence[2] || "code"),
+    copyButton("Copy", () => text),
+  );
   return { node: h("div", { class: "code" }, head, h("pre", { tabindex: "0" }, h("code", null, text))), next: end + 1 };
 }
 

@@ -67,7 +67,13 @@ export class Settings {
   #number(name, label, step) {
     const { low, high, standard, does } = readNote(this.#notes?.[name] ?? "");
     const input = h("input", {
-      type: "number", step, min: low, max: high, placeholder: standard, inputmode: "decimal", name,
+      type: "number",
+      step,
+      min: low,
+      max: high,
+      placeholder: standard,
+      inputmode: "decimal",
+      name,
       value: this.#values[name] ?? "",
       onchange: () => this.#set(name, input.value === "" ? undefined : Number(input.value)),
     });
@@ -91,7 +97,8 @@ export class Settings {
 
 // Of a browser's storage anything can be expected.
 function valid(values) {
-  const isValid = ([name, value]) => (name === "stop" ? Array.isArray(value) : name in NUMBERS && Number.isFinite(value));
+  const isValid = ([name, value]) =>
+    name === "stop" ? Array.isArray(value) : name in NUMBERS && Number.isFinite(value);
   return Object.fromEntries(Object.entries(values).filter(isValid));
 }
 

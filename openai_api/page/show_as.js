@@ -5,9 +5,28 @@ import { copyButton, field, h } from "./dom.js";
 
 // What OpenAI's packages have arguments for; the other fields go into extra_body.
 const OPENAI = new Set([
-  "model", "messages", "prompt", "stream", "stream_options", "temperature", "top_p", "frequency_penalty",
-  "presence_penalty", "seed", "stop", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs", "echo", "n",
-  "logit_bias", "response_format", "tools", "tool_choice", "prediction",
+  "model",
+  "messages",
+  "prompt",
+  "stream",
+  "stream_options",
+  "temperature",
+  "top_p",
+  "frequency_penalty",
+  "presence_penalty",
+  "seed",
+  "stop",
+  "max_tokens",
+  "max_completion_tokens",
+  "logprobs",
+  "top_logprobs",
+  "echo",
+  "n",
+  "logit_bias",
+  "response_format",
+  "tools",
+  "tool_choice",
+  "prediction",
 ]);
 
 const json = (value) => JSON.stringify(value, null, 2);
@@ -27,7 +46,7 @@ export function pythonOf({ path, body }) {
   const [known, others] = split(body);
   const args = Object.entries(known).map(([name, value]) => `    ${name}=${python(value, 1)},\n`);
   if (Object.keys(others).length) args.push(`    extra_body=${python(others, 1)},\n`);
-  const content = path.includes("chat") ? ["delta.content or \"\"", "message.content"] : ["text", "text"];
+  const content = path.includes("chat") ? ['delta.content or ""', "message.content"] : ["text", "text"];
   const show = body.stream
     ? `for chunk in answer:
     for choice in chunk.choices:
@@ -45,7 +64,7 @@ ${show}
 }
 
 export function javascriptOf({ path, body }) {
-  const content = path.includes("chat") ? ["delta.content ?? \"\"", "message.content"] : ["text", "text"];
+  const content = path.includes("chat") ? ['delta.content ?? ""', "message.content"] : ["text", "text"];
   const show = body.stream
     ? `for await (const chunk of answer) {
   for (const choice of chunk.choices) process.stdout.write(choice.${content[0]});
@@ -60,7 +79,8 @@ ${show}
 }
 
 function split(body) {
-  const known = {}, others = {};
+  const known = {},
+    others = {};
   for (const [name, value] of Object.entries(body)) (OPENAI.has(name) ? known : others)[name] = value;
   return [known, others];
 }
@@ -83,11 +103,23 @@ function python(value, depth) {
 export function showAs(request) {
   const texts = { curl: curlOf(request), Python: pythonOf(request), JavaScript: javascriptOf(request) };
   const shown = h("pre", { tabindex: "0", "aria-label": "The program" });
-  const choose = h("select", { onchange: show }, Object.keys(texts).map((name) => h("option", null, name)));
-  const dialog = h("dialog", { class: "wide", "aria-label": "The same request as a program", onclose: () => dialog.remove() },
-    h("div", { class: "row" }, field("The same request in", choose), copyButton("Copy", () => texts[choose.value]),
-      h("button", { type: "button", onclick: () => dialog.close() }, "Close")),
-    shown);
+  const choose = h(
+    "select",
+    { onchange: show },
+    Object.keys(texts).map((name) => h("option", null, name)),
+  );
+  const dialog = h(
+    "dialog",
+    { class: "wide", "aria-label": "The same request as a program", onclose: () => dialog.remove() },
+    h(
+      "div",
+      { class: "row" },
+      field("The same request in", choose),
+      copyButton("Copy", () => texts[choose.value]),
+      h("button", { type: "button", onclick: () => dialog.close() }, "Close"),
+    ),
+    shown,
+  );
   function show() {
     shown.textContent = texts[choose.value];
   }

@@ -11,8 +11,7 @@ export const percent = (logprob) => {
   return `${p >= 10 ? p.toFixed(0) : p >= 0.1 ? p.toFixed(1) : p.toExponential(0)}%`;
 };
 
-// A token is {id, logprob, top, isPrompt, isDraft}: `logprob` is null where none is known, `top` a list of {id,
-// logprob}, the likeliest first.
+// Of tokens as completion_tokens.js makes them.
 export class TokenRow {
   #tokens = [];
   #hiding = null;
@@ -24,11 +23,14 @@ export class TokenRow {
     this.popup = h("div", { class: "popup", role: "group", hidden: true });
     this.element = h("div", { class: "token-area" }, this.row, this.popup);
     this.row.addEventListener("focusin", ({ target }) => this.#showFor(target));
-    this.row.addEventListener("mouseover", ({ target }) => this.#showFor(target));
+    this.row.addEventListener("mouseover", ({ target }) => this.#isPinned() || this.#showFor(target));
     this.row.addEventListener("click", ({ target }) => this.#enterPopup(target));
     this.element.addEventListener("mouseleave", () => this.#hideSoon());
     this.popup.addEventListener("mouseenter", () => clearTimeout(this.#hiding));
-    this.element.addEventListener("focusout", ({ relatedTarget }) => !this.element.contains(relatedTarget) && this.#hide());
+    this.element.addEventListener(
+      "focusout",
+      ({ relatedTarget }) => !this.element.contains(relatedTarget) && this.#hide(),
+    );
     this.element.addEventListener("keydown", (event) => this.#onKey(event));
   }
 
@@ -53,7 +55,17 @@ export class TokenRow {
     const level = logprob === null ? "none" : Math.min(LEVELS - 1, Math.floor(Math.exp(logprob) * LEVELS));
     const kinds = [`token p${level}`, isPrompt && "of-prompt", this.texts.isSpecial(id) && "special"];
     const label = logprob === null ? shown : `${shown} ${percent(logprob)}`;
-    return h("button", { type: "button", class: kinds.filter(Boolean).join(" "), "data-at": at, "aria-label": label, tabindex: at ? -1 : 0 }, shown);
+    return h(
+      "button",
+      {
+        type: "button",
+        class: kinds.filter(Boolean).join(" "),
+        "data-at": at,
+        "aria-label": label,
+        tabindex: at ? -1 : 0,
+      },
+      shown,
+    );
   }
 
   // The alternatives
@@ -82,16 +94,32 @@ export class TokenRow {
     ];
     return [
       h("p", null, h("strong", null, this.texts.shown(id)), " ", h("small", null, facts.filter(Boolean).join(", "))),
-      top.length ? h("ol", null, top.map((each) => this.#alternative(at, each, id))) : h("p", { class: "soft" }, "No alternatives are known."),
+      top.length
+        ? h(
+            "ol",
+            null,
+            top.map((each) => this.#alternative(at, each, id)),
+          )
+        : h("p", { class: "soft" }, "No alternatives are known."),
     ];
   }
 
   #alternative(at, { id, logprob }, chosen) {
     const bar = h("meter", { min: 0, max: 1, value: Math.exp(logprob), "aria-hidden": "true" });
     const text = h("span", { class: "token-text" }, this.texts.shown(id));
-    const button = h("button", { type: "button", "aria-current": id === chosen, onclick: () => this.onBranch(at, id) },
-      text, bar, h("span", null, percent(logprob)));
+    const button = h(
+      "button",
+      { type: "button", "aria-current": id === chosen, onclick: () => this.onBranch(at, id) },
+      text,
+      bar,
+      h("span", null, percent(logprob)),
+    );
     return h("li", null, button);
+  }
+
+  // The mouse takes nothing away from a person who has the focus within.
+  #isPinned() {
+    return this.popup.contains(document.activeElement);
   }
 
   #hideSoon() {

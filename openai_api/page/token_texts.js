@@ -53,7 +53,11 @@ export class TokenTexts {
   async #classify(id) {
     const text = this.of(id);
     if (!/^[<[].+[>\]]$/.test(text)) return;
-    const { tokens } = await this.api.post("/tokenize", { prompt: text, add_special_tokens: false, parse_special: false });
+    const { tokens } = await this.api.post("/tokenize", {
+      prompt: text,
+      add_special_tokens: false,
+      parse_special: false,
+    });
     if (tokens.length !== 1 || tokens[0] !== id) this.#specials.add(id);
   }
 }

@@ -2,8 +2,9 @@
 
 import { isAbort } from "../api.js";
 import { ChatMessage, isSend } from "../chat_message.js";
+import { ConversationList } from "../conversation_list.js";
 import { Conversations, asJson, asMarkdown, messagesOf } from "../conversations.js";
-import { download, field, h, replace } from "../dom.js";
+import { button, download, field, h, replace } from "../dom.js";
 import { Figures } from "../figures.js";
 import { showAs } from "../show_as.js";
 import { read, write } from "../storage.js";
@@ -36,24 +37,40 @@ class ChatView {
   }
 
   #build(root) {
-    this.list = h("ul", { class: "conversations" });
+    this.list = new ConversationList({
+      onOpen: (each) => this.#open(each),
+      onRemove: (each) => this.#remove(each),
+    });
     this.messages = h("ol", { class: "messages", tabindex: "0", "aria-label": "Messages" });
-    this.note = h("p", { class: "note", hidden: true },
+    this.note = h(
+      "p",
+      { class: "note", hidden: true },
       "This model is not tuned to follow instructions: it continues the conversation as a text. ",
-      h("a", { href: "#text" }, "Text"), " shows what it is made for.");
+      h("a", { href: "#text" }, "Text"),
+      " shows what it is made for.",
+    );
     root.append(
       h("h2", { class: "unseen" }, title),
-      h("details", { class: "side", open: matchMedia("(min-width: 60rem)").matches },
-        h("summary", null, "Conversations"), this.#button("New chat", () => this.#open(this.#store.create())), this.list),
+      h(
+        "details",
+        { class: "side", open: matchMedia("(min-width: 60rem)").matches },
+        h("summary", null, "Conversations"),
+        button("New chat", () => this.#open(this.#store.create())),
+        this.list.element,
+      ),
       h("div", { class: "talk" }, this.note, this.messages, this.#composer(), this.#options()),
     );
   }
 
   #composer() {
-    this.input = h("textarea", { rows: 2, "aria-label": "Message", placeholder: "Message (Enter sends, Shift+Enter is a new line)" });
+    this.input = h("textarea", {
+      rows: 2,
+      "aria-label": "Message",
+      placeholder: "Message (Enter sends, Shift+Enter is a new line)",
+    });
     this.input.addEventListener("keydown", (event) => isSend(event) && this.#send());
-    this.sendButton = h("button", { type: "button", class: "primary", onclick: () => this.#send() }, "Send");
-    this.stopButton = this.#button("Stop", () => this.#stop?.abort());
+    this.sendButton = button("Send", () => this.#send(), { class: "primary" });
+    this.stopButton = button("Stop", () => this.#stop?.abort());
     const composer = h("div", { class: "composer" }, this.input, this.sendButton, this.stopButton);
     composer.addEventListener("keydown", (event) => event.key === "Escape" && this.#stop?.abort());
     return composer;
@@ -61,20 +78,34 @@ class ChatView {
 
   #options() {
     this.system = h("textarea", { rows: 2, onchange: () => this.#setSystem(), placeholder: "none" });
-    this.maxTokens = h("input", { type: "number", min: 1, step: 1, placeholder: "as many as there is room for",
-      value: read("chat_max_tokens", ""), onchange: () => write("chat_max_tokens", this.maxTokens.value || null) });
+    this.maxTokens = h("input", {
+      type: "number",
+      min: 1,
+      step: 1,
+      placeholder: "as many as there is room for",
+      value: read("chat_max_tokens", ""),
+      onchange: () => write("chat_max_tokens", this.maxTokens.value || null),
+    });
     const save = (ending, type, text) => () =>
-      download(`${this.#conversation.title.replace(/[^\w -]+/g, "").trim() || "chat"}.${ending}`, text(this.#conversation), type);
-    const more = h("details", null, h("summary", null, "System text, length, export"),
+      download(
+        `${this.#conversation.title.replace(/[^\w -]+/g, "").trim() || "chat"}.${ending}`,
+        text(this.#conversation),
+        type,
+      );
+    const more = h(
+      "details",
+      null,
+      h("summary", null, "System text, length, export"),
       h("div", { class: "fields" }, field("System text", this.system), field("At most so many tokens", this.maxTokens)),
-      h("div", { class: "row" }, this.#button("Export JSON", save("json", "application/json", asJson)),
-        this.#button("Export Markdown", save("md", "text/markdown", asMarkdown)),
-        this.#button("Show as curl, Python, JavaScript", () => this.#showAs(this.#conversation.messages))));
+      h(
+        "div",
+        { class: "row" },
+        button("Export JSON", save("json", "application/json", asJson)),
+        button("Export Markdown", save("md", "text/markdown", asMarkdown)),
+        button("Show as curl, Python, JavaScript", () => this.#showAs(this.#conversation.messages)),
+      ),
+    );
     return h("div", { class: "options" }, more, this.settings.form());
-  }
-
-  #button(words, onclick) {
-    return h("button", { type: "button", onclick }, words);
   }
 
   #setSystem() {
@@ -99,16 +130,16 @@ class ChatView {
   }
 
   #showList() {
-    replace(this.list, this.#store.all.map((each) =>
-      h("li", null,
-        h("button", { type: "button", "aria-current": each === this.#conversation, onclick: () => this.#open(each) }, each.title),
-        h("button", { type: "button", class: "plain", "aria-label": `Delete ${each.title}`, onclick: () => this.#remove(each) }, "\u00d7"))));
+    this.list.show(this.#store.all, this.#conversation);
   }
 
   #showAll() {
     const messages = this.#conversation.messages;
     this.#shown = messages.map((message, at) => new ChatMessage(message, this.#actions(message, at)));
-    replace(this.messages, this.#shown.length ? this.#shown.map(({ element }) => element) : h("li", { class: "soft" }, "Say something."));
+    replace(
+      this.messages,
+      this.#shown.length ? this.#shown.map(({ element }) => element) : h("li", { class: "soft" }, "Say something."),
+    );
     this.#scrollToEnd();
     this.#showList();
     this.#showState();
@@ -135,7 +166,14 @@ class ChatView {
     const { id: model } = await this.model();
     const max = this.maxTokens.value ? { max_tokens: Number(this.maxTokens.value) } : {};
     const said = messagesOf({ system: this.system.value, messages });
-    return { model, messages: said, ...this.settings.body(), ...max, stream: true, stream_options: { include_usage: true } };
+    return {
+      model,
+      messages: said,
+      ...this.settings.body(),
+      ...max,
+      stream: true,
+      stream_options: { include_usage: true },
+    };
   }
 
   async #showAs(messages) {

@@ -16,12 +16,22 @@ export function mount(root, { onModel }) {
   const programs = h("div");
   root.append(
     h("h2", null, "Call this server"),
-    h("p", null, "It speaks OpenAI's API. Give any OpenAI client ", h("code", null, `${location.origin}/v1`),
-      " as its base URL, and any text as its key if the server asks for none."),
+    h(
+      "p",
+      null,
+      "It speaks OpenAI's API. Give any OpenAI client ",
+      h("code", null, `${location.origin}/v1`),
+      " as its base URL, and any text as its key if the server asks for none.",
+    ),
     programs,
     h("h2", null, "What it says of itself"),
-    h("ul", null, Object.entries(LINKS).map(([path, does]) =>
-      h("li", null, h("a", { href: path }, h("code", null, path)), `: ${does}`))),
+    h(
+      "ul",
+      null,
+      Object.entries(LINKS).map(([path, does]) =>
+        h("li", null, h("a", { href: path }, h("code", null, path)), `: ${does}`),
+      ),
+    ),
   );
   onModel((card) => replace(programs, programsFor(card)));
   return {};
@@ -33,7 +43,14 @@ function programsFor({ id, is_instruction_tuned: isTuned }) {
     : { path: "/v1/completions", body: { model: id, prompt: "The capital of France is", max_tokens: 16 } };
   return Object.entries({ curl: curlOf, Python: pythonOf, JavaScript: javascriptOf }).map(([name, write]) => {
     const text = write(request);
-    return [h("div", { class: "row" }, h("h3", null, name), copyButton("Copy", () => text)),
-      h("pre", { tabindex: "0", "aria-label": `The request in ${name}` }, text)];
+    return [
+      h(
+        "div",
+        { class: "row" },
+        h("h3", null, name),
+        copyButton("Copy", () => text),
+      ),
+      h("pre", { tabindex: "0", "aria-label": `The request in ${name}` }, text),
+    ];
   });
 }

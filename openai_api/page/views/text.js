@@ -1,7 +1,8 @@
 // Text: a completion, token by token, with what else each token might have been, and a way on from there.
 
 import { isAbort } from "../api.js";
-import { field, h, replace } from "../dom.js";
+import { tokensOf } from "../completion_tokens.js";
+import { button, field, h, replace } from "../dom.js";
 import { Figures, usageWords } from "../figures.js";
 import { showAs } from "../show_as.js";
 import { read, write } from "../storage.js";
@@ -12,7 +13,13 @@ export const title = "Text";
 
 const PATH = "/v1/completions";
 const DRAW_MS = 50; // texts of tokens are asked for that often
-const STANDARD = { prompt: "The capital of France is", max_tokens: "48", alternatives: "8", shows_prompt: true, parse_special: false };
+const STANDARD = {
+  prompt: "The capital of France is",
+  max_tokens: "48",
+  alternatives: "8",
+  shows_prompt: true,
+  parse_special: false,
+};
 const LIKELIHOODS = ["p0", "p2", "p4", "p6", "p8", "p9"];
 
 export function mount(root, context) {
@@ -24,6 +31,7 @@ class TextView {
   #numDrawn = 0;
   #earlier = []; // the tokens before each branch
   #stop = null;
+  drawing = Promise.resolve();
 
   constructor(root, context) {
     Object.assign(this, context);
@@ -34,45 +42,79 @@ class TextView {
   }
 
   #build(root, kept) {
-    const number = (name, max) => h("input", { type: "number", min: 0, max, step: 1, value: kept[name], onchange: () => this.#keep() });
-    const check = (name) => h("input", { type: "checkbox", checked: kept[name] === true, onchange: () => this.#keep() });
+    const number = (name, max) =>
+      h("input", { type: "number", min: 0, max, step: 1, value: kept[name], onchange: () => this.#keep() });
+    const check = (name) =>
+      h("input", { type: "checkbox", checked: kept[name] === true, onchange: () => this.#keep() });
     this.prompt = h("textarea", { rows: 4, class: "code", spellcheck: "false", onchange: () => this.#keep() });
     this.prompt.value = kept.prompt;
     this.maxTokens = number("max_tokens", null);
     this.alternatives = number("alternatives", 20);
     this.showsPrompt = check("shows_prompt");
     this.parseSpecial = check("parse_special");
-    this.prompt.addEventListener("keydown", (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && this.#complete());
+    this.prompt.addEventListener(
+      "keydown",
+      (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && this.#complete(),
+    );
     root.addEventListener("keydown", (event) => event.key === "Escape" && this.#stop?.abort());
     this.summary = h("p", { class: "soft summary" });
     this.error = h("p", { class: "error", hidden: true });
-    const legend = h("p", { class: "legend soft", "aria-hidden": "true" }, "unlikely ", LIKELIHOODS.map((p) => h("span", { class: `token ${p}` }, " ")), " likely");
-    root.append(h("h2", { class: "unseen" }, title), field("Prompt", this.prompt, "Ctrl+Enter completes it."),
-      this.#options(), this.#buttons(), this.settings.form(), this.error, this.summary, this.row.element, legend);
+    const legend = h(
+      "p",
+      { class: "legend soft", "aria-hidden": "true" },
+      "unlikely ",
+      LIKELIHOODS.map((p) => h("span", { class: `token ${p}` }, " ")),
+      " likely",
+    );
+    root.append(
+      h("h2", { class: "unseen" }, title),
+      field("Prompt", this.prompt, "Ctrl+Enter completes it."),
+      this.#options(),
+      this.#buttons(),
+      this.settings.form(),
+      this.error,
+      this.summary,
+      this.row.element,
+      legend,
+    );
   }
 
   #options() {
     const labelled = (control, words) => h("label", { class: "check" }, control, words);
-    return h("div", { class: "fields" },
-      field("At most so many tokens", this.maxTokens), field("Alternatives of each", this.alternatives),
+    return h(
+      "div",
+      { class: "fields" },
+      field("At most so many tokens", this.maxTokens),
+      field("Alternatives of each", this.alternatives),
       labelled(this.showsPrompt, "Probabilities of the prompt too"),
-      labelled(this.parseSpecial, "Control tokens by name, as <end_of_turn>"));
+      labelled(this.parseSpecial, "Control tokens by name, as <end_of_turn>"),
+    );
   }
 
   #buttons() {
-    const button = (words, onclick) => h("button", { type: "button", onclick }, words);
-    this.completeButton = button("Complete", () => this.#complete());
-    this.completeButton.classList.add("primary");
+    this.completeButton = button("Complete", () => this.#complete(), { class: "primary" });
     this.stopButton = button("Stop", () => this.#stop?.abort());
     this.backButton = button("Back to before the branch", () => this.#back());
     this.moreButton = button("Continue", () => this.#run(this.#tokens, this.#idsOf(this.#tokens)));
-    return h("div", { class: "row" }, this.completeButton, this.stopButton, this.moreButton, this.backButton,
-      button("Show as", async () => showAs({ path: PATH, body: await this.#body(this.prompt.value, []) })));
+    return h(
+      "div",
+      { class: "row" },
+      this.completeButton,
+      this.stopButton,
+      this.moreButton,
+      this.backButton,
+      button("Show as", async () => showAs({ path: PATH, body: await this.#body(this.prompt.value, []) })),
+    );
   }
 
   #keep() {
-    write("text", { prompt: this.prompt.value, max_tokens: this.maxTokens.value, alternatives: this.alternatives.value,
-      shows_prompt: this.showsPrompt.checked, parse_special: this.parseSpecial.checked });
+    write("text", {
+      prompt: this.prompt.value,
+      max_tokens: this.maxTokens.value,
+      alternatives: this.alternatives.value,
+      shows_prompt: this.showsPrompt.checked,
+      parse_special: this.parseSpecial.checked,
+    });
   }
 
   #showState() {
@@ -91,9 +133,17 @@ class TextView {
     const echo = known.length === 0 && this.showsPrompt.checked;
     const parse = typeof prompt === "string" && this.parseSpecial.checked ? { parse_special: true } : {};
     return {
-      model, prompt, ...parse, ...(echo ? { echo } : {}), ...this.settings.body(), max_tokens: Number(this.maxTokens.value || 16),
-      logprobs: Number(this.alternatives.value || 0), return_tokens_as_token_ids: true, return_token_ids: true,
-      stream: true, stream_options: { include_usage: true },
+      model,
+      prompt,
+      ...parse,
+      ...(echo ? { echo } : {}),
+      ...this.settings.body(),
+      max_tokens: Number(this.maxTokens.value || 16),
+      logprobs: Number(this.alternatives.value || 0),
+      return_tokens_as_token_ids: true,
+      return_token_ids: true,
+      stream: true,
+      stream_options: { include_usage: true },
     };
   }
 
@@ -105,7 +155,13 @@ class TextView {
 
   #branch(at, id) {
     const { top } = this.#tokens[at];
-    const chosen = { ...this.#tokens[at], id, logprob: top.find((each) => each.id === id).logprob, isPrompt: true, isDraft: false };
+    const chosen = {
+      ...this.#tokens[at],
+      id,
+      logprob: top.find((each) => each.id === id).logprob,
+      isPrompt: true,
+      isDraft: false,
+    };
     const kept = [...this.#tokens.slice(0, at), chosen];
     this.#earlier.push(this.#tokens);
     this.announce(`On with ${this.texts.shown(id)}`);
@@ -137,8 +193,7 @@ class TextView {
     const stop = (this.#stop = new AbortController());
     this.#start(known);
     this.#showState();
-    this.completed = this.#take(known, prompt, stop.signal);
-    const outcome = await this.completed;
+    const outcome = await this.#take(known, prompt, stop.signal);
     if (this.#stop !== stop) return;
     this.#stop = null;
     await this.#draw().catch(() => {});
@@ -172,35 +227,18 @@ class TextView {
     return { error, words: usageWords(figures, { ended, numDrafts }) };
   }
 
-  // Adds what came since, as soon as its texts are there.
-  async #draw() {
-    if (this.isDrawing) return;
-    this.isDrawing = true;
+  // Adds what came since, as soon as its texts are there: one call after the other.
+  #draw() {
+    this.drawing = this.drawing.catch(() => {}).then(() => this.#drawFresh());
+    return this.drawing;
+  }
+
+  async #drawFresh() {
     const tokens = this.#tokens;
     const fresh = tokens.slice(this.#numDrawn);
-    try {
-      await this.texts.load(fresh.flatMap(({ id, top }) => [id, ...this.#idsOf(top)]));
-      if (tokens !== this.#tokens) return;
-      this.row.append(fresh);
-      this.#numDrawn += fresh.length;
-    } finally {
-      this.isDrawing = false;
-    }
+    await this.texts.load(fresh.flatMap(({ id, top }) => [id, ...this.#idsOf(top)]));
+    if (tokens !== this.#tokens) return;
+    this.row.append(fresh);
+    this.#numDrawn += fresh.length;
   }
 }
-
-// The tokens of one event: what one step of the model brought. All but its first were drafts.
-function tokensOf({ logprobs, token_ids: generated = [], prompt_token_ids: prompt = [] }, { hasPrompt }) {
-  const listed = logprobs.tokens.map((name, at) => tokenOf(name, logprobs.token_logprobs[at], logprobs.top_logprobs?.[at]));
-  const numEchoed = listed.length - generated.length;
-  listed.forEach((token, at) => Object.assign(token, { isPrompt: at < numEchoed, isDraft: at > numEchoed }));
-  const unechoed = hasPrompt || numEchoed ? [] : prompt.map((id) => ({ id, logprob: null, top: [], isPrompt: true }));
-  return [...unechoed, ...listed];
-}
-
-function tokenOf(name, logprob, top) {
-  const others = Object.entries(top ?? {}).map(([name, logprob]) => ({ id: idOf(name), logprob }));
-  return { id: idOf(name), logprob, top: others.sort((a, b) => b.logprob - a.logprob) };
-}
-
-const idOf = (name) => Number(name.replace("token_id:", ""));
