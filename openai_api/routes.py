@@ -7,8 +7,7 @@ request of it.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -33,6 +32,7 @@ from openai_api.answer.server_models import (
     TokenizerInfoAnswer,
     VersionAnswer,
 )
+from openai_api.batch_routes import BATCH_ROUTES
 from openai_api.endpoints import status
 from openai_api.endpoints.chat import create_chat_completion
 from openai_api.endpoints.completions import create_completion
@@ -44,53 +44,8 @@ from openai_api.page_files import PAGE_PREFIX
 from openai_api.request.decision_fields import DecisionRequest
 from openai_api.request.schemas import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from openai_api.request.system_one_fields import SystemOneRequest
-
-DESCRIPTIONS: Mapping[int, str] = {
-    400: "The request is wrong: `error.param` names the field.",
-    401: "No valid API key.",
-    403: "Host or Origin is not allowed.",
-    404: "No such model or path.",
-    408: "The body came too slowly.",
-    413: "The body is too large.",
-    415: "The body is not JSON.",
-    429: "The queue is full: come back after `Retry-After`.",
-    431: "The headers are too large.",
-    500: "The server failed on this request.",
-    503: "Loading, draining, or waited too long in the queue.",
-    504: "The request ran longer than its deadline.",
-}
-ANY = (403, 431, 500, 503)
-MODEL = (401, *ANY)
-BODY = (400, 404, 408, 413, 415, *MODEL)
-GENERATION = (429, 504, *BODY)
-EVENTS = "text/event-stream"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """One method of one path.
-
-    Attributes:
-        verb: the method, where it is not ``POST`` for an endpoint with a body and else ``GET``.
-        streams: the media type of the events that the answer may also be.
-        text: the media type of an answer that is not JSON.
-    """
-
-    path: str
-    serve: Callable[[Request], Awaitable[Response]]
-    errors: tuple[int, ...] = ANY
-    body: type[BaseModel] | None = None
-    answer: type[BaseModel] | None = None
-    streams: str = ""
-    text: str = ""
-    verb: str = ""
-    parameters: tuple[str, ...] = ()
-
-    @property
-    def method(self) -> str:
-        """The HTTP method; ``GET`` stands for HEAD too."""
-        return self.verb or ("GET" if self.body is None else "POST")
-
+from openai_api.response_routes import RESPONSE_ROUTES
+from openai_api.route import ANY, BODY, DESCRIPTIONS, EVENTS, GENERATION, MODEL, Route
 
 ROUTES = (
     Route(
@@ -111,6 +66,8 @@ ROUTES = (
     ),
     Route(path="/v1/decisions", serve=create_decision, body=DecisionRequest, answer=Decision, errors=GENERATION),
     Route(path="/v1/systemone", serve=system_one, body=SystemOneRequest, answer=SystemOneAnswer, errors=GENERATION),
+    *RESPONSE_ROUTES,
+    *BATCH_ROUTES,
     Route(path="/tokenize", serve=tokenize, body=TokenizeRequest, answer=TokenizeAnswer, errors=BODY),
     Route(path="/detokenize", serve=detokenize, body=DetokenizeRequest, answer=DetokenizeAnswer, errors=BODY),
     Route(path="/tokenizer_info", serve=tokenizer_info, answer=TokenizerInfoAnswer, errors=MODEL),

@@ -6,6 +6,7 @@ field. A constant, so any thread may read it.
 
 from collections.abc import Mapping
 
+from openai_api.request.batch_fields import BATCH_FIELDS
 from openai_api.request.field_support import (
     CHAT_FIELDS,
     COMPLETION_FIELDS,
@@ -15,12 +16,15 @@ from openai_api.request.field_support import (
     TOKENIZE_FIELDS,
 )
 from openai_api.request.request_field import RequestField
+from openai_api.request.responses_notes import RESPONSES_FIELDS
 
 FIELDS_BY_ENDPOINT: Mapping[str, tuple[RequestField, ...]] = {
     "/v1/chat/completions": CHAT_FIELDS,
     "/v1/completions": COMPLETION_FIELDS,
+    "/v1/responses": RESPONSES_FIELDS,
     "/tokenize": TOKENIZE_FIELDS,
     "/detokenize": DETOKENIZE_FIELDS,
     "/v1/decisions": DECISION_FIELDS,
     "/v1/systemone": SYSTEM_ONE_FIELDS,
+    "/v1/batches": BATCH_FIELDS,
 }

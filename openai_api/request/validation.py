@@ -45,6 +45,8 @@ EXPECTED: Mapping[str, str] = {
     "choice_value": "a string, true or false",
     "object_type": "an object, or its JSON as a string",
     "json_text": "an object, or its JSON as a string, but this string is no JSON: {why}",
+    "tool_type": "'function', or 'namespace' for a group of functions; this server has no tools of its own",
+    "includable": "one of {names}",
     "too_many_fields": "at most {most} fields",
 }
 # Fields that take one string in place of an array.
