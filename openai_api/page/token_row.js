@@ -19,7 +19,7 @@ export class TokenRow {
   // onBranch(at, id) is called when an alternative of the token `at` is chosen.
   constructor({ texts, onBranch }) {
     Object.assign(this, { texts, onBranch });
-    this.row = h("div", { class: "tokens", role: "group", "aria-label": "Tokens" });
+    this.row = h("div", { class: "tokens", role: "group", "aria-label": "Tokens", tabindex: -1 });
     this.popup = h("div", { class: "popup", role: "group", hidden: true });
     this.element = h("div", { class: "token-area" }, this.row, this.popup);
     this.row.addEventListener("focusin", ({ target }) => this.#showFor(target));
@@ -34,7 +34,9 @@ export class TokenRow {
     this.element.addEventListener("keydown", (event) => this.#onKey(event));
   }
 
+  // Keeps the focus, if it is within: arrow keys then go on from where it was.
   clear() {
+    if (this.element.contains(document.activeElement)) this.row.focus({ preventScroll: true });
     this.#tokens = [];
     replace(this.row);
     this.#hide();
@@ -84,12 +86,12 @@ export class TokenRow {
   }
 
   #content(at) {
-    const { id, logprob, top, isPrompt, isDraft } = this.#tokens[at];
+    const { id, logprob, top, numAsked, isPrompt, isDraft } = this.#tokens[at];
     const rank = top.findIndex((each) => each.id === id) + 1;
     const facts = [
       `id ${id}`,
       logprob !== null && `${percent(logprob)} (${logprob.toFixed(2)})`,
-      logprob !== null && (rank ? `rank ${rank}` : top.length > 0 && `beyond rank ${top.length}`),
+      rank > 0 && (rank > numAsked ? `beyond rank ${numAsked}` : `rank ${rank}`),
       isPrompt ? "of the prompt" : isDraft && "a draft that came true",
     ];
     return [
@@ -133,6 +135,7 @@ export class TokenRow {
   }
 
   #enterPopup(target) {
+    if (target.dataset.at === undefined) return;
     this.#showFor(target);
     this.popup.querySelector("button")?.focus();
   }
@@ -150,7 +153,7 @@ export class TokenRow {
   }
 
   #rowKeys(target) {
-    const at = Number(target.dataset.at);
+    const at = Number(target.dataset.at ?? this.shownAt);
     return {
       ArrowRight: () => this.#focus(at + 1),
       ArrowLeft: () => this.#focus(at - 1),

@@ -74,6 +74,7 @@ def test_stop_regenerate_edit_and_another_chat(browser: "Browser", live: LiveSer
         page.get_by_role("button", name="Regenerate").click()
         page.locator(".message").get_by_text("Second answer").wait_for()
         assert asked(engine) == [("user", "First")]
+        assert page.evaluate("document.activeElement.ariaLabel") == "Message"  # the pressed button is gone
         page.get_by_role("button", name="Edit").click()
         page.get_by_label("The message, edited").fill("Changed")
         page.keyboard.press("Enter")

@@ -79,6 +79,8 @@ def test_an_alternative_is_a_way_on_and_back(browser: "Browser", live: LiveServe
         assert len(branch.prompt_token_ids) == 5
         assert branch.params.prompt_logprobs is None  # what is known is not computed again
         assert tokens(page)[:4] == before[:4] != tokens(page)[1:5]
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate("document.activeElement.dataset.at") == "5"  # the keyboard stays where it was
         page.get_by_role("button", name="Back to before").click()
         page.locator(".tokens .token", has_text=before[4]).nth(0).wait_for()
         wait_until(lambda: tokens(page) == before)

@@ -198,6 +198,7 @@ class ChatView {
     conversation.messages = [...messages, message];
     this.#store.save(conversation);
     this.#showAll();
+    this.input.focus({ preventScroll: true }); // the button that was pressed is gone
     const shown = this.#shown.at(-1);
     shown.render({ isGrowing: true });
     await this.#grow(message, { messages, shown, signal: stop.signal });

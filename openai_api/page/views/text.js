@@ -210,10 +210,11 @@ class TextView {
     let error = null;
     const drawing = setInterval(() => this.#draw().catch(() => {}), DRAW_MS);
     try {
-      for await (const event of this.api.stream(PATH, await this.#body(prompt, known), { signal })) {
+      const body = await this.#body(prompt, known);
+      for await (const event of this.api.stream(PATH, body, { signal })) {
         figures.took(event);
         for (const choice of event.choices) {
-          this.#tokens.push(...tokensOf(choice, { hasPrompt: this.#tokens.length > 0 }));
+          this.#tokens.push(...tokensOf(choice, { hasPrompt: this.#tokens.length > 0, numAsked: body.logprobs }));
           ended = choice.finish_reason ?? ended;
         }
       }
