@@ -1,5 +1,5 @@
-// What a shape can be: how its text is read, what a request has of it, how it is checked without an answer,
-// and examples to start from. Knows no elements.
+// What a shape can be: how its text is read, what a request has of it, how it is checked without an answer, what
+// comes back in its form, and examples to start from. Knows no elements.
 
 // A shape's text that cannot be read, before any server sees it.
 export class ShapeError extends Error {}
@@ -51,6 +51,22 @@ export const KINDS = {
 export function checkOf(kind, model, fields) {
   if (KINDS[kind].isChat) return { path: "/v1/chat/completions", body: { model, messages: [{ role: "user", content: "x" }], max_tokens: 1, ...fields } };
   return { path: "/v1/completions", body: { model, prompt: "", max_tokens: 0, ...fields } };
+}
+
+// A piece of a stream's tool call, to those that are known.
+export function takeCall(calls, { index, function: part }) {
+  const call = (calls[index] ??= { name: "", args: "" });
+  call.name += part.name ?? "";
+  call.args += part.arguments ?? "";
+}
+
+// null for what is no JSON, or not yet.
+export function prettyJson(text) {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2);
+  } catch {
+    return null;
+  }
 }
 
 const json = (value) => JSON.stringify(value, null, 2);

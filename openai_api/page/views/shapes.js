@@ -6,7 +6,7 @@ import { decisionBars } from "../decision_bars.js";
 import { field, h, replace } from "../dom.js";
 import { Figures } from "../figures.js";
 import { ForcedText } from "../forced_text.js";
-import { checkOf, EXAMPLES, KINDS, ShapeError } from "../shape_kinds.js";
+import { checkOf, EXAMPLES, KINDS, prettyJson, ShapeError, takeCall } from "../shape_kinds.js";
 import { showAs } from "../show_as.js";
 import { read, write } from "../storage.js";
 
@@ -14,7 +14,6 @@ export const title = "Shapes";
 
 const CHECK_MS = 350; // after the last key
 const NUM_ALTERNATIVES = 3;
-const FIRST = Object.keys(EXAMPLES)[0];
 const CHAT = "/v1/chat/completions", DECISIONS = "/v1/decisions";
 
 export function mount(root, context) {
@@ -30,7 +29,7 @@ class ShapesView {
     Object.assign(this, context);
     this.forced = new ForcedText();
     this.#build(root);
-    this.#fill({ ...EXAMPLES[FIRST], max_tokens: "128", ...read("shapes", {}) });
+    this.#fill({ ...Object.values(EXAMPLES)[0], max_tokens: "128", ...read("shapes", {}) });
   }
 
   hide() {
@@ -69,8 +68,9 @@ class ShapesView {
     this.askButton.classList.add("primary");
     this.stopButton = button("Stop", () => this.#stop?.abort());
     this.stopButton.disabled = true;
+    this.showAsButton = button("Show as", () => this.#showAs());
     this.verdict = h("span", { class: "soft verdict" });
-    return h("div", { class: "row" }, this.askButton, this.stopButton, button("Show as", () => this.#showAs()), this.verdict);
+    return h("div", { class: "row" }, this.askButton, this.stopButton, this.showAsButton, this.verdict);
   }
 
   #answerPart() {
@@ -97,6 +97,12 @@ class ShapesView {
     Object.assign(this.input, { value: input });
     this.shape.value = shape;
     this.maxTokens.value = maxTokens;
+    this.#showKind();
+  }
+
+  // OpenAI's packages have nothing for decisions.
+  #showKind() {
+    this.showAsButton.hidden = KINDS[this.kind.value].isDecision === true;
   }
 
   // Checks
@@ -107,6 +113,7 @@ class ShapesView {
     clearTimeout(this.#timer);
     this.#checking?.abort();
     this.verdict.textContent = "";
+    this.#showKind();
     this.#timer = setTimeout(() => this.#check(), CHECK_MS);
   }
 
@@ -162,8 +169,7 @@ class ShapesView {
 
   async #showAs() {
     try {
-      const { path, body } = await this.#request();
-      showAs({ path, body });
+      showAs(await this.#request());
     } catch (error) {
       this.#showFault(error);
     }
@@ -209,7 +215,7 @@ class ShapesView {
         if (!choice) continue;
         this.forced.add(choice);
         text += choice.delta.content ?? "";
-        for (const call of choice.delta.tool_calls ?? []) take(calls, call);
+        for (const call of choice.delta.tool_calls ?? []) takeCall(calls, call);
         ended = choice.finish_reason ?? ended;
       }
     } finally {
@@ -227,23 +233,9 @@ class ShapesView {
   }
 
   #showResult(text, calls) {
-    const parts = calls.map(({ name, args }) => [h("h3", null, "Calls ", h("code", null, name)), h("pre", { tabindex: "0", "aria-label": `Arguments of ${name}` }, pretty(args) ?? args)]);
-    const value = this.kind.value === "schema" ? pretty(text) : null;
+    const parts = calls.map(({ name, args }) => [h("h3", null, "Calls ", h("code", null, name)), h("pre", { tabindex: "0", "aria-label": `Arguments of ${name}` }, prettyJson(args) ?? args)]);
+    const value = this.kind.value === "schema" ? prettyJson(text) : null;
     if (value !== null) parts.push(h("h3", null, "Read as JSON"), h("pre", { tabindex: "0", "aria-label": "The answer as JSON" }, value));
     replace(this.result, parts);
-  }
-}
-
-function take(calls, { index, function: part }) {
-  const call = (calls[index] ??= { name: "", args: "" });
-  call.name += part.name ?? "";
-  call.args += part.arguments ?? "";
-}
-
-function pretty(text) {
-  try {
-    return JSON.stringify(JSON.parse(text), null, 2);
-  } catch {
-    return null;
   }
 }
