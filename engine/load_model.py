@@ -34,6 +34,7 @@ class LoadedModel:
     num_threads: int = 0
     step_bytes: int = 0
     check_weights: abc.Callable[[float], None] | None = None
+    device: str = "cpu"
 
 
 def usable_vocab_size(checkpoint: Checkpoint, tokenizer: Gemma3Tokenizer) -> int:
@@ -117,4 +118,5 @@ def _load_torch(
         quantization=checkpoint.quantization,
         arithmetic=precision.dtype,
         weights_hash=content_hash(checkpoint.weight_files),
+        device=next(loaded.model.parameters()).device.type,
     )
