@@ -10,7 +10,7 @@ from collections import abc
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine.capacity import block_counts, cache_config, max_model_len, new_scheduler
+from engine.capacity import block_counts, cache_config, kv_cache_layout, max_model_len, new_scheduler
 from engine.chat_format import ChatFormat, choose_chat_format
 from engine.default_sampling import default_sampling
 from engine.engine_core import EngineCore
@@ -109,7 +109,8 @@ def load_engine(
         log.info(TERMS)
     options = replace(options, max_model_len=max_model_len(options, checkpoint.config))
     num_bytes = kv_value_bytes(precision)
-    counts = block_counts(options, checkpoint.config, num_bytes_per_value=num_bytes)
+    layout = kv_cache_layout(checkpoint.config, num_bytes_per_value=num_bytes)
+    counts = block_counts(options, layout)
     scheduler = new_scheduler(options, counts, checkpoint.config, pace=pace or PrefillPace())
     loaded = load_model(options, checkpoint, precision, counts, progress)
     tokenizer = loaded.tokenizer
@@ -124,7 +125,8 @@ def load_engine(
     )
     core = _core(options, checkpoint, scheduler, loaded, end_token_ids=end_ids)
     info = _info(options, checkpoint, located, precision, loaded, chat=chat)
-    info = replace(info, cache_config=cache_config(options, counts, checkpoint.config, num_bytes_per_value=num_bytes))
+    told = cache_config(options, counts, checkpoint.config, num_bytes_per_value=num_bytes)
+    info = replace(info, cache_config=told, kv_layout=layout, kv_blocks=counts)
     log.info("Loaded %s (%s) in %.1f s", info.model_id, loaded.arithmetic, time.perf_counter() - began_s)
     grammars = GrammarCompiler(
         token_to_bytes=tokenizer.token_to_bytes,
@@ -175,6 +177,10 @@ def _info(
         is_instruction_tuned=chat.is_tuned,
         system_fingerprint=f"{loaded.weights_hash[:12]}-{loaded.arithmetic}-{__version__}",
         default_sampling=default_sampling(checkpoint.generation_config) if options.generation_config == "auto" else {},
+        device=precision.device,
+        isa=loaded.isa,
+        num_threads=loaded.num_threads,
+        step_bytes=loaded.step_bytes,
         chat_format=chat.name,
         chat_template=chat.template,
         weights=_weights(checkpoint, loaded),

@@ -49,6 +49,7 @@ from engine.batch import Batch, ScheduledSequence
 from engine.block_copies import BlockCopy
 from engine.drafting import with_drafts
 from engine.kv_cache_manager import EmptyBlocks, KVCacheManager
+from engine.kv_cache_sizes import BlockCounts
 from engine.masking import with_masks
 from engine.prefill_pace import PrefillPace, PrefillShare
 from engine.request_checks import check_length
@@ -91,6 +92,10 @@ class Scheduler:
     @property
     def kv_cache_usage(self) -> float:
         return self._kv.usage
+
+    @property
+    def num_used_blocks(self) -> BlockCounts:
+        return self._kv.num_used
 
     def shrink_cache(self) -> EmptyBlocks:
         """Forget all but the latest prefixes, and tell which blocks hold nothing then."""
@@ -228,6 +233,7 @@ class Scheduler:
         self.num_drafts += num_drafts > 0
         self.num_draft_tokens += num_drafts
         self.num_accepted_draft_tokens += num_accepted
+        seq.num_accepted_draft_tokens += num_accepted
         seq.token_ids += token_ids
         self._kv.mark_computed(seq, item.num_scheduled_tokens + num_accepted)
         if token_ids:

@@ -4,6 +4,7 @@ Owns the checks that come before a body is read. Knows nothing of bodies and ans
 checks run on the event loop, its values may be read from any thread.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -35,6 +36,7 @@ class AppState:
     body_budget: BodyBudget
     responses: ResponseStore
     calibrations: Calibrations = field(default_factory=Calibrations)
+    started_s: float = field(default_factory=time.monotonic)
 
     def check_ready(self) -> None:
         """Raises: EngineNotReadyError while loading, draining or dead."""

@@ -164,6 +164,22 @@ class _TokenTimes(Collector):
         yield family
 
 
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """All that a histogram of times has seen."""
+
+    count: int
+    sum_s: float
+
+
+def collected(histogram: Collector) -> Collected:
+    """As it would be scraped now."""
+    by_part = {
+        sample.name.rpartition("_")[2]: sample.value for family in histogram.collect() for sample in family.samples
+    }
+    return Collected(int(by_part["count"]), by_part["sum"])
+
+
 def _as_label(bound: float) -> str:
     """As Prometheus' own histograms write it."""
     return "+Inf" if math.isinf(bound) else str(float(bound))

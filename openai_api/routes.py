@@ -28,6 +28,7 @@ from openai_api.answer.server_models import (
     DetokenizeAnswer,
     ModelCard,
     ModelList,
+    ServerAnswer,
     StatusAnswer,
     TokenizeAnswer,
     TokenizerInfoAnswer,
@@ -40,6 +41,7 @@ from openai_api.endpoints.chat import create_chat_completion
 from openai_api.endpoints.completions import create_completion
 from openai_api.endpoints.decisions import create_decision, system_one
 from openai_api.endpoints.home_page import home_page, page_file
+from openai_api.endpoints.server_status import server_status
 from openai_api.endpoints.tokenization import detokenize, tokenize, tokenizer_info
 from openai_api.ollama_routes import OLLAMA_ROUTES
 from openai_api.page_files import PAGE_PREFIX
@@ -92,6 +94,7 @@ ROUTES = (
         parameters=("model",),
     ),
     Route(path="/v1/capabilities", serve=status.capabilities, answer=CapabilitiesAnswer, errors=MODEL),
+    Route(path="/v1/server", serve=server_status, answer=ServerAnswer, errors=MODEL),
     Route(path="/health", serve=status.health, answer=StatusAnswer),
     Route(path="/live", serve=status.live, answer=StatusAnswer),
     Route(path="/metrics", serve=status.metrics, text="text/plain", errors=MODEL),

@@ -177,8 +177,17 @@ class Generation:
             self.usage.accepted_prediction_tokens += delta.num_accepted_predictions
             self.usage.rejected_prediction_tokens += delta.num_rejected_predictions
             choice = first_choice + delta.index
-            text, token_ids, ended = delta.text, delta.token_ids, delta.finish_reason
-            chunks.append(Chunk(choice, text, token_ids, delta.logprobs, ended, stop_reason=delta.stop_reason))
+            chunks.append(
+                Chunk(
+                    choice,
+                    delta.text,
+                    delta.token_ids,
+                    delta.logprobs,
+                    delta.finish_reason,
+                    stop_reason=delta.stop_reason,
+                    forced=delta.forced,
+                )
+            )
         return chunks
 
     def _begin(self, prompt_index: int, output: RequestOutput) -> list[Chunk]:

@@ -72,6 +72,7 @@ _SAMPLING = (
         "truncate_prompt_tokens", "an integer from 1: keep only the last so many prompt tokens (and `<bos>` in front)"
     ),
     exact("return_token_ids", "boolean: adds `prompt_token_ids` and `token_ids`"),
+    exact("return_forced", "boolean: adds `forced`, for each token whether the constraint left no choice"),
     no_effect("user", "string"),
     exact("service_tier", "string; `flex` is computed only while nobody else's request is, others are all the same"),
     exact(

@@ -178,6 +178,7 @@ class SamplingFields(GenerationRequest, SettingFields, StructuredOutputFields):
     ignore_eos: bool | None = None
     truncate_prompt_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER), BeforeValidator(whole_count)] | None = None
     return_token_ids: bool | None = None
+    return_forced: bool | None = None
     user: str | None = None
     prompt_logprobs: Annotated[int | None, *in_range(PROMPT_LOGPROBS)] = None
     allowed_token_ids: Annotated[TokenIds, Field(min_length=1, max_length=MAX_ALLOWED_TOKEN_IDS)] | None = None

@@ -62,6 +62,7 @@ RANGES: list[tuple[str, list[Any], list[Any]]] = [
     ),
     ("truncate_prompt_tokens", [1, 100, 100.0, 2**40], [0, -1, 1.5, True]),
     ("return_token_ids", [True, False], [1, "yes"]),
+    ("return_forced", [True, False], [1, "yes"]),
     ("user", ["me"], [1, True, {}]),
 ]
 CHAT_RANGES: list[tuple[str, list[Any], list[Any]]] = [
