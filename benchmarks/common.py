@@ -116,8 +116,8 @@ def print_json(
 
 
 def commit() -> str:
-    """Of the tree that is measured, with a mark if it has changes; empty outside a repository."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    """The last one that changed what is measured; empty outside a repository."""
+    command = ["git", "log", "-1", "--format=%h", "--", "engine", "gemma3", "openai_api"]
     try:
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.openai_api.real_server import RealServer
+from tests.openai_api.test_clients_page import Snippet, printed_by_node, snippets
 
 SOURCES = Path(__file__).parent / "node_clients"
 MODEL = "gemma-3-270m"
@@ -38,3 +39,9 @@ def test_objects_and_tools(folder: Path, server: RealServer) -> None:
     told = {line["way"]: line["answer"] for line in map(json.loads, done.stdout.splitlines())}
     ways = ("openai parse", "openai stream", "generateObject", "streamObject", "generateText", "streamText")
     assert told == dict.fromkeys(ways, ANNA) | {"two steps": "Anna is saved"}
+
+
+@pytest.mark.parametrize("snippet", snippets("js"), ids=lambda snippet: snippet.title)
+def test_clients_page(folder: Path, server: RealServer, snippet: Snippet) -> None:
+    """What docs/clients.md shows."""
+    assert printed_by_node(snippet, server.url, folder).strip() == snippet.printed.strip()
