@@ -12,11 +12,11 @@ import random
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
-from common import PRECISIONS, Prompts, parser, print_header, print_json
+from common import PRECISIONS, SETTLE_S, Prompts, parser, print_header, print_json
 from kept_connections import Answer, KeptConnections
 from serving import server
 
-MAX_STREAMS, SETTLE_S = 32, 10.0
+MAX_STREAMS = 32
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from gemma3.checkpoints.locate import locate_weights
 from gemma3.config import Gemma3TextConfig
 
 ROOT = Path(__file__).resolve().parent.parent
+SETTLE_S = 10.0  # after a start this project checks its weights, and the server makes a table, beside all else
 PRECISIONS = ("int8", "int4", "none")
 # Python's own manual, which comes with Python: 500 kB of prose and tables.
 TEXT = "".join(topics.topics[name] for name in sorted(topics.topics))[:500_000]

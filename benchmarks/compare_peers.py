@@ -11,12 +11,14 @@ with its reason. Greedy, the end of text ignored.
 """
 
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from common import (
     PRECISIONS,
+    SETTLE_S,
     Prompts,
     layer_weights,
     line,
@@ -154,6 +156,7 @@ def run_cases(session: Session) -> None:
     """All engines loaded side by side; in every round each runs the case once. The first round warms up."""
     with ExitStack() as stack:
         workers = dict(started(session, stack))
+        time.sleep(SETTLE_S)
         for case in session.cases:
             for round_no in range(session.rounds + 1):
                 prompts = session.prompts.take(case.num_prompt, case.num_streams)
@@ -206,7 +209,7 @@ def main() -> None:
     flags.add_argument("--peer", nargs=3, action="append", default=[], metavar=("KIND", "PYTHON", "MODEL"))
     flags.add_argument("--isa", choices=("auto", *ONEDNN_ISAS), default="auto")
     flags.add_argument("--cases", nargs="+", choices=GROUPS, default=list(GROUPS))
-    flags.add_argument("--context", type=int, nargs="+", default=[2_048], help="up to 4,032 tokens")
+    flags.add_argument("--context", type=int, nargs="+", default=[2_048], help="at most 2,048 for llama.cpp")
     flags.add_argument("--streams", type=int, nargs="+", default=[8, 16, 32])
     args = flags.parse_args()
     bandwidth = print_header(args.threads, f"ours in {args.ours}, {args.rounds} rounds, engines in turn")
