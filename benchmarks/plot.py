@@ -64,9 +64,9 @@ class Measured:
 
     @property
     def engines(self) -> list[str]:
-        """Ours first, then in alphabetical order."""
+        """Ours first, of ours int8, then in alphabetical order."""
         names = {engine for by_engine in self.speeds.values() for engine in by_engine}
-        return sorted(names, key=lambda name: (NAMES["ours"] not in name, name))
+        return sorted(names, key=lambda name: (NAMES["ours"] not in name, "int4" in name, name))
 
     def curve(self, engine: str, pattern: str) -> list[tuple[float, float]]:
         """(x, tokens/s) of an engine; x is the number in the names of figures that are ``pattern``."""
@@ -91,22 +91,22 @@ def figure_and_engine(name: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of a panel; ``name`` is in the legend, and the line's id in the file."""
+    """A line of a panel; ``name`` is in the legend, and the line's id in the file. An engine has one ``style``."""
 
     name: str
     points: Sequence[tuple[float, float]]
-    is_dashed: bool = False
+    style: int
     is_joined: bool = True
 
 
 def draw(axes: Axes, curves: Sequence[Curve], *, x: str, y: str, title: str = "") -> None:
-    for i, curve in enumerate(curves):
+    for curve in curves:
         (line,) = axes.plot(
             [at for at, _ in curve.points],
             [value for _, value in curve.points],
-            color=COLOURS[i % len(COLOURS)],
-            marker=MARKERS[i % len(MARKERS)],
-            linestyle=("--" if curve.is_dashed else "-") if curve.is_joined else "none",
+            color=COLOURS[curve.style % len(COLOURS)],
+            marker=MARKERS[curve.style % len(MARKERS)],
+            linestyle="-" if curve.is_joined else "none",
             label=curve.name,
         )
         line.set_gid(f"curve {curve.name}")
@@ -114,21 +114,32 @@ def draw(axes: Axes, curves: Sequence[Curve], *, x: str, y: str, title: str = ""
     axes.legend()
 
 
+def by_engine(measured: Measured, pattern: str) -> list[Curve]:
+    """Of all engines that have more than a point."""
+    curves = [Curve(name, measured.curve(name, pattern), i) for i, name in enumerate(measured.engines)]
+    return [curve for curve in curves if len(curve.points) > 1]
+
+
+def from_nothing(axes: Axes) -> None:
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+
+
 def panels(num: int, title: str) -> tuple[Figure, list[Axes]]:
     """Places are fixed, so that numbers of any width leave the axes where they are."""
-    figure = Figure(figsize=(4.6 * num + 2.4 if num == 1 else 4.6 * num, 3.8))
+    figure = Figure(figsize=(7 if num == 1 else 9.2, 3.8))
     width = (1 - 0.02) / num
-    axes = [figure.add_axes((i * width + 0.2 / (num + 1), 0.15, width - 0.22 / (num + 1), 0.66)) for i in range(num)]
+    axes = [figure.add_axes((i * width + 0.22 / (num + 1), 0.15, width - 0.24 / (num + 1), 0.66)) for i in range(num)]
     figure.suptitle(title, fontsize=10)
     return figure, axes
 
 
 def over_streams(measured: Measured) -> Figure:
     figure, (axes,) = panels(1, f"Tokens/s of all streams together, greedy\n{measured.subtitle}")
-    curves = [Curve(name, measured.curve(name, r"(\d+) streams")) for name in measured.engines]
-    draw(axes, [curve for curve in curves if len(curve.points) > 1], x="streams", y="tokens/s")
+    curves = by_engine(measured, r"(\d+) streams")
+    draw(axes, curves, x="streams", y="tokens/s")
     powers(axes, sorted({x for curve in curves for x, _ in curve.points}))
-    axes.set_ylim(bottom=0)
+    from_nothing(axes)
     return figure
 
 
@@ -138,10 +149,10 @@ def over_context(measured: Measured) -> Figure:
         (decode, r"one stream at ([\d,]+)", "decoding"),
         (prefill, r"prefill ([\d,]+)", "computing the prompt"),
     ):
-        curves = [Curve(name, measured.curve(name, pattern)) for name in measured.engines]
-        draw(axes, [curve for curve in curves if len(curve.points) > 1], x="prompt tokens", y="tokens/s", title=title)
+        curves = by_engine(measured, pattern)
+        draw(axes, curves, x="prompt tokens", y="tokens/s", title=title)
         powers(axes, sorted({x for curve in curves for x, _ in curve.points}))
-        axes.set_ylim(bottom=0)
+        from_nothing(axes)
     return figure
 
 
@@ -156,11 +167,11 @@ def under_load(measured: Measured) -> Figure:
     figure, axes = panels(2, f"Latency under an offered load, over HTTP\n{measured.subtitle}")
     for each, title, key in zip(axes, ("first token", "between two tokens"), ("first_token", "between"), strict=True):
         curves = [
-            Curve(name, [(rate, point[f"{key}_{share}_ms"]) for rate, point in sorted(measured.load.items())])
-            for name, share in (("median", "p50"), ("95 of 100", "p95"))
+            Curve(name, [(rate, point[f"{key}_{share}_ms"]) for rate, point in sorted(measured.load.items())], style)
+            for style, (name, share) in enumerate((("median", "p50"), ("95 of 100", "p95")))
         ]
         draw(each, curves, x="requests/s", y="ms", title=title)
-        each.set_ylim(bottom=0)
+        from_nothing(each)
     return figure
 
 
@@ -168,26 +179,31 @@ def roofline(measured: Measured) -> Figure:
     """Multiply-adds a second over multiply-adds for a byte of weights, and the two limits of the machine."""
     figure, (axes,) = panels(1, f"What the machine allows, and what is reached\n{measured.subtitle}")
     bandwidth, products = statistics.median(measured.bandwidths), statistics.median(measured.products_per_s)
-    corner = products / bandwidth
-    limit = [(0.7, 0.7 * bandwidth), (corner, products), (4096, products)]
-    curves = [Curve("the limits: memory, then products", [(x, y / 1e9) for x, y in limit], is_dashed=True)]
-    for engine in measured.engines:
-        points = [work(engine, num, speed) for num, speed in measured.curve(engine, r"(\d+) streams")]
-        points += [(num, speed * layer_weights() / 1e9) for num, speed in measured.curve(engine, r"prefill ([\d,]+)")]
-        curves.append(Curve(engine, sorted(points), is_joined=False))
+    limit = [(0.7, 0.7 * bandwidth / 1e9), (products / bandwidth, products / 1e9), (4096, products / 1e9)]
+    curves = []
+    for style, engine in enumerate(measured.engines):
+        points = [decoding(engine, num, speed) for num, speed in measured.curve(engine, r"(\d+) streams")]
+        prefills = measured.curve(engine, r"prefill ([\d,]+)")
+        points += [(num, speed * layer_weights() / 1e9) for num, speed in prefills]
+        curves.append(Curve(engine, sorted(points), style, is_joined=False))
     draw(axes, curves, x="multiply-adds for a byte that is read", y="billion multiply-adds/s")
+    (line,) = axes.plot(*zip(*limit, strict=True), color=INK, label="bandwidth, then products from cache")
+    line.set_gid("curve limits")
+    axes.legend(loc="lower right")
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_yticks([10, 20, 50, 100, 200], labels=["10", "20", "50", "100", "200"])
+    axes.minorticks_off()
     return figure
 
 
-def work(engine: str, num_streams: float, tokens_per_s: float) -> tuple[float, float]:
-    """Of decode steps: multiply-adds for a byte, and billions of them a second. Ours reads half of the head."""
+def decoding(engine: str, num_streams: float, tokens_per_s: float) -> tuple[float, float]:
+    """Multiply-adds for a byte, and billions of them a second. Ours finds the likeliest token in half of the head."""
     config = Gemma3TextConfig()
-    products = layer_weights() + config.vocab_size * config.hidden_size
-    whole, least = step_bytes("int4" if re.search("int4|Q4", engine) else "int8", num_streams=int(num_streams))
-    num_bytes = least if engine.startswith(NAMES["ours"]) else whole
-    return num_streams * products / num_bytes, tokens_per_s * products / 1e9
+    is_ours = engine.startswith(NAMES["ours"])
+    products = layer_weights() + config.vocab_size * config.hidden_size / (2 if is_ours else 1)
+    whole, least = step_bytes("int4" if re.search("int4|Q4", engine) else "int8")
+    return num_streams * products / (least if is_ours else whole), tokens_per_s * products / 1e9
 
 
 DRAWINGS: dict[str, Callable[[Measured], Figure]] = {
