@@ -9,10 +9,12 @@ import gc
 import importlib.util
 import io
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,12 +31,15 @@ _PATHS = {"OpenAI Agents": "/v1/responses", "anthropic": "/v1/messages", "ollama
 
 @dataclass(frozen=True)
 class Snippet:
-    """A program and what it prints, which may have white space around it: the base model begins with a space."""
+    """A program and what it prints, which may have white space around it: the base model begins with a space.
+    ``packages`` are what pip is told to install.
+    """
 
     title: str
     language: str
     code: str
     printed: str
+    packages: str = ""
 
     def to(self, url: str) -> str:
         assert ADDRESS in self.code
@@ -55,7 +60,8 @@ def snippets(language: str) -> list[Snippet]:
         title, _, rest = section.partition("\n")
         match _CODE.findall(rest):
             case [(str(first), str(code)), ("text", str(printed))] if first == language:
-                found.append(Snippet(title, language, code, printed))
+                packages = re.search(r"`pip install (.*)`", rest)
+                found.append(Snippet(title, language, code, printed, packages[1] if packages else ""))
     return found
 
 
@@ -64,14 +70,38 @@ def snippets(language: str) -> list[Snippet]:
 def test_python(server: RealServer, snippet: Snippet, monkeypatch: pytest.MonkeyPatch) -> None:
     if missing := snippet.missing_packages():
         pytest.skip(f"not installed: {', '.join(missing)}")
-    if (path := _PATHS.get(snippet.title)) and httpx.post(f"{server.url}{path}", json={}).status_code == 404:
-        pytest.skip(f"the server has no {path}")
+    skip_without_path(server, snippet)
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it asks the network when it is imported
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(snippet.to(server.url), str(PAGE), "exec"), {"__name__": "__main__"})
     gc.collect()  # what the client has not closed warns here
     assert printed.getvalue().strip() == snippet.printed.strip()
+
+
+ELSEWHERE = [snippet for snippet in snippets("python") if snippet.missing_packages()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("snippet", ELSEWHERE, ids=lambda snippet: snippet.title)
+def test_python_in_an_environment_of_its_own(server: RealServer, snippet: Snippet, tmp_path: Path) -> None:
+    """Those whose packages are not among the tests': many others come with them, or older ones than the tests have."""
+    skip_without_path(server, snippet)
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path)], check=True, timeout=120)
+    python = str(tmp_path / "bin" / "python")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [python, "-m", "pip", "install", "-q", *shlex.split(snippet.packages)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    if done.returncode != 0:
+        pytest.skip(f"pip could not fetch {snippet.packages}: {done.stderr.strip()[-200:]}")
+    command = [python, "-c", snippet.to(server.url)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == snippet.printed.strip(), done.stderr
+
+
+def skip_without_path(server: RealServer, snippet: Snippet) -> None:
+    if (path := _PATHS.get(snippet.title)) and httpx.post(f"{server.url}{path}", json={}).status_code == 404:
+        pytest.skip(f"the server has no {path}")
 
 
 def test_curl(server: RealServer) -> None:
