@@ -6,11 +6,10 @@ The only place of this package that knows how a model comes into being. Runs on 
 import logging
 import time
 from collections import abc
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine.capacity import BLOCK_SIZE, block_counts, cache_config, max_model_len, new_scheduler
+from engine.capacity import block_counts, cache_config, max_model_len, new_scheduler
 from engine.chat_format import ChatFormat, choose_chat_format
 from engine.default_sampling import default_sampling
 from engine.engine_core import EngineCore
@@ -18,16 +17,14 @@ from engine.engine_info import ModelInfo
 from engine.engine_options import EngineOptions
 from engine.errors import RequestError
 from engine.grammar.compiler import GrammarCompiler
-from engine.kv_cache_sizes import BlockCounts
 from engine.load_failures import in_words
+from engine.load_model import LoadedModel, kv_value_bytes, load_model, usable_vocab_size
 from engine.precision import Precision, choose_precision
 from engine.prefill_pace import PrefillPace
-from engine.runners.model_runner import ModelRunner
 from engine.scheduler import Scheduler
 from gemma3 import __version__
-from gemma3.checkpoints.checkpoint import Checkpoint, content_hash, open_checkpoint
+from gemma3.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from gemma3.checkpoints.end_tokens import end_token_ids
-from gemma3.checkpoints.kept_vocabulary import load_tokenizer
 from gemma3.checkpoints.locate import TERMS, Located, locate_weights
 from gemma3.errors import ChatError, TokenizerError
 from gemma3.progress import Progress, no_progress
@@ -85,18 +82,6 @@ class LoadedEngine:
             raise RequestError(f"messages cannot be encoded: {error}", param="messages") from None
 
 
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """What became of the weights. ``weights_hash`` tells them apart, ``arithmetic`` what may differ in the last bits."""
-
-    runner: ModelRunner
-    tokenizer: Gemma3Tokenizer
-    quantization: str
-    arithmetic: str
-    weights_hash: str
-    check_weights: abc.Callable[[float], None] | None = None
-
-
 @in_words()
 def load_engine(
     options: EngineOptions,
@@ -120,11 +105,10 @@ def load_engine(
     if located.is_first_use:
         log.info(TERMS)
     options = replace(options, max_model_len=max_model_len(options, checkpoint.config))
-    num_bytes = _kv_value_bytes(precision)
+    num_bytes = kv_value_bytes(precision)
     counts = block_counts(options, checkpoint.config, num_bytes_per_value=num_bytes)
     scheduler = new_scheduler(options, counts, checkpoint.config, pace=pace or PrefillPace())
-    load = _load_native if precision.scheme is not None else _load_torch
-    loaded = load(options, checkpoint, precision, counts, progress)
+    loaded = load_model(options, checkpoint, precision, counts, progress)
     tokenizer = loaded.tokenizer
     log.info("Tokenizer: %s", tokenizer.pipeline_note)
     chat = choose_chat_format(options.chat_template, checkpoint, tokenizer)
@@ -132,7 +116,7 @@ def load_engine(
     end_ids = end_token_ids(
         checkpoint.end_tokens,
         tokenizer,
-        vocab_size=_vocab_size(checkpoint, tokenizer),
+        vocab_size=usable_vocab_size(checkpoint, tokenizer),
         ends_turns=chat.form is ChatStyle.GEMMA_TURNS,
     )
     core = _core(options, checkpoint, scheduler, loaded, end_token_ids=end_ids)
@@ -144,7 +128,7 @@ def load_engine(
         encode=tokenizer.encode,
         special_ids=tokenizer.special_ids,
         end_token_ids=end_ids,
-        vocab_size=_vocab_size(checkpoint, tokenizer),
+        vocab_size=usable_vocab_size(checkpoint, tokenizer),
     )
     return LoadedEngine(core, info, tokenizer, chat, grammars, loaded.check_weights)
 
@@ -153,7 +137,7 @@ def _core(
     options: EngineOptions,
     checkpoint: Checkpoint,
     scheduler: Scheduler,
-    loaded: _Loaded,
+    loaded: LoadedModel,
     *,
     end_token_ids: frozenset[int],
 ) -> EngineCore:
@@ -161,78 +145,9 @@ def _core(
         scheduler,
         loaded.runner,
         token_to_bytes=loaded.tokenizer.token_to_bytes,
-        vocab_size=_vocab_size(checkpoint, loaded.tokenizer),
+        vocab_size=usable_vocab_size(checkpoint, loaded.tokenizer),
         eos_token_ids=end_token_ids,
         enable_prefix_caching=options.prefix_caching,
-    )
-
-
-def _vocab_size(checkpoint: Checkpoint, tokenizer: Gemma3Tokenizer) -> int:
-    """Ids that have both a row of the embedding and a piece of text: nobody may name others, and none is chosen.
-
-    An embedding is often padded with rows, to a multiple of 64.
-    """
-    return min(checkpoint.config.vocab_size, tokenizer.vocab_size)
-
-
-def _kv_value_bytes(precision: Precision) -> int:
-    """The native core keeps keys and values in bfloat16."""
-    return 4 if precision.scheme is None and precision.dtype == "float32" else 2
-
-
-def _load_native(
-    options: EngineOptions, checkpoint: Checkpoint, precision: Precision, counts: BlockCounts, progress: Progress
-) -> _Loaded:
-    """The native core; the tokenizer is built in a thread while weights are mapped or packed."""
-    from engine.runners.cpu_runner import CpuRunner
-    from gemma3.cpu.load import load_packed
-    from gemma3.cpu.model import BLOCK_SIZE as CORE_BLOCK_SIZE
-    from gemma3.cpu.model import CpuModel
-
-    assert precision.scheme is not None
-    assert BLOCK_SIZE == CORE_BLOCK_SIZE
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        loading_tokenizer = pool.submit(load_tokenizer, checkpoint)
-        packed = load_packed(checkpoint, precision.scheme, progress=progress)
-        tokenizer = loading_tokenizer.result()
-        config = replace(checkpoint.config, vocab_size=_vocab_size(checkpoint, tokenizer))
-        model = CpuModel(config, packed, num_threads=options.threads, isa=options.isa)
-        return _Loaded(
-            CpuRunner(model, counts),
-            tokenizer,
-            quantization=model.scheme,
-            arithmetic=f"{model.scheme}-{model.isa}",
-            weights_hash=packed.sha256,
-            check_weights=packed.check,
-        )
-
-
-def _load_torch(
-    options: EngineOptions, checkpoint: Checkpoint, precision: Precision, counts: BlockCounts, progress: Progress
-) -> _Loaded:
-    """The reference path."""
-    from gemma3.torch_model.parallel_load import load_model_and_tokenizer
-
-    loaded = load_model_and_tokenizer(
-        checkpoint,
-        dtype=precision.dtype,
-        device=precision.device,
-        num_threads=options.threads,
-        progress=progress,
-    )
-    from engine.runners.torch_runner import TorchRunner
-
-    return _Loaded(
-        TorchRunner(
-            loaded.model,
-            counts,
-            block_size=BLOCK_SIZE,
-            vocab_size=_vocab_size(checkpoint, loaded.tokenizer),
-        ),
-        loaded.tokenizer,
-        quantization=checkpoint.quantization,
-        arithmetic=precision.dtype,
-        weights_hash=content_hash(checkpoint.weight_files),
     )
 
 
@@ -241,7 +156,7 @@ def _info(
     checkpoint: Checkpoint,
     located: Located,
     precision: Precision,
-    loaded: _Loaded,
+    loaded: LoadedModel,
     *,
     chat: ChatFormat,
 ) -> ModelInfo:
@@ -251,7 +166,7 @@ def _info(
         created=int(located.path.stat().st_mtime),
         owned_by="google",
         max_model_len=options.max_model_len,
-        vocab_size=_vocab_size(checkpoint, loaded.tokenizer),
+        vocab_size=usable_vocab_size(checkpoint, loaded.tokenizer),
         quantization=loaded.quantization,
         dtype=precision.dtype,
         is_instruction_tuned=chat.is_tuned,

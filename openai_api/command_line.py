@@ -43,11 +43,16 @@ def parse_flags(argv: Sequence[str] | None, *, program: str = PROGRAM) -> argpar
 def flag_parser(program: str) -> FlagParser:
     """All flags of the server."""
     parser = FlagParser(prog=program, description="Serve Gemma 3 270M with OpenAI's API.")
-    _add_model_flags(parser.add_argument_group("model"))
-    _add_engine_flags(parser.add_argument_group("engine"))
+    add_engine_flags(parser)
     _add_server_flags(parser.add_argument_group("server"))
     add_access_flags(parser.add_argument_group("access"))
     return parser
+
+
+def add_engine_flags(parser: FlagParser) -> None:
+    """The flags that ``engine_options`` reads, for every program with an engine that serves many."""
+    _add_model_flags(parser.add_argument_group("model"))
+    _add_engine_flags(parser.add_argument_group("engine"))
 
 
 def _add_model_flags(group: argparse._ArgumentGroup) -> None:
@@ -135,6 +140,13 @@ def _add_server_flags(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--uds", type=parse_path, metavar="PATH", help="Listen on this Unix socket instead (default: on a port)."
+    )
+    group.add_argument(
+        "--data-dir",
+        type=parse_path,
+        metavar="DIR",
+        help="Keep the responses of /v1/responses in this folder, for one server at a time (default: in memory, until "
+        "the end).",
     )
     group.add_argument(
         "--log-level",

@@ -1,6 +1,7 @@
-"""Which exception becomes which HTTP status and OpenAI error body.
+"""Which exception becomes which HTTP status and error body.
 
-Owns the only place where error bodies are made; knows no endpoint. A body never quotes a prompt, a
+Owns the only place where error bodies are made, in the form of the API that a path belongs to;
+knows no endpoint. A body never quotes a prompt, a
 path, a traceback or the text of a library: messages are written here, in ``request`` or in the
 engine's own exceptions. Pure, so any thread may call it.
 """
@@ -24,12 +25,22 @@ from engine.errors import (
     StepError,
 )
 from engine.sampling_params import SamplingParamsError
+from openai_api.wires import Wire, wire_of
 
 # With the name of a parameter this keeps a body below 4 KiB even if every character needs six bytes.
 MAX_MESSAGE_CHARS = 500
 MAX_PARAM_CHARS = 64
 
 TYPE_BY_STATUS: Mapping[int, str] = {403: "permission_error", 429: "rate_limit_error"}
+ANTHROPIC_TYPE_BY_STATUS: Mapping[int, str] = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 NO_RETRY = {"x-should-retry": "false"}
 STATUS_BY_ERROR: Mapping[type[Exception], tuple[int, str]] = {
     QueueFullError: (429, "queue_full"),
@@ -77,25 +88,39 @@ def retry_after(seconds: int) -> dict[str, str]:
     return {"Retry-After": str(min(max(seconds, 1), 120))}
 
 
-def error_body(error: ApiError) -> bytes:
-    """OpenAI's error object as JSON in UTF-8, below 4,096 bytes whatever is in ``error``."""
-    param = None if error.param is None else error.param[:MAX_PARAM_CHARS]
-    body = {"message": error.message[:MAX_MESSAGE_CHARS], "type": error.type, "param": param, "code": error.code}
-    return json.dumps({"error": body}, ensure_ascii=False).encode("utf-8", "replace")
+def error_body(error: ApiError, wire: Wire = Wire.OPENAI) -> bytes:
+    """The error object of ``wire`` as JSON in UTF-8, below 4,096 bytes whatever is in ``error``."""
+    message = error.message[:MAX_MESSAGE_CHARS]
+    match wire:
+        case Wire.OPENAI:
+            param = None if error.param is None else error.param[:MAX_PARAM_CHARS]
+            body: object = {"error": {"message": message, "type": error.type, "param": param, "code": error.code}}
+        case Wire.ANTHROPIC:
+            body = {"type": "error", "error": {"type": _anthropic_type(error.status), "message": message}}
+        case Wire.OLLAMA:
+            body = {"error": message}
+    return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _anthropic_type(status: int) -> str:
+    return ANTHROPIC_TYPE_BY_STATUS.get(status, "api_error" if status >= 500 else "invalid_request_error")
 
 
 class ErrorResponse(Response):
-    """The response to ``error``, with its status and headers and a body below 4,096 bytes.
+    """The response to ``error``, with its status and headers and a body below 4,096 bytes, in the
+    form of the path that was asked.
 
     It leaves the error's code in the scope of its request, for those who count.
     """
 
     def __init__(self, error: ApiError) -> None:
         super().__init__(error_body(error), error.status, headers=error.headers, media_type="application/json")
-        self.code = error.code
+        self.error = error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["error_code"] = self.code
+        scope["error_code"] = self.error.code
+        self.body = error_body(self.error, wire_of(scope["path"]))
+        self.headers["content-length"] = str(len(self.body))
         await super().__call__(scope, receive, send)
 
 

@@ -43,6 +43,10 @@ class Metrics:
         self.prompt_tokens = self._counter("prompt_tokens", "Prompt tokens of ended requests.")
         self.generation_tokens = self._counter("generation_tokens", "Generated tokens of ended requests.")
         self.outcomes = self._counter("request_success", "Choices by how they ended.", "finished_reason")
+        self.batch_rows = self._counter("batch_rows", "Rows of batches, with and without an answer.", "outcome")
+        self.batches_in_progress = Gauge(
+            PREFIX + "batches_in_progress", "Batches whose rows are computed now.", registry=self.registry
+        )
         self.time_to_first_token = self._histogram(
             "time_to_first_token_seconds", "From the request to its first token.", REQUEST_BUCKETS_S
         )

@@ -7,8 +7,7 @@ request of it.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -32,6 +31,7 @@ from openai_api.answer.server_models import (
     TokenizerInfoAnswer,
     VersionAnswer,
 )
+from openai_api.batch_routes import BATCH_ROUTES
 from openai_api.endpoints import status
 from openai_api.endpoints.chat import create_chat_completion
 from openai_api.endpoints.completions import create_completion
@@ -41,48 +41,8 @@ from openai_api.endpoints.tokenization import detokenize, tokenize, tokenizer_in
 from openai_api.request.decision_fields import DecisionRequest
 from openai_api.request.schemas import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from openai_api.request.system_one_fields import SystemOneRequest
-
-DESCRIPTIONS: Mapping[int, str] = {
-    400: "The request is wrong: `error.param` names the field.",
-    401: "No valid API key.",
-    403: "Host or Origin is not allowed.",
-    404: "No such model or path.",
-    408: "The body came too slowly.",
-    413: "The body is too large.",
-    415: "The body is not JSON.",
-    429: "The queue is full: come back after `Retry-After`.",
-    431: "The headers are too large.",
-    500: "The server failed on this request.",
-    503: "Loading, draining, or waited too long in the queue.",
-    504: "The request ran longer than its deadline.",
-}
-ANY = (403, 431, 500, 503)
-MODEL = (401, *ANY)
-BODY = (400, 404, 408, 413, 415, *MODEL)
-GENERATION = (429, 504, *BODY)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """``streams``: the answer may also be server-sent events.
-
-    ``text``: the media type of one that is not JSON.
-    """
-
-    path: str
-    serve: Callable[[Request], Awaitable[Response]]
-    errors: tuple[int, ...] = ANY
-    body: type[BaseModel] | None = None
-    answer: type[BaseModel] | None = None
-    streams: bool = False
-    text: str = ""
-    parameters: tuple[str, ...] = ()
-
-    @property
-    def method(self) -> str:
-        """``POST`` for an endpoint with a body, else ``GET``."""
-        return "GET" if self.body is None else "POST"
-
+from openai_api.response_routes import RESPONSE_ROUTES
+from openai_api.route import BODY, DESCRIPTIONS, EVENTS, GENERATION, MODEL, Route
 
 ROUTES = (
     Route(
@@ -90,7 +50,7 @@ ROUTES = (
         serve=create_chat_completion,
         body=ChatCompletionRequest,
         answer=ChatCompletion,
-        streams=True,
+        streams=EVENTS,
         errors=GENERATION,
     ),
     Route(
@@ -98,11 +58,13 @@ ROUTES = (
         serve=create_completion,
         body=CompletionRequest,
         answer=Completion,
-        streams=True,
+        streams=EVENTS,
         errors=GENERATION,
     ),
     Route(path="/v1/decisions", serve=create_decision, body=DecisionRequest, answer=Decision, errors=GENERATION),
     Route(path="/v1/systemone", serve=system_one, body=SystemOneRequest, answer=SystemOneAnswer, errors=GENERATION),
+    *RESPONSE_ROUTES,
+    *BATCH_ROUTES,
     Route(path="/tokenize", serve=tokenize, body=TokenizeRequest, answer=TokenizeAnswer, errors=BODY),
     Route(path="/detokenize", serve=detokenize, body=DetokenizeRequest, answer=DetokenizeAnswer, errors=BODY),
     Route(path="/tokenizer_info", serve=tokenizer_info, answer=TokenizerInfoAnswer, errors=MODEL),
@@ -125,16 +87,17 @@ ROUTES = (
 
 
 class _Endpoint:
-    """The ASGI application of one route. FastAPI's own would read the source of ``serve`` at the first
+    """The ASGI application of one path. FastAPI's own would read the source of ``serve`` at the first
     request, and look for parameters, which these functions have not, at each.
     """
 
-    def __init__(self, route: Route) -> None:
-        self._route = route
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = {route.method: route for route in routes}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["route"] = self._route
-        response = await self._route.serve(Request(scope, receive, send))
+        method = scope["method"]
+        route = scope["route"] = self.routes["GET" if method == "HEAD" else method]
+        response = await route.serve(Request(scope, receive, send))
         await response(scope, receive, send)
 
 
@@ -142,9 +105,11 @@ def add_routes(app: FastAPI) -> None:
     """Make ``app`` serve all of ``ROUTES``, and HEAD wherever GET is; FastAPI only documents them,
     the functions read and answer by themselves.
     """
-    for route in (*ROUTES, Route(path="/openapi.json", serve=_openapi_endpoint(app))):
-        endpoint: Any = _Endpoint(route)  # starlette takes applications too, which its annotations leave out
-        app.router.add_route(route.path, endpoint, methods=[route.method])
+    routes = (*ROUTES, Route(path="/openapi.json", serve=_openapi_endpoint(app)))
+    for path in dict.fromkeys(route.path for route in routes):
+        endpoint = _Endpoint(route for route in routes if route.path == path)
+        application: Any = endpoint  # starlette takes these too, which its annotations leave out
+        app.router.add_route(path, application, methods=list(endpoint.routes))
 
 
 def _openapi_endpoint(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
@@ -191,7 +156,7 @@ def _document(router: APIRouter, route: Route) -> None:
 def _responses(route: Route) -> dict[int | str, dict[str, Any]]:
     content: dict[str, Any] = {} if route.answer is None else _json_of(route.answer)
     if route.streams:
-        content["text/event-stream"] = {}
+        content[route.streams] = {}
     if route.text:
         content[route.text] = {"schema": {"type": "string"}}
     responses: dict[int | str, dict[str, Any]] = {200: {"description": "The answer.", "content": content}}

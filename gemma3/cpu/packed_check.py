@@ -31,7 +31,11 @@ class PackedCheck:
         Raises:
             CheckpointError: it is damaged, and removed. What was computed with it may be wrong.
         """
-        if self._taken_sha256(delay_s) == self.sha256:
+        try:
+            if self._taken_sha256(delay_s) == self.sha256:
+                return
+        except OSError as error:
+            log.warning("%s cannot be taken into memory and is not checked (%s).", self.path, error.strerror)
             return
         try:
             self.path.unlink(missing_ok=True)
@@ -40,12 +44,14 @@ class PackedCheck:
         raise CheckpointError(f"{self.path} is damaged; it was removed, and the weights will be packed anew.")
 
     def _taken_sha256(self, delay_s: float) -> str | None:
+        """``None``: it has become shorter. Raises ``OSError`` for what says nothing about the file."""
         digest, num_before_data = hashlib.sha256(), self.data_start
         try:
             for chunk in self.file.take(delay_s):
                 digest.update(chunk[num_before_data:])
                 num_before_data = max(0, num_before_data - len(chunk))
         except OSError as error:
-            log.warning("%s cannot be taken into memory (%s).", self.path, error.strerror)
+            if error.errno:
+                raise
             return None
         return digest.hexdigest()

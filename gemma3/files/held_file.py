@@ -37,6 +37,7 @@ class HeldFile:
         self._path, self._handle = path, os.open(path, os.O_RDONLY)
         self._is_leased = _lease(self._handle)
         self._let_go = weakref.finalize(self, _let_go, self._handle, is_leased=self._is_leased)
+        self._let_go.atexit = False  # a thread may still be taking it; the system closes what a process has open
         # Private, so that moved pages fit in; nobody writes to them.
         self.view = memoryview(mmap.mmap(self._handle, 0, access=mmap.ACCESS_COPY))
 
@@ -46,7 +47,7 @@ class HeldFile:
         As soon as a writer waits it does not. The file is let go at the end.
 
         Raises:
-            OSError: the memory is not given, or the file has become shorter.
+            OSError: the memory is not given, or, without a number, the file has become shorter.
         """
         try:
             self._wait(delay_s)

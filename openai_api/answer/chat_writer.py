@@ -16,6 +16,7 @@ from openai_api.answer.prompt_logprobs import prompt_logprobs_answer
 from openai_api.answer.tool_calls import CallReader
 from openai_api.answer.writer import ChunkWriter, Head, finish_word, usage_answer
 from openai_api.engine_api import Tokenizer
+from openai_api.errors import ApiError
 from openai_api.request.schemas import ChatCompletionRequest
 
 _ROLE = '{"role":"assistant","content":""}'
@@ -85,6 +86,10 @@ class ChatWriter:
     def end(self, usage: Usage) -> str:
         """The totals, if they are asked for, and ``[DONE]``."""
         return self._chunk_writer.end(usage)
+
+    def error(self, error: ApiError) -> str:
+        """OpenAI's error object as the last event."""
+        return self._chunk_writer.error(error)
 
     def _events(self, chunk: Chunk, usage: Usage) -> str:
         shows_ids = self._prompt_token_ids is not None

@@ -16,6 +16,7 @@ from openai_api.answer.models import Completion, CompletionChoice
 from openai_api.answer.prompt_logprobs import prompt_logprobs_answer
 from openai_api.answer.writer import ChunkWriter, Head, finish_word, usage_answer
 from openai_api.engine_api import Tokenizer
+from openai_api.errors import ApiError
 from openai_api.request.schemas import CompletionRequest
 
 
@@ -76,6 +77,10 @@ class CompletionWriter:
     def end(self, usage: Usage) -> str:
         """The totals, if they are asked for, and ``[DONE]``."""
         return self._chunk_writer.end(usage)
+
+    def error(self, error: ApiError) -> str:
+        """OpenAI's error object as the last event."""
+        return self._chunk_writer.error(error)
 
     def _event(self, chunk: Chunk, usage: Usage) -> str:
         logprobs = self._logprobs[chunk.choice].write(chunk)

@@ -18,6 +18,7 @@ from engine.outputs import FinishReason
 from openai_api.answer.chunks import Chunk
 from openai_api.answer.generation import Usage
 from openai_api.answer.models import Answer, UsageAnswer
+from openai_api.errors import ApiError, error_body
 from openai_api.request.schemas import StreamOptions
 
 
@@ -46,6 +47,9 @@ class Writer(Protocol):
         """The text of the events after the last chunk, as the totals in tokens and a mark of the
         end.
         """
+
+    def error(self, error: ApiError) -> str:
+        """The text of the last event of a stream that fails after its start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,10 @@ class ChunkWriter:
         """
         tail = _usage_tail(usage) if self._has_usage_in_all else self._tail
         return f"{self._head}{choice}]{extra}{tail}"
+
+    def error(self, error: ApiError) -> str:
+        """OpenAI's error object as an event; no ``[DONE]`` follows it."""
+        return f"data: {error_body(error).decode()}\n\n"
 
     def end(self, usage: Usage) -> str:
         """The totals, if they are asked for, and OpenAI's mark of the end, ``[DONE]``."""

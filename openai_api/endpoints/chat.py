@@ -30,7 +30,12 @@ async def create_chat_completion(request: Request) -> Response:
     return await answer(request, CHAT)
 
 
-async def _render(body: ChatCompletionRequest, request_id: str, app_state: AppState) -> Job:
+async def render_chat_request(body: ChatCompletionRequest, request_id: str, app_state: AppState) -> Job:
+    """What the engine is asked; other APIs turn their bodies into this one.
+
+    Raises:
+        ApiError: 400 for what cannot be; ``param`` is chat's own name of the field.
+    """
     logprobs, max_tokens, choice = _num_logprobs(body), _max_tokens(body), tool_choice(body)
     prompt = await render_chat(
         app_state,
@@ -88,4 +93,10 @@ def _max_tokens(body: ChatCompletionRequest) -> int | None:
     return old if new is None else new
 
 
-CHAT = Endpoint(body=ChatCompletionRequest, fields=CHAT_FIELDS, id_prefix="chatcmpl", render=_render, writer=ChatWriter)
+CHAT = Endpoint(
+    body=ChatCompletionRequest,
+    fields=CHAT_FIELDS,
+    id_prefix="chatcmpl",
+    render=render_chat_request,
+    writer=ChatWriter,
+)

@@ -38,7 +38,12 @@ async def create_completion(request: Request) -> Response:
     return await answer(request, COMPLETION)
 
 
-async def _render(body: CompletionRequest, request_id: str, app_state: AppState) -> Job:
+async def render_completion_request(body: CompletionRequest, request_id: str, app_state: AppState) -> Job:
+    """What the engine is asked; other APIs turn their bodies into this one.
+
+    Raises:
+        ApiError: 400 for what cannot be; ``param`` is the name of the field in text completions.
+    """
     prompts = await _prompts(body, app_state)
     grammar = await compiled(body, app_state)
     if body.x_close:
@@ -136,5 +141,9 @@ def _params(body: CompletionRequest, app_state: AppState, grammar: Grammar | Non
 
 
 COMPLETION = Endpoint(
-    body=CompletionRequest, fields=COMPLETION_FIELDS, id_prefix="cmpl", render=_render, writer=CompletionWriter
+    body=CompletionRequest,
+    fields=COMPLETION_FIELDS,
+    id_prefix="cmpl",
+    render=render_completion_request,
+    writer=CompletionWriter,
 )

@@ -16,9 +16,10 @@ from gemma3 import __version__
 from openai_api.answer.models import json_response
 from openai_api.answer.server_models import CapabilitiesAnswer, ModelCard, ModelList, StatusAnswer, VersionAnswer
 from openai_api.app_state import app_state_of
-from openai_api.request.field_support import FIELDS_BY_ENDPOINT, RequestField, Support
+from openai_api.request.fields_by_endpoint import FIELDS_BY_ENDPOINT
 from openai_api.request.neutral_fields import IN_ANY_REQUEST
 from openai_api.request.neutral_values import in_words
+from openai_api.request.request_field import RequestField, Support
 
 
 async def health(request: Request) -> Response:

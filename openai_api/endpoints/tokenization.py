@@ -20,8 +20,9 @@ from openai_api.disconnects import unless_disconnected
 from openai_api.engine_api import Tokenizer
 from openai_api.errors import ApiError, invalid_value
 from openai_api.request.body import read_body
-from openai_api.request.field_support import DETOKENIZE_FIELDS, TOKENIZE_FIELDS, RequestField
+from openai_api.request.field_support import DETOKENIZE_FIELDS, TOKENIZE_FIELDS
 from openai_api.request.prompts import check_text_length, check_token_ids, encode_prompt, render_chat
+from openai_api.request.request_field import RequestField
 from openai_api.request.schemas import DetokenizeRequest, TokenizeRequest
 
 B = TypeVar("B", TokenizeRequest, DetokenizeRequest)

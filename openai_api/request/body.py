@@ -14,7 +14,7 @@ from openai_api.body_budget import BodyShare
 from openai_api.disconnects import unless_disconnected
 from openai_api.errors import ApiError, retry_after
 from openai_api.request.content_type import check_content_type
-from openai_api.request.field_support import RequestField
+from openai_api.request.request_field import RequestField
 from openai_api.request.strict_json import parse_json
 from openai_api.request.strict_model import StrictModel
 from openai_api.request.validation import validate

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from openai_api.request.field_support import FIELDS_BY_ENDPOINT, RequestField
+from openai_api.request.fields_by_endpoint import FIELDS_BY_ENDPOINT
 from openai_api.request.neutral_fields import IN_ANY_REQUEST
 from openai_api.request.neutral_values import Values, in_words
+from openai_api.request.request_field import RequestField
 
 
 def table_of(fields: Sequence[RequestField]) -> str:

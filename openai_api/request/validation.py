@@ -14,8 +14,8 @@ from pydantic_core import ErrorDetails
 
 from engine.sampling_params import Setting
 from openai_api.errors import MAX_PARAM_CHARS, ApiError, invalid_value
-from openai_api.request.field_support import RequestField, Support
 from openai_api.request.neutral_values import ONLY_NULL, in_words
+from openai_api.request.request_field import RequestField, Support
 from openai_api.request.strict_model import StrictModel
 
 _PART_TYPE = re.compile(r"content\[\d+\]\.type$")
@@ -45,6 +45,8 @@ EXPECTED: Mapping[str, str] = {
     "choice_value": "a string, true or false",
     "object_type": "an object, or its JSON as a string",
     "json_text": "an object, or its JSON as a string, but this string is no JSON: {why}",
+    "tool_type": "'function', or 'namespace' for a group of functions; this server has no tools of its own",
+    "includable": "one of {names}",
     "too_many_fields": "at most {most} fields",
 }
 # Fields that take one string in place of an array.

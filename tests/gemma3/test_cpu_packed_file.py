@@ -20,6 +20,7 @@ from gemma3.cpu import packed_file
 from gemma3.cpu.load import load_packed
 from gemma3.cpu.packed_layout import SCHEMES, PackedLayout, PackedWeights
 from gemma3.errors import CheckpointError
+from gemma3.files.held_file import HeldFile
 from tests.gemma3 import tiny
 
 pytest.importorskip("gemma3.cpu._native", reason="the native core was not compiled")
@@ -350,6 +351,23 @@ def test_a_whole_file_passes_and_is_let_go(folder: Path, cache: Path) -> None:
     (path,) = files(cache)
     path.write_bytes(b"another file")
     assert weights.tensors == good
+
+
+def test_a_check_that_gets_no_memory_condemns_nothing(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(folder, cache)
+    weights = load(folder, cache)
+    (path,) = files(cache)
+
+    def refused(*_: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(HeldFile, "_move", refused)
+    assert weights.check is not None
+    weights.check(0.0)
+    assert files(cache) == [path]
+    assert "not checked (Cannot allocate memory)" in caplog.text
 
 
 def test_damage_that_cannot_be_removed(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,6 +113,17 @@ def test_it_is_let_go_with_its_last_reference(path: Path) -> None:
     assert view == CONTENT
 
 
+def test_a_process_that_ends_while_a_thread_takes_it_does_not_close_it(path: Path) -> None:
+    """Finalizers run at the end of a process before what was registered ahead of the first of them."""
+    program = (
+        "import atexit, os; atexit.register(lambda: print(os.fstat(file._handle).st_size))\n"
+        "import sys; from pathlib import Path; from gemma3.files.held_file import HeldFile\n"
+        "file = HeldFile(Path(sys.argv[1]))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == str(len(CONTENT)), ended.stderr
+
+
 @linux
 def test_without_a_lease_a_file_that_was_cut_is_no_signal_but_an_error(
     path: Path, monkeypatch: pytest.MonkeyPatch

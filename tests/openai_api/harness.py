@@ -104,6 +104,7 @@ class Answer:
     status: int
     headers: dict[str, str]
     body: bytes
+    path: str = ""
 
     @property
     def json(self) -> Any:
@@ -111,7 +112,9 @@ class Answer:
 
     @property
     def error(self) -> Any:
-        return self.json["error"]
+        """OpenAI and Anthropic have an object here, Ollama a text."""
+        error = self.json["error"]
+        return {"message": error} if isinstance(error, str) else error
 
 
 @dataclass
@@ -178,7 +181,7 @@ class Asgi:
 
         await self.app(scope, receive, send)
         head = {k.decode(): v.decode() for k, v in sent[0]["headers"]}
-        return Answer(sent[0]["status"], head, b"".join(message.get("body", b"") for message in sent[1:]))
+        return Answer(sent[0]["status"], head, b"".join(message.get("body", b"") for message in sent[1:]), path)
 
 
 def events_of(body: bytes | str) -> list[str]:

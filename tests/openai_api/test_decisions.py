@@ -17,7 +17,7 @@ from openai_api import calibrations
 from openai_api.answer.option_probabilities import expected_level, probabilities
 from openai_api.calibrations import Calibrations, calibration_key
 from openai_api.request.decision_fields import DecisionChoice, DecisionLevel, DecisionQuestion, InputItem
-from openai_api.request.field_support import FIELDS_BY_ENDPOINT
+from openai_api.request.fields_by_endpoint import FIELDS_BY_ENDPOINT
 from openai_api.request.questions import option_text
 from openai_api.request.system_one_fields import SystemOneQuestion
 from tests.openai_api.fake_engine import FakeEngine, Script

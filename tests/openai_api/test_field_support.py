@@ -9,15 +9,18 @@ from typing import get_args, get_origin, get_type_hints
 import pytest
 from openai.types import completion_create_params as text_params
 from openai.types.chat import completion_create_params as chat_params
+from openai.types.responses import response_create_params
 from pydantic import BaseModel
 
 from engine.sampling_params import SETTINGS
 from openai_api.request.decision_fields import DecisionRequest
-from openai_api.request.field_support import FIELDS_BY_ENDPOINT, RequestField, Support
 from openai_api.request.field_tables import with_tables
+from openai_api.request.fields_by_endpoint import FIELDS_BY_ENDPOINT
 from openai_api.request.messages import ChatMessage, FunctionCall, TextPart, ToolCallEntry
 from openai_api.request.neutral_fields import IN_ANY_REQUEST
 from openai_api.request.neutral_values import ANYTHING
+from openai_api.request.request_field import RequestField, Support
+from openai_api.request.responses_fields import ResponseInputItem, ResponsesRequest, ResponseTool, TextConfig
 from openai_api.request.schemas import (
     ChatCompletionRequest,
     CompletionRequest,
@@ -35,6 +38,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "api.md"
 MODELS: dict[str, type[StrictModel]] = {
     "/v1/chat/completions": ChatCompletionRequest,
     "/v1/completions": CompletionRequest,
+    "/v1/responses": ResponsesRequest,
     "/tokenize": TokenizeRequest,
     "/detokenize": DetokenizeRequest,
     "/v1/decisions": DecisionRequest,
@@ -55,6 +59,13 @@ PARTS: dict[str, type[StrictModel]] = {
 }
 
 
+RESPONSES_PARTS: dict[str, type[StrictModel]] = {
+    "input[].": ResponseInputItem,
+    "tools[].": ResponseTool,
+    "text.": TextConfig,
+}
+
+
 def names(fields: tuple[RequestField, ...], *supports: Support) -> set[str]:
     return {field.name for field in fields if field.support in supports}
 
@@ -69,10 +80,10 @@ def test_the_schemas_have_just_the_fields_that_are_taken(endpoint: str) -> None:
     assert len({field.name for field in fields}) == len(fields)
     taken = names(fields, Support.EXACT, Support.NO_EFFECT)
     assert own_or_any(MODELS[endpoint], taken) == top_level(taken)
-    if endpoint == "/v1/chat/completions":
-        for prefix, model in PARTS.items():
-            inner = {name.removeprefix(prefix) for name in taken if name.startswith(prefix)}
-            assert own_or_any(model, inner) == top_level(inner)
+    parts = {"/v1/chat/completions": PARTS, "/v1/responses": RESPONSES_PARTS}.get(endpoint, {})
+    for prefix, model in parts.items():
+        inner = {name.removeprefix(prefix) for name in taken if name.startswith(prefix)}
+        assert own_or_any(model, inner) == top_level(inner)
 
 
 def own_or_any(model: type[StrictModel], taken: set[str]) -> set[str]:
@@ -86,6 +97,7 @@ def own_or_any(model: type[StrictModel], taken: set[str]) -> set[str]:
     [
         ("/v1/chat/completions", chat_params.CompletionCreateParamsStreaming),
         ("/v1/completions", text_params.CompletionCreateParamsStreaming),
+        ("/v1/responses", response_create_params.ResponseCreateParamsStreaming),
     ],
 )
 def test_every_field_that_openai_defines_is_in_the_table(endpoint: str, params: type) -> None:

@@ -21,7 +21,7 @@ from openai_api.answer.writer import Head
 from openai_api.app_state import AppState
 from openai_api.endpoints.generate import Endpoint, answer
 from openai_api.engine_api import Tokenizer
-from openai_api.request.field_support import RequestField, Support
+from openai_api.request.request_field import RequestField, Support
 from openai_api.request.schemas import GenerationRequest
 from openai_api.settings import ServerSettings
 from tests.openai_api.fake_engine import MODEL_ID, TEXT, FakeEngine, Script

@@ -7,9 +7,10 @@ import pytest
 
 from engine.sampling_params import SamplingParams
 from gemma3.text.chat import Message
-from openai_api.request.field_support import FIELDS_BY_ENDPOINT, Support
+from openai_api.request.fields_by_endpoint import FIELDS_BY_ENDPOINT
 from openai_api.request.neutral_fields import IN_CHAT, IN_COMPLETION
 from openai_api.request.neutral_values import in_words
+from openai_api.request.request_field import Support
 from tests.openai_api.fake_engine import MODEL_ID, FakeEngine
 from tests.openai_api.harness import MESSAGES, Answer, Asgi, chat_body, completion_body
 

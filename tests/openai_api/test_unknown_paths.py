@@ -1,5 +1,7 @@
 """What people mistype, and what they are told."""
 
+import json
+
 import pytest
 
 from openai_api.routes import ROUTES
@@ -23,9 +25,7 @@ CHAT, COMPLETIONS, MODELS = "POST /v1/chat/completions", "POST /v1/completions",
         ("POST", "/v1/chat/completion", CHAT),
         ("POST", "/v1/chat_completions", CHAT),
         ("POST", "/v1/chat", CHAT),
-        ("POST", "/api/chat", CHAT),
-        ("POST", "/v1/responses", CHAT),
-        ("POST", "/v1/messages", CHAT),
+        ("POST", "/responses", "POST /v1/responses"),
         ("POST", "/openai/deployments/gemma/chat/completions", CHAT),
         ("POST", "/v1", CHAT),
         ("POST", "/v1/", CHAT),
@@ -34,11 +34,9 @@ CHAT, COMPLETIONS, MODELS = "POST /v1/chat/completions", "POST /v1/completions",
         ("POST", "/completions", COMPLETIONS),
         ("POST", "/v1/completion", COMPLETIONS),
         ("POST", "/v1/engines/gemma/completions", COMPLETIONS),
-        ("POST", "/api/generate", COMPLETIONS),
         ("GET", "/models", MODELS),
         ("GET", "//v1/models", MODELS),
         ("GET", "/models/gemma-3-270m-it", MODELS),
-        ("GET", "/api/tags", MODELS),
         ("POST", "/v1/tokenize", "POST /tokenize"),
         ("POST", "/detokenise", "POST /detokenize"),
         ("GET", "/health/", "GET /health"),
@@ -83,3 +81,13 @@ def test_the_list_of_models_may_end_in_a_slash(asgi: Asgi) -> None:
     for method in ("GET", "HEAD"):
         assert asgi.request(method, "/v1/models/").body == asgi.get("/v1/models").body
     assert asgi.get("/v1/models//").error["code"] == "model_not_found"
+
+
+def test_an_error_has_the_form_of_the_api_that_its_path_is_of(asgi: Asgi) -> None:
+    ollama = json.loads(asgi.request("GET", "/api/nothing").body)
+    assert list(ollama) == ["error"]
+    assert "no such endpoint" in ollama["error"]
+    anthropic = json.loads(asgi.request("GET", "/v1/messages/nothing").body)
+    assert anthropic["type"] == "error"
+    assert anthropic["error"]["type"] == "not_found_error"
+    assert "no such endpoint" in anthropic["error"]["message"]
