@@ -7,7 +7,7 @@ request of it.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -19,8 +19,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from openai_api.answer.anthropic_models import AnthropicErrorAnswer
 from openai_api.answer.decision_models import Decision, SystemOneAnswer
 from openai_api.answer.models import ChatCompletion, Completion, ErrorAnswer
+from openai_api.answer.ollama_models import OllamaErrorAnswer
 from openai_api.answer.server_models import (
     CapabilitiesAnswer,
     DetokenizeAnswer,
@@ -31,6 +33,7 @@ from openai_api.answer.server_models import (
     TokenizerInfoAnswer,
     VersionAnswer,
 )
+from openai_api.anthropic_routes import ANTHROPIC_ROUTES
 from openai_api.batch_routes import BATCH_ROUTES
 from openai_api.endpoints import status
 from openai_api.endpoints.chat import create_chat_completion
@@ -38,11 +41,19 @@ from openai_api.endpoints.completions import create_completion
 from openai_api.endpoints.decisions import create_decision, system_one
 from openai_api.endpoints.home_page import home_page
 from openai_api.endpoints.tokenization import detokenize, tokenize, tokenizer_info
+from openai_api.ollama_routes import OLLAMA_ROUTES
 from openai_api.request.decision_fields import DecisionRequest
 from openai_api.request.schemas import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from openai_api.request.system_one_fields import SystemOneRequest
 from openai_api.response_routes import RESPONSE_ROUTES
 from openai_api.route import BODY, DESCRIPTIONS, EVENTS, GENERATION, MODEL, Route
+from openai_api.wires import Wire, wire_of
+
+ERROR_OF_WIRE: Mapping[Wire, type[BaseModel]] = {
+    Wire.OPENAI: ErrorAnswer,
+    Wire.ANTHROPIC: AnthropicErrorAnswer,
+    Wire.OLLAMA: OllamaErrorAnswer,
+}
 
 ROUTES = (
     Route(
@@ -65,6 +76,7 @@ ROUTES = (
     Route(path="/v1/systemone", serve=system_one, body=SystemOneRequest, answer=SystemOneAnswer, errors=GENERATION),
     *RESPONSE_ROUTES,
     *BATCH_ROUTES,
+    *ANTHROPIC_ROUTES,
     Route(path="/tokenize", serve=tokenize, body=TokenizeRequest, answer=TokenizeAnswer, errors=BODY),
     Route(path="/detokenize", serve=detokenize, body=DetokenizeRequest, answer=DetokenizeAnswer, errors=BODY),
     Route(path="/tokenizer_info", serve=tokenizer_info, answer=TokenizerInfoAnswer, errors=MODEL),
@@ -82,6 +94,7 @@ ROUTES = (
     Route(path="/health", serve=status.health, answer=StatusAnswer),
     Route(path="/live", serve=status.live, answer=StatusAnswer),
     Route(path="/metrics", serve=status.metrics, text="text/plain", errors=MODEL),
+    *OLLAMA_ROUTES,
     Route(path="/", serve=home_page, text="text/html"),
 )
 
@@ -135,7 +148,8 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, routes=documented.routes)
     bodies = [(route.body, "validation") for route in ROUTES if route.body is not None]
     answers = [(route.answer, "serialization") for route in ROUTES if route.answer is not None]
-    models: Any = [*bodies, *answers, (ErrorAnswer, "serialization")]
+    errors = [(error, "serialization") for error in ERROR_OF_WIRE.values()]
+    models: Any = [*bodies, *answers, *errors]
     _, schemas = models_json_schema(models, ref_template="#/components/schemas/{model}")
     document["components"] = {"schemas": schemas["$defs"]}
     return document
@@ -161,7 +175,7 @@ def _responses(route: Route) -> dict[int | str, dict[str, Any]]:
         content[route.text] = {"schema": {"type": "string"}}
     responses: dict[int | str, dict[str, Any]] = {200: {"description": "The answer.", "content": content}}
     for code in route.errors:
-        responses[code] = {"description": DESCRIPTIONS[code], "content": _json_of(ErrorAnswer)}
+        responses[code] = {"description": DESCRIPTIONS[code], "content": _json_of(ERROR_OF_WIRE[wire_of(route.path)])}
     return responses
 
 

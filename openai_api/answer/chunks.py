@@ -16,6 +16,7 @@ class Chunk:
 
     ``choice`` counts through all prompts. ``logprobs`` is as long as ``token_ids`` if it is there;
     the first token of a prompt has none. ``prompt_logprobs`` come with the first chunk of a choice.
+    ``stop_reason`` is the stop string or stop token id that ended it, with ``finish_reason``.
     """
 
     choice: int
@@ -24,6 +25,7 @@ class Chunk:
     logprobs: tuple[TokenLogprob | None, ...] | None = None
     finish_reason: FinishReason | None = None
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
+    stop_reason: str | int | None = None
 
 
 def num_values(chunks: Sequence[Chunk]) -> int:
@@ -45,6 +47,7 @@ def joined(chunks: Sequence[Chunk]) -> Chunk:
         logprobs=tuple(entry for entries in logprobs for entry in entries) if logprobs else None,
         finish_reason=chunks[-1].finish_reason,
         prompt_logprobs=chunks[0].prompt_logprobs,
+        stop_reason=chunks[-1].stop_reason,
     )
 
 

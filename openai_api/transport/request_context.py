@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from openai_api.errors import error_response, to_api_error
 from openai_api.logs import log_event, where_it_failed
 from openai_api.metrics import Metrics
+from openai_api.wires import Wire, wire_of
 
 # What a client may choose as the id of its request: anything that is safe in a header and in a log.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -53,12 +54,14 @@ class RequestContext:
             await self.app(scope, receive, send)
             return
         exchange = _Exchange(_request_id(Headers(scope=scope)))
+        scope["request_id"] = exchange.request_id
+        id_header = "request-id" if wire_of(scope["path"]) is Wire.ANTHROPIC else "x-request-id"
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = exchange.request_id
+                headers["x-request-id"] = headers[id_header] = exchange.request_id
                 headers["openai-processing-ms"] = f"{exchange.elapsed_ms:.0f}"
             await send(message)
 

@@ -24,9 +24,9 @@ def tokenize(asgi: Asgi, headers: dict[str, str]) -> Answer:
 def test_bodies_must_be_json_on_every_route_with_a_body(asgi: Asgi, content_type: str | None) -> None:
     """A form or plain text can be posted by any web page without a preflight."""
     for path in (route.path for route in ROUTES if route.body is not None):
-            answer = asgi.request("POST", path, b"{}", headers={"content-type": content_type})  # type: ignore[dict-item]
-            assert_error(answer, 415, "unsupported_media_type")
-            assert "application/json, in UTF-8" in answer.error["message"]
+        answer = asgi.request("POST", path, b"{}", headers={"content-type": content_type})  # type: ignore[dict-item]
+        assert_error(answer, 415, "unsupported_media_type")
+        assert "application/json, in UTF-8" in answer.error["message"]
 
 
 @pytest.mark.parametrize(
