@@ -6,8 +6,9 @@ Speculation is off, so that a token is a step. Prompts are cached in the first r
 """
 
 import statistics
+import time
 
-from common import Prompts, line, parser, print_header, print_json, share_of_limit
+from common import SETTLE_S, Prompts, line, parser, print_header, print_json, share_of_limit
 from workers.ours import generate, greedy, turn_off_speculation
 from workers.protocol import Watch
 
@@ -37,6 +38,7 @@ def main() -> None:
     for precision in args.precision:
         engine = LLMEngine(quantization=precision, threads=args.threads, max_model_len=4096)
         turn_off_speculation(engine)
+        time.sleep(SETTLE_S)
         for context in args.context:
             for num in args.streams:
                 name = f"{precision}, context {context:,}, {num} streams"

@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from common import PRECISIONS, ROOT, Prompts, line, parser, print_header, print_json
+from common import PRECISIONS, ROOT, SETTLE_S, Prompts, line, parser, print_header, print_json
 from kept_connections import Answer, KeptConnections
 from serving import Server, server
 from workers.ours import generate, greedy
@@ -36,7 +36,6 @@ from engine.loading import load_engine
 NUM_PROMPT, MAX_STREAMS = 32, 32
 SHORT_ROUNDS = 8  # so many rounds of one stream for a round of many
 HEALTH_INTERVAL_S = 0.05
-SETTLE_S = 10.0  # after a start the server checks its weights and makes a table, beside all else
 KINDS = ("engine", "streamed", "whole")
 
 

@@ -2,18 +2,24 @@
 
 import argparse
 import json
+import shlex
 import statistics
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from pydoc_data import topics
 
 import machine
 
+import gemma3
 from gemma3.checkpoints.checkpoint import open_checkpoint
 from gemma3.checkpoints.locate import locate_weights
 from gemma3.config import Gemma3TextConfig
 
 ROOT = Path(__file__).resolve().parent.parent
+SETTLE_S = 10.0  # after a start this project checks its weights, and the server makes a table, beside all else
 PRECISIONS = ("int8", "int4", "none")
 # Python's own manual, which comes with Python: 500 kB of prose and tables.
 TEXT = "".join(topics.topics[name] for name in sorted(topics.topics))[:500_000]
@@ -97,9 +103,26 @@ def print_header(num_threads: int, what: str) -> float:
 def print_json(
     benchmark: str, num_threads: int, bandwidth: float, figures: Mapping[str, Sequence[float]], **more: object
 ) -> None:
-    """The line for programs: last, and alone on its line."""
-    head = {"benchmark": benchmark, "machine": machine.describe(), "threads": num_threads, "bandwidth": bandwidth}
+    """The line for programs: last, and alone on its line. ``plot.py`` reads such lines."""
+    head = {
+        "benchmark": benchmark,
+        "command": shlex.join(["python", f"benchmarks/{benchmark}.py", *sys.argv[1:]]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "version": f"{gemma3.__version__} {commit()}".strip(),
+        "machine": machine.describe(),
+        "threads": num_threads,
+        "bandwidth": bandwidth,
+    }
     print(json.dumps(head | {"figures": {name: spread(values) for name, values in figures.items()}} | more))
+
+
+def commit() -> str:
+    """The last one that changed what is measured; empty outside a repository."""
+    command = ["git", "log", "-1", "--format=%h", "--", "engine", "gemma3", "openai_api"]
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def parser(doc: str | None, *, rounds: int = 3, precisions: Iterable[str] | None = None) -> argparse.ArgumentParser:

@@ -2,7 +2,8 @@
 
     python benchmarks/compare_peers.py --ours int8 \\
         --peer llama_cpp VENV/bin/python model-q8_0.gguf \\
-        --peer openvino_genai VENV/bin/python FOLDER [--isa avx2] [--cases one context ...] [--rounds 3]
+        --peer openvino_genai VENV/bin/python FOLDER [--isa avx2] [--cases one context ...] [--rounds 3] \\
+        [--context 2048] [--streams 8 16 32]
 
 Kinds of peer: llama_cpp, openvino_genai, onnxruntime_genai, ctranslate2, transformers. Each needs a Python that has it and
 the same checkpoint in its own format; with --isa, llama.cpp must be built for that set. One that cannot start is passed over
@@ -10,12 +11,14 @@ with its reason. Greedy, the end of text ignored.
 """
 
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from common import (
     PRECISIONS,
+    SETTLE_S,
     Prompts,
     layer_weights,
     line,
@@ -58,19 +61,29 @@ def prefill(num_tokens: int) -> Figure:
     return Figure(f"prefill {num_tokens:,}", lambda timing: num_tokens / timing.first_s)
 
 
-CASES = (
-    Case("one", 1, 32, 128, (decode("one stream, 32 + 128", 96),)),
-    Case("context", 1, 2_048, 64, (decode("one stream at 2,048", 2_080), prefill(2_048))),
-    Case("prefill", 1, 512, 1, (prefill(512),)),
-    *(Case("streams", n, 32, 64, (decode(f"{n} streams", 64),)) for n in (8, 16, 32)),
-)
-GROUPS = (*dict.fromkeys(case.group for case in CASES), "start")
+GROUPS = ("one", "context", "prefill", "streams", "start")
+
+
+def cases_of(groups: list[str], contexts: list[int], streams: list[int]) -> list[Case]:
+    """Those of ``groups``: of "context" one for each length, of "streams" one for each number."""
+    every = (
+        Case("one", 1, 32, 128, (decode("one stream, 32 + 128", 96),)),
+        *(Case("context", 1, n, 64, (decode(f"one stream at {n:,}", n + 32), prefill(n))) for n in contexts),
+        Case("prefill", 1, 512, 1, (prefill(512),)),
+        *(Case("streams", n, 32, 64, (decode(f"{n} streams", 64),)) for n in streams),
+    )
+    return [case for case in every if case.group in groups]
+
+
 FIRST_TOKEN, PEAK_MEMORY = "start to first token, s", "peak memory at 4,016 tokens, MB"
 
 
 @dataclass(frozen=True)
 class Session:
-    """``results`` by figure and engine, ``ratios`` by figure: ours to the best peer. Ours is the first engine."""
+    """``results`` by figure and engine, ``ratios`` by figure: ours to the best peer. Ours is the first engine.
+
+    ``versions`` by engine, as its module tells it.
+    """
 
     specs: list[Spec]
     precision: str
@@ -78,9 +91,11 @@ class Session:
     rounds: int
     bandwidth: float
     products_per_s: float
+    cases: list[Case]
     prompts: Prompts = field(default_factory=Prompts)
     results: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     ratios: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
 
     def add(self, figure: str, spec: Spec, value: float) -> None:
         self.results.setdefault(figure, {}).setdefault(spec.label, []).append(value)
@@ -120,7 +135,7 @@ class Session:
 
     def _share(self, name: str, speed: float) -> float | None:
         """Of the bandwidth, by what a greedy step must read, or of the integer products."""
-        for case in CASES:
+        for case in self.cases:
             for figure in case.figures:
                 if figure.name == name and figure.context is None:
                     return speed * layer_weights() / self.products_per_s
@@ -137,11 +152,12 @@ def cell(values: list[float]) -> str:
     return f"{middle} [{low}, {high}]"
 
 
-def run_cases(session: Session, cases: list[Case]) -> None:
+def run_cases(session: Session) -> None:
     """All engines loaded side by side; in every round each runs the case once. The first round warms up."""
     with ExitStack() as stack:
         workers = dict(started(session, stack))
-        for case in cases:
+        time.sleep(SETTLE_S)
+        for case in session.cases:
             for round_no in range(session.rounds + 1):
                 prompts = session.prompts.take(case.num_prompt, case.num_streams)
                 for spec, worker in list(workers.items()):
@@ -161,7 +177,7 @@ def started(session: Session, stack: ExitStack) -> Iterator[tuple[Spec, Worker]]
     for spec in session.specs:
         try:
             worker = stack.enter_context(Worker(spec, session.num_threads))
-            worker.wait_ready()
+            session.versions[spec.label] = worker.wait_ready()
             yield spec, worker
         except WorkerError as error:
             print(f"skipped {spec.label}: {error}")
@@ -193,14 +209,17 @@ def main() -> None:
     flags.add_argument("--peer", nargs=3, action="append", default=[], metavar=("KIND", "PYTHON", "MODEL"))
     flags.add_argument("--isa", choices=("auto", *ONEDNN_ISAS), default="auto")
     flags.add_argument("--cases", nargs="+", choices=GROUPS, default=list(GROUPS))
+    flags.add_argument("--context", type=int, nargs="+", default=[2_048], help="at most 2,048 for llama.cpp")
+    flags.add_argument("--streams", type=int, nargs="+", default=[8, 16, 32])
     args = flags.parse_args()
     bandwidth = print_header(args.threads, f"ours in {args.ours}, {args.rounds} rounds, engines in turn")
     products_per_s = product_limit(args.isa, args.threads)
     print(f"kernels {args.isa}: {products_per_s / 1e12:.2f} T multiply-adds/s from cache")
     specs = [Spec.ours(args.ours, args.isa), *(Spec(*peer, args.isa) for peer in args.peer)]
-    session = Session(specs, args.ours, args.threads, args.rounds, bandwidth, products_per_s)
-    if cases := [case for case in CASES if case.group in args.cases]:
-        run_cases(session, cases)
+    cases = cases_of(args.cases, args.context, args.streams)
+    session = Session(specs, args.ours, args.threads, args.rounds, bandwidth, products_per_s, cases)
+    if cases:
+        run_cases(session)
     if "start" in args.cases:
         run_starts(session)
     print(f"\n{session.table()}\n")
@@ -214,6 +233,7 @@ def main() -> None:
         isa=args.isa,
         products_per_s=products_per_s,
         ratios=session.ratios,
+        engines=session.versions,
     )
 
 

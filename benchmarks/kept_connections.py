@@ -9,7 +9,10 @@ import re
 import selectors
 import socket
 import time
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 
 HEAD = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
 
@@ -51,25 +54,34 @@ class KeptConnections:
 
     def __init__(self, address: tuple[str, int]) -> None:
         self._address = address
-        self._connections: list[socket.socket] = []
+        self._idle: list[socket.socket] = []
 
-    def ask(self, prompts: list[list[int]], max_tokens: int, *, stream: bool) -> list[Answer]:
-        """All at once, ``max_tokens`` for each of ``prompts``; returns when all are answered."""
-        while len(self._connections) < len(prompts):
-            self._connections.append(socket.create_connection(self._address))
+    def ask(
+        self, prompts: list[list[int]], max_tokens: int, *, stream: bool, at_s: Sequence[float] | None = None
+    ) -> list[Answer]:
+        """``max_tokens`` for each of ``prompts``, all at once or ``at_s`` from now, in order. Returns when all are
+        answered.
+        """
         requests = [_request(prompt, max_tokens, stream=stream) for prompt in prompts]
-        answers = []
+        began_s = time.perf_counter()
+        due = deque((began_s + after_s, request) for after_s, request in zip(at_s or repeat(0), requests, strict=False))
+        answers: list[Answer] = []
         with selectors.DefaultSelector() as selector:
-            for connection, request in zip(self._connections, requests, strict=False):
-                answers.append(Answer(stream, time.perf_counter()))
-                connection.sendall(request)
-                selector.register(connection, selectors.EVENT_READ, answers[-1])
-            while selector.get_map():
-                for key, _ in selector.select():
-                    assert isinstance(key.fileobj, socket.socket)
-                    if not key.data.take(key.fileobj.recv(1 << 16)):
-                        selector.unregister(key.fileobj)
+            while due or selector.get_map():
+                while due and due[0][0] <= time.perf_counter():
+                    answers.append(Answer(stream, time.perf_counter()))
+                    connection = self._idle.pop() if self._idle else socket.create_connection(self._address)
+                    connection.sendall(due.popleft()[1])
+                    selector.register(connection, selectors.EVENT_READ, answers[-1])
+                self._read(selector, max(0.0, due[0][0] - time.perf_counter()) if due else None)
         return answers
+
+    def _read(self, selector: selectors.BaseSelector, timeout_s: float | None) -> None:
+        for key, _ in selector.select(timeout_s):
+            assert isinstance(key.fileobj, socket.socket)
+            if not key.data.take(key.fileobj.recv(1 << 16)):
+                selector.unregister(key.fileobj)
+                self._idle.append(key.fileobj)
 
 
 def _request(prompt: list[int], max_tokens: int, *, stream: bool) -> bytes:

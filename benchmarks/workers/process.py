@@ -83,8 +83,9 @@ class Worker:
         self._process.communicate()
         self._errors.close()
 
-    def wait_ready(self) -> None:
-        self._read()
+    def wait_ready(self) -> str:
+        """The engine's version, once it is loaded."""
+        return self._read()["version"]
 
     def run(self, prompts: list[list[int]], num_new: int) -> Timing:
         """Time one run; the worker must be ready."""

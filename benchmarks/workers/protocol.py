@@ -1,8 +1,8 @@
 """How a benchmark talks to an engine in a process of its own. The standard library only: it runs in the engine's Python.
 
 A line of JSON in for each run (``prompts``, ``num_new``), a line out (a ``Timing``, and the peak memory so far). The first
-line out says that the engine is loaded. The engine chooses greedily, passes over the end of text, and writes ``num_new`` tokens
-for every prompt.
+line out says that the engine is loaded, and its version. The engine chooses greedily, passes over the end of text, and writes
+``num_new`` tokens for every prompt.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def serve(load: Callable[[str, int], Generate]) -> None:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # engines print to standard output as they please
     generate = load(args.model, args.threads)
-    print(json.dumps({"ready": True}), file=out, flush=True)
+    print(json.dumps({"version": version()}), file=out, flush=True)
     for line in sys.stdin:
         case = json.loads(line)
         watch = Watch(len(case["prompts"]))
@@ -81,6 +81,12 @@ def serve(load: Callable[[str, int], Generate]) -> None:
         timing = watch.timing()
         assert all(len(ids) == case["num_new"] for ids in timing.token_ids), "not as many tokens as asked for"
         print(json.dumps(asdict(timing) | {"peak_mb": peak_mb()}), file=out, flush=True)
+
+
+def version() -> str:
+    """Of the engine: a worker is named as the module that it imports, but for ours."""
+    name = Path(sys.argv[0]).stem
+    return str(getattr(sys.modules.get({"ours": "gemma3"}.get(name, name)), "__version__", "unknown"))
 
 
 def peak_mb() -> float:

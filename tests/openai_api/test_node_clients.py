@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.openai_api.real_server import RealServer
+from tests.openai_api.test_clients_page import Snippet, printed_by_node, snippets
 
 SOURCES = Path(__file__).parent / "node_clients"
 MODEL = "gemma-3-270m"
@@ -44,6 +45,12 @@ def test_objects_and_tools(folder: Path, server: RealServer) -> None:
     told = told_by("clients.mjs", folder, server)
     ways = ("openai parse", "openai stream", "generateObject", "streamObject", "generateText", "streamText")
     assert told == dict.fromkeys(ways, ANNA) | {"two steps": "Anna is saved"}
+
+
+@pytest.mark.parametrize("snippet", snippets("js"), ids=lambda snippet: snippet.title)
+def test_clients_page(folder: Path, server: RealServer, snippet: Snippet) -> None:
+    """What docs/clients.md shows."""
+    assert printed_by_node(snippet, server.url, folder).strip() == snippet.printed.strip()
 
 
 def test_responses(folder: Path, server: RealServer) -> None:
