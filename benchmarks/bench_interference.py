@@ -4,6 +4,8 @@ prompt   8 streams alone and beside one long prompt: time between tokens; the pr
          alone and beside them.
 queue    the wait of one client's request alone, and behind 1,000 that another client has queued
          (two API keys).
+flex     one stream at a time alone, and beside 64 requests of the tier that gives way: time to the
+         first token and between tokens.
 live     GET /live on a kept-alive connection.
 bodies   memory of the server for 150 bodies of 4 MiB of which the last byte never comes.
 
@@ -18,6 +20,7 @@ import statistics
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -28,6 +31,7 @@ from serving import Server, server
 MIB = 1024 * 1024
 NUM_STREAMS, ALONE_S = 8, 12.0
 NUM_QUEUED = 1_000
+NUM_GIVING_WAY, NUM_TALKS = 64, 20
 KEYS = ("first-client-0123456789abcdef", "second-client-0123456789abcdef")
 NUM_BODIES, SENDING_S = 150, 15.0
 Figures = dict[str, list[float]]
@@ -140,6 +144,63 @@ def behind_a_queue(num_threads: int) -> Figures:
     return {"alone, s": alone_s, "behind the queue, s": [behind_s]}
 
 
+def times_of_tokens(ours: Server, body: dict[str, object]) -> list[float]:
+    with ours.send(body) as connection, connection.makefile("rb") as lines:
+        came_s = []
+        for each in lines:
+            if each.startswith(b"data: [DONE]"):
+                break
+            if b'"text":' in each:
+                came_s.append(time.perf_counter())
+    return came_s
+
+
+def seconds_of_all(ours: Server, prompts: Prompts, tier: str) -> float:
+    """Of as many requests at once, of which each reads 64 tokens and writes 32."""
+    body = {"max_tokens": 32, "temperature": 0, "service_tier": tier}
+    with ThreadPoolExecutor(NUM_GIVING_WAY) as pool:
+        bodies = [body | {"prompt": prompts.take(64)} for _ in range(NUM_GIVING_WAY)]
+        began_s = time.perf_counter()
+        list(pool.map(ours.seconds, bodies))
+        return time.perf_counter() - began_s
+
+
+def beside_those_that_give_way(num_threads: int) -> Figures:
+    """Streams of 32 tokens, one after the other, each with a short pause before it as between people."""
+    prompts, figures = Prompts(), Figures()
+    with server(num_threads) as ours:
+        ours.seconds({"prompt": prompts.take(64), "max_tokens": 8})
+        for name, num_beside in (("alone", 0), ("beside", NUM_GIVING_WAY)):
+            waiting = [
+                ours.send({"prompt": prompts.take(128), "max_tokens": 2_000, "service_tier": "flex", "seed": i})
+                for i in range(num_beside)
+            ]
+            time.sleep(3 if waiting else 0)
+            first_ms, between_ms = [], []
+            for number in range(NUM_TALKS):
+                time.sleep(0.05 + 0.01 * number)  # at every moment of a step
+                sent_s = time.perf_counter()
+                body = {"prompt": prompts.take(32), "max_tokens": 32, "temperature": 0, "stream": True}
+                came_s = times_of_tokens(ours, body)
+                first_ms.append((came_s[0] - sent_s) * 1e3)
+                between_ms += [(b - a) * 1e3 for a, b in pairwise(came_s)]
+            for connection in waiting:
+                connection.close()
+            figures |= {f"first token {name}, ms": first_ms, f"between tokens {name}, ms": between_ms}
+        for _ in range(3):
+            for tier in ("default", "flex"):
+                figures.setdefault(f"{NUM_GIVING_WAY} requests, {tier}, s", []).append(
+                    seconds_of_all(ours, prompts, tier)
+                )
+    for what, share in (("first token", 0.95), ("between tokens", 0.5)):
+        alone, beside = (percentile(figures[f"{what} {name}, ms"], share) for name in ("alone", "beside"))
+        figures_of_both = f"alone {alone:.1f} ms, beside {NUM_GIVING_WAY} that give way {beside:.1f} ms"
+        print(f"{what}, p{share * 100:.0f}: {figures_of_both} ({beside / alone:.2f}x)")
+    for tier in ("default", "flex"):
+        print(line(f"{NUM_GIVING_WAY} requests, {tier}", figures[f"{NUM_GIVING_WAY} requests, {tier}, s"], unit="s"))
+    return figures
+
+
 def kept_alive(num_threads: int) -> Figures:
     with server(num_threads) as ours:
         connection, times_ms = ours.connect(), []
@@ -201,7 +262,7 @@ class Body:
 
 def main() -> None:
     flags = parser(__doc__)
-    flags.add_argument("--only", nargs="+", choices=("prompt", "queue", "live", "bodies"))
+    flags.add_argument("--only", nargs="+", choices=("prompt", "queue", "flex", "live", "bodies"))
     flags.add_argument("--prompt-tokens", type=int, default=30_000)
     args = flags.parse_args()
     print(machine.describe())
@@ -210,6 +271,7 @@ def main() -> None:
         "live": kept_alive,
         "bodies": unfinished_bodies,
         "queue": behind_a_queue,
+        "flex": beside_those_that_give_way,
         "prompt": lambda num_threads: beside_a_prompt(num_threads, args.prompt_tokens),
     }.items():
         if args.only is None or name in args.only:

@@ -15,20 +15,22 @@ import logging
 import time
 from collections import abc, deque
 from contextlib import aclosing
-from dataclasses import replace
 
 from engine.admission import Amount
 from engine.caller import ANYBODY, Caller
 from engine.clients import Client, Clients
+from engine.commands import Abort, Add
 from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.engine_options import MAX_NUM_WAITING, MAX_WAITING_PROMPT_TOKENS, EngineOptions
-from engine.engine_thread import Abort, Add, EngineThread
+from engine.engine_thread import EngineThread
 from engine.errors import EngineError, EngineNotReadyError, QueueTimeoutError, RequestError, StepError
 from engine.grammar.compiler import Grammar
 from engine.grammar.spec import GrammarSpec
 from engine.loading import LoadedEngine, load_engine
 from engine.news_queue import News
 from engine.outputs import ContinuationScores, RequestOutput
+from engine.request_status import RequestStatus
+from engine.request_watch import RequestWatch
 from engine.sampling_params import SamplingParams
 from engine.scoring import SCORING
 from gemma3.progress import Progress, no_progress
@@ -37,7 +39,6 @@ from gemma3.text.tokenizer import Gemma3Tokenizer
 from gemma3.text.tool_form import ToolForm, Tools
 
 QUEUE_TIMEOUT_S = 60.0
-CONTINUATIONS_PER_PLACE = 16  # in the queue
 MAX_DEATHS, DEATHS_WITHIN_S = 3, 60.0  # of the engine thread, until only a new process helps
 
 log = logging.getLogger("gemma3")
@@ -62,6 +63,7 @@ class AsyncLLMEngine:
         self._stats = EngineStats()
         self._stats_of_the_dead = EngineStats()
         self._clients = Clients(Amount(max_num_waiting, max_waiting_prompt_tokens))
+        self._watch = RequestWatch()
         self._mean_request_s = 1.0
         self._deaths_s: deque[float] = deque(maxlen=MAX_DEATHS)
         self._reviving: asyncio.Task[None] | None = None
@@ -86,6 +88,11 @@ class AsyncLLMEngine:
 
     def stats(self) -> EngineStats:
         return self._stats.after(self._stats_of_the_dead)
+
+    async def request_statuses(self) -> list[RequestStatus]:
+        """What each request does now, oldest first. The engine thread is only asked if there are any."""
+        running = await self._watch.look(self._thread.send) if self._clients else ()
+        return self._clients.statuses(running)
 
     def _ready(self) -> LoadedEngine:
         if self._loaded is None:
@@ -209,7 +216,7 @@ class AsyncLLMEngine:
             self.status.check_ready()
         else:
             self.check_admission(caller)
-        client = self._clients.enter(request_id, caller, _amount(command), is_streamed=command.is_streamed)
+        client = self._clients.enter(command)
         self._thread.send(command)
         began_s, is_finished = time.monotonic(), False
         try:
@@ -263,7 +270,7 @@ class AsyncLLMEngine:
     def _die(self) -> None:
         """The engine thread has ended by itself."""
         self._clients.end_all(StepError, "The engine has failed, and with it this request.")
-        self._stats_of_the_dead = replace(self.stats(), num_running=0, num_waiting=0, kv_cache_usage=0.0)
+        self._stats_of_the_dead = self.stats().ended()
         self._stats, self._loaded = EngineStats(), None
         if self.status is EngineStatus.DRAINING:
             return
@@ -289,10 +296,3 @@ class AsyncLLMEngine:
     def _fail(self) -> None:
         self.status = EngineStatus.DEAD
         self._has_failed.set()
-
-
-def _amount(command: Add) -> Amount:
-    """What waits. Of many continuations few have a sequence of their own, and only when their prompt is computed."""
-    num_tokens = len(command.prompt_token_ids) + sum(map(len, command.continuations))
-    num_places = 1 + len(command.continuations) // CONTINUATIONS_PER_PLACE
-    return Amount(num_places if command.continuations else command.params.n, num_tokens)

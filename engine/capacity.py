@@ -69,15 +69,10 @@ def new_scheduler(
     )
 
 
-def block_counts(options: EngineOptions, config: Gemma3TextConfig, *, num_bytes_per_value: int) -> BlockCounts:
-    """How many blocks the budget of ``options`` buys in both pools; ``options.max_model_len`` must be known.
-
-    Raises:
-        ValueError: not even one sequence has room.
-    """
-    assert options.max_model_len is not None
+def kv_cache_layout(config: Gemma3TextConfig, *, num_bytes_per_value: int) -> KVCacheLayout:
+    """What decides the size of a block."""
     windows = [config.window(i) for i in range(config.num_hidden_layers)]
-    layout = KVCacheLayout(
+    return KVCacheLayout(
         block_size=BLOCK_SIZE,
         window=config.sliding_window,
         # Both pools hand out blocks also to a model of fewer than six layers, which has no global one.
@@ -85,6 +80,15 @@ def block_counts(options: EngineOptions, config: Gemma3TextConfig, *, num_bytes_
         num_sliding_layers=max(1, len(windows) - windows.count(None)),
         num_bytes_per_token=2 * config.num_key_value_heads * config.head_dim * num_bytes_per_value,
     )
+
+
+def block_counts(options: EngineOptions, layout: KVCacheLayout) -> BlockCounts:
+    """How many blocks the budget of ``options`` buys in both pools; ``options.max_model_len`` must be known.
+
+    Raises:
+        ValueError: not even one sequence has room.
+    """
+    assert options.max_model_len is not None
     return num_blocks_for(
         options.kv_cache_memory,
         layout,

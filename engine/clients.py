@@ -1,17 +1,21 @@
 """Everybody who reads the outputs of a request now, and what of it waits in the queue.
 
-Owns each reader's queue of news and the waiting room; knows neither the engine thread nor its end.
-Event loop.
+Owns each reader's queue of news and the waiting room, and tells what each request does; knows neither
+the engine thread nor its end. Event loop.
 """
 
 import logging
+import time
 from collections import abc
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from engine.admission import Amount, WaitingRoom
-from engine.caller import Caller
+from engine.commands import Add
 from engine.errors import EngineError, StepError
 from engine.news_queue import News, NewsQueue
+from engine.request_status import RequestPhase, RequestStatus
+
+CONTINUATIONS_PER_PLACE = 16  # in the queue
 
 log = logging.getLogger("gemma3")
 
@@ -20,10 +24,11 @@ log = logging.getLogger("gemma3")
 class Client:
     """The event loop's end of a request. Mutable. ``amount`` is what it takes of the waiting room."""
 
-    caller: Caller
+    command: Add
     amount: Amount
     news: NewsQueue
     is_waiting: bool = True
+    began_s: float = field(default_factory=time.monotonic)
 
 
 class Clients:
@@ -39,10 +44,11 @@ class Clients:
     def __getitem__(self, request_id: str) -> Client:
         return self._clients[request_id]
 
-    def enter(self, request_id: str, caller: Caller, amount: Amount, *, is_streamed: bool = True) -> Client:
+    def enter(self, command: Add) -> Client:
         """Until its first news it counts as waiting."""
-        client = self._clients[request_id] = Client(caller, amount, NewsQueue(joins_unread=not is_streamed))
-        self.room.enter(caller.name, amount)
+        client = Client(command, _amount(command), NewsQueue(joins_unread=not command.is_streamed))
+        self._clients[command.request_id] = client
+        self.room.enter(command.caller.name, client.amount)
         return client
 
     def leave(self, request_id: str) -> None:
@@ -61,6 +67,16 @@ class Clients:
                     log.exception("The news of request %s could not be told", request_id)
                     client.news.end(StepError("This request failed inside the engine."))
 
+    def statuses(self, running: abc.Iterable[RequestStatus]) -> list[RequestStatus]:
+        """What each does now, oldest first: as the engine says of those that run; the rest of the room waits."""
+        now_s, by_id = time.monotonic(), {status.request_id: status for status in running}
+        found = []
+        for request_id, client in self._clients.items():
+            status = by_id.get(request_id) or (_waiting(client.command) if client.is_waiting else None)
+            if status is not None:  # else it has ended, and its reader has not read so yet
+                found.append(replace(status, age_s=now_s - client.began_s))
+        return found
+
     def end_all(self, kind: abc.Callable[[str], EngineError], text: str) -> None:
         """Each gets an error of its own, after what it has not read yet."""
         for client in self._clients.values():
@@ -69,4 +85,25 @@ class Clients:
     def _leave_room(self, client: Client) -> None:
         if client.is_waiting:
             client.is_waiting = False
-            self.room.leave(client.caller.name, client.amount)
+            self.room.leave(client.command.caller.name, client.amount)
+
+
+def _amount(command: Add) -> Amount:
+    """What waits. Of many continuations few have a sequence of their own, and only when their prompt is computed."""
+    num_tokens = len(command.prompt_token_ids) + sum(map(len, command.continuations))
+    num_places = 1 + len(command.continuations) // CONTINUATIONS_PER_PLACE
+    return Amount(num_places if command.continuations else command.params.n, num_tokens)
+
+
+def _waiting(command: Add) -> RequestStatus:
+    n, max_tokens = command.params.n, command.params.max_tokens
+    return RequestStatus(
+        request_id=command.request_id,
+        caller_name=command.caller.name,
+        phase=RequestPhase.WAITING,
+        num_sequences=n,
+        num_prompt_tokens=len(command.prompt_token_ids),
+        max_output_tokens=None if max_tokens is None else n * max_tokens,
+        is_constrained=command.params.grammar is not None,
+        is_scoring=bool(command.continuations),
+    )

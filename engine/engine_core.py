@@ -46,13 +46,14 @@ class EngineCore:
         self._eos_token_ids = eos_token_ids
         self._enable_prefix_caching = enable_prefix_caching
         self.step_sizes = StepSizeCounter()
-        self._requests: dict[str, RequestState] = {}
+        self.num_output_tokens = 0
+        self.requests: dict[str, RequestState] = {}
         self._next_seq_id = 0
         self._random = random.Random()  # noqa: S311 (seeds of sampling, not secrets)
 
     @property
     def has_unfinished_requests(self) -> bool:
-        return bool(self._requests)
+        return bool(self.requests)
 
     def add_request(
         self,
@@ -96,7 +97,7 @@ class EngineCore:
         for seq in sequences:
             self.scheduler.add(seq)
         self._next_seq_id += len(sequences)
-        self._requests[request_id] = request
+        self.requests[request_id] = request
 
     def add_scoring_request(
         self,
@@ -123,7 +124,7 @@ class EngineCore:
         first = scoring.first_sequence(request_id, prompt, seq_id=self._next_seq_id, caller=caller)
         self.scheduler.add(first)
         self._next_seq_id += 1
-        self._requests[request_id] = RequestState(request_id, [first], [], scoring=scoring)
+        self.requests[request_id] = RequestState(request_id, [first], [], scoring=scoring)
 
     def _end_token_ids(self, params: SamplingParams) -> frozenset[int]:
         """A grammar ends with its own, whatever else is ignored: nothing may follow."""
@@ -133,7 +134,7 @@ class EngineCore:
 
     def abort_request(self, request_id: str) -> None:
         """Forget a request in any phase; its blocks are free at once. An unknown or finished one is passed over."""
-        request = self._requests.pop(request_id, None)
+        request = self.requests.pop(request_id, None)
         if request is not None:
             self.scheduler.abort(request.sequences)
 
@@ -194,7 +195,7 @@ class EngineCore:
         """What the step brought one sequence."""
         if not result.is_finite:
             raise StepError("The model step of this request failed: the logits are not finite.")
-        seq, request = item.seq, self._requests[item.seq.request_id]
+        seq, request = item.seq, self.requests[item.seq.request_id]
         if request.scoring is not None:
             self._take_scores(item, result, request, request.scoring)
             return
@@ -230,6 +231,7 @@ class EngineCore:
     def _read(self, seq: Sequence, news: News, detokenizer: Detokenizer) -> SequenceDelta:
         """The text of new tokens; the sequence ends here if they end it."""
         delta = delta_of(seq, news, detokenizer, eos_token_ids=self._eos_token_ids)
+        self.num_output_tokens += len(delta.token_ids)
         if delta.finish_reason is not None:
             self.scheduler.finish(seq, num_surplus_tokens=seq.num_tokens - seq.num_told_tokens)
         return delta
@@ -238,11 +240,11 @@ class EngineCore:
         """The news of requests that left the queue or gained something; finished ones are forgotten."""
         outputs = []
         for request_id in request_ids:
-            request = self._requests[request_id]
+            request = self.requests[request_id]
             has_news = request.deltas or request.is_finished or not request.is_started
             if request_id not in failures and has_news:
                 with failures.of(request_id):
                     outputs.append(report(request))
                     if outputs[-1].finished:
-                        del self._requests[request_id]
+                        del self.requests[request_id]
         return outputs

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 
 from engine.errors import EngineNotReadyError
+from engine.kv_cache_sizes import NO_BLOCKS, BlockCounts, KVCacheLayout
 from engine.step_sizes import StepSizes
 
 
@@ -24,6 +25,26 @@ class EngineStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsInfo:
+    """The weights of a checkpoint.
+
+    Attributes:
+        file_format: ``safetensors`` or ``gguf``.
+        num_bytes: of its files.
+        sha256: in hexadecimal digits; tells the weights apart, as they are computed with.
+        device: where they are in memory, ``cpu`` or torch's name of another.
+        shape: of the model, by GGUF's names behind the architecture: ``block_count``, ``embedding_length``.
+    """
+
+    file_format: str = ""
+    num_bytes: int = 0
+    num_parameters: int = 0
+    sha256: str = ""
+    device: str = "cpu"
+    shape: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
     """The served checkpoint.
 
@@ -37,6 +58,11 @@ class ModelInfo:
         system_fingerprint: names weights, precision, kernels and version; the same fingerprint and seed give the same bytes.
         default_sampling: ``temperature``, ``top_k``, ``top_p`` of the checkpoint's generation_config.json; may be empty.
         chat_format: ``gemma-turns``, ``transcript``, or ``template`` for another one than Gemma's, rendered as it is.
+        device: where it computes: "cpu", "cuda:0".
+        isa: the instruction set of the native core's kernels; empty where torch computes.
+        num_threads: of the native core; 0 is unknown.
+        step_bytes: of weights, read in each step whatever its size; 0 is unknown.
+        kv_layout: with ``kv_blocks``, the KV cache in figures.
         chat_template: the text of the template that conversations follow, Gemma's own included; None without one.
     """
 
@@ -51,20 +77,31 @@ class ModelInfo:
     is_instruction_tuned: bool
     system_fingerprint: str
     default_sampling: Mapping[str, float | int] = field(default_factory=dict)
+    device: str = "cpu"
+    isa: str = ""
+    num_threads: int = 0
+    step_bytes: int = 0
+    kv_layout: KVCacheLayout | None = None
+    kv_blocks: BlockCounts = NO_BLOCKS
     chat_format: str = "gemma-turns"
     chat_template: str | None = None
+    weights: WeightsInfo = field(default_factory=WeightsInfo)
+
+
+_GAUGES = ("num_running", "num_waiting", "kv_cache_usage", "num_used_blocks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStats:
     """A snapshot for monitoring. Counters only grow; ``kv_cache_usage`` is from 0 to 1; prefix figures are tokens.
 
-    A draft is one guess of several tokens at what a sequence says next.
+    A draft is one guess of several tokens at what a sequence says next. ``num_output_tokens`` are those that were told.
     """
 
     num_running: int = 0
     num_waiting: int = 0
     kv_cache_usage: float = 0.0
+    num_used_blocks: BlockCounts = NO_BLOCKS
     num_preemptions: int = 0
     prefix_cache_queries: int = 0
     prefix_cache_hits: int = 0
@@ -72,10 +109,13 @@ class EngineStats:
     num_draft_tokens: int = 0
     num_accepted_draft_tokens: int = 0
     step_sizes: StepSizes = field(default_factory=StepSizes)
+    num_output_tokens: int = 0
+
+    def ended(self) -> "EngineStats":
+        """What is left of them of an engine that is no more: its counters."""
+        return replace(self, **{name: getattr(EngineStats(), name) for name in _GAUGES})
 
     def after(self, earlier: "EngineStats") -> "EngineStats":
         """The same, with the counters going on from those of ``earlier``, an engine that is no more."""
-        counters = [
-            each.name for each in fields(self) if each.name not in ("num_running", "num_waiting", "kv_cache_usage")
-        ]
+        counters = [each.name for each in fields(self) if each.name not in _GAUGES]
         return replace(self, **{name: getattr(self, name) + getattr(earlier, name) for name in counters})

@@ -18,13 +18,12 @@ import traceback
 from collections import abc
 from dataclasses import dataclass
 
-from engine.caller import Caller
+from engine.commands import Abort, Add, Look, obey
 from engine.engine_core import EngineCore
 from engine.engine_info import EngineStats
-from engine.errors import EngineError, StepError
 from engine.loading import LoadedEngine
 from engine.news_queue import News
-from engine.sampling_params import SamplingParams
+from engine.request_state import running_statuses
 from engine.untold_news import UntoldNews
 from engine.vocabulary_table import build_when_idle
 from engine.weights_check import check_in_background
@@ -33,26 +32,6 @@ IDLE_S = 60.0
 CHECK_DELAY_S = 0.5  # a start is not over before the first answers
 
 log = logging.getLogger("gemma3")
-
-
-@dataclass(frozen=True, slots=True)
-class Add:
-    """Queue a request; with ``continuations`` it scores these and generates nothing."""
-
-    request_id: str
-    prompt_token_ids: tuple[int, ...]
-    params: SamplingParams
-    prediction_token_ids: tuple[int, ...]
-    caller: Caller
-    continuations: tuple[tuple[int, ...], ...] = ()
-    is_streamed: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Abort:
-    """Forget a request in any phase."""
-
-    request_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +54,7 @@ class EngineThread:
         self._load = load
         self._deliver = deliver
         self._die = die
-        self._inbox: queue.SimpleQueue[Add | Abort | _Die | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Add | Abort | Look | _Die | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._untold = UntoldNews()
 
@@ -87,7 +66,7 @@ class EngineThread:
         self._thread.start()
         return await done
 
-    def send(self, command: Add | Abort) -> None:
+    def send(self, command: Add | Abort | Look) -> None:
         """Have it done before the next step."""
         self._inbox.put(command)
 
@@ -157,7 +136,11 @@ class EngineThread:
                 return False
             if isinstance(command, _Die):
                 raise command.reason
-            news = _obey(command, core)
+            if isinstance(command, Look):
+                _on_loop(loop, self._deliver, [], _stats(core))
+                _on_loop(loop, command.tell, running_statuses(core.requests.values()))
+                continue
+            news = obey(command, core)
             if isinstance(command, Abort):
                 self._untold.forget(command.request_id)
             elif not command.is_streamed and not news:
@@ -165,7 +148,7 @@ class EngineThread:
             if news or isinstance(command, Abort):
                 _on_loop(loop, self._deliver, news, _stats(core))
 
-    def _next_command(self, core: EngineCore) -> Add | Abort | _Die | None:
+    def _next_command(self, core: EngineCore) -> Add | Abort | Look | _Die | None:
         """Raises ``queue.Empty`` rather than to wait while there is something to compute. After a while without that,
         memory is given back.
         """
@@ -176,37 +159,6 @@ class EngineThread:
         except queue.Empty:
             core.shrink()
             return self._inbox.get()
-
-
-def _obey(command: Add | Abort, core: EngineCore) -> list[tuple[str, News]]:
-    """Do it; if it is refused, that is the news of its request."""
-    if isinstance(command, Abort):
-        core.abort_request(command.request_id)
-        return []
-    try:
-        _add(command, core)
-    except EngineError as error:
-        return [(command.request_id, error)]
-    except Exception as error:
-        core.abort_request(command.request_id)
-        log.error("Request %s could not be added: %s", command.request_id, type(error).__name__)
-        return [(command.request_id, StepError("This request failed inside the engine."))]
-    return []
-
-
-def _add(command: Add, core: EngineCore) -> None:
-    if command.continuations:
-        core.add_scoring_request(
-            command.request_id, command.prompt_token_ids, command.continuations, caller=command.caller
-        )
-        return
-    core.add_request(
-        command.request_id,
-        command.prompt_token_ids,
-        command.params,
-        prediction_token_ids=command.prediction_token_ids,
-        caller=command.caller,
-    )
 
 
 def _forget_frames(error: BaseException) -> None:
@@ -222,6 +174,7 @@ def _stats(core: EngineCore) -> EngineStats:
         num_running=scheduler.num_running,
         num_waiting=scheduler.num_waiting,
         kv_cache_usage=scheduler.kv_cache_usage,
+        num_used_blocks=scheduler.num_used_blocks,
         num_preemptions=scheduler.num_preemptions,
         prefix_cache_queries=scheduler.num_prefix_query_tokens,
         prefix_cache_hits=scheduler.num_prefix_hit_tokens,
@@ -229,6 +182,7 @@ def _stats(core: EngineCore) -> EngineStats:
         num_draft_tokens=scheduler.num_draft_tokens,
         num_accepted_draft_tokens=scheduler.num_accepted_draft_tokens,
         step_sizes=core.step_sizes.sizes,
+        num_output_tokens=core.num_output_tokens,
     )
 
 

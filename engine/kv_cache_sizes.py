@@ -46,6 +46,9 @@ class BlockCounts:
     num_sliding: int
 
 
+NO_BLOCKS = BlockCounts(0, 0)
+
+
 def blocks_for_one_sequence(num_tokens: int, *, block_size: int, window: int, prefill_chunk_tokens: int) -> BlockCounts:
     """The most that one sequence ever holds until it has ``num_tokens``.
 

@@ -21,14 +21,20 @@ from gemma3.text.tokenizer import Gemma3Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """What became of the weights. ``weights_hash`` tells them apart, ``arithmetic`` what may differ in the last bits."""
+    """What became of the weights. ``weights_hash`` tells them apart, ``arithmetic`` what may differ in the last bits;
+    ``isa``, ``num_threads`` and ``step_bytes`` are as in ``ModelInfo``.
+    """
 
     runner: ModelRunner
     tokenizer: Gemma3Tokenizer
     quantization: str
     arithmetic: str
     weights_hash: str
+    isa: str = ""
+    num_threads: int = 0
+    step_bytes: int = 0
     check_weights: abc.Callable[[float], None] | None = None
+    device: str = "cpu"
 
 
 def usable_vocab_size(checkpoint: Checkpoint, tokenizer: Gemma3Tokenizer) -> int:
@@ -79,6 +85,9 @@ def _load_native(
             quantization=model.scheme,
             arithmetic=f"{model.scheme}-{model.isa}",
             weights_hash=packed.sha256,
+            isa=model.isa,
+            num_threads=model.num_threads,
+            step_bytes=packed.step_bytes,
             check_weights=packed.check,
         )
 
@@ -109,4 +118,5 @@ def _load_torch(
         quantization=checkpoint.quantization,
         arithmetic=precision.dtype,
         weights_hash=content_hash(checkpoint.weight_files),
+        device=next(loaded.model.parameters()).device.type,
     )

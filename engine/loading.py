@@ -4,16 +4,17 @@ The only place of this package that knows how a model comes into being. Runs on 
 """
 
 import logging
+import math
 import time
 from collections import abc
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine.capacity import block_counts, cache_config, max_model_len, new_scheduler
+from engine.capacity import block_counts, cache_config, kv_cache_layout, max_model_len, new_scheduler
 from engine.chat_format import ChatFormat, choose_chat_format
 from engine.default_sampling import default_sampling
 from engine.engine_core import EngineCore
-from engine.engine_info import ModelInfo
+from engine.engine_info import ModelInfo, WeightsInfo
 from engine.engine_options import EngineOptions
 from engine.errors import RequestError
 from engine.grammar.compiler import GrammarCompiler
@@ -25,7 +26,9 @@ from engine.scheduler import Scheduler
 from gemma3 import __version__
 from gemma3.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from gemma3.checkpoints.end_tokens import end_token_ids
+from gemma3.checkpoints.gguf_checkpoint import GGUFCheckpoint
 from gemma3.checkpoints.locate import TERMS, Located, locate_weights
+from gemma3.checkpoints.tensor_names import expected_shapes
 from gemma3.errors import ChatError, TokenizerError
 from gemma3.progress import Progress, no_progress
 from gemma3.text.chat import ChatPrompt, ChatStyle, Message
@@ -106,7 +109,8 @@ def load_engine(
         log.info(TERMS)
     options = replace(options, max_model_len=max_model_len(options, checkpoint.config))
     num_bytes = kv_value_bytes(precision)
-    counts = block_counts(options, checkpoint.config, num_bytes_per_value=num_bytes)
+    layout = kv_cache_layout(checkpoint.config, num_bytes_per_value=num_bytes)
+    counts = block_counts(options, layout)
     scheduler = new_scheduler(options, counts, checkpoint.config, pace=pace or PrefillPace())
     loaded = load_model(options, checkpoint, precision, counts, progress)
     tokenizer = loaded.tokenizer
@@ -121,7 +125,8 @@ def load_engine(
     )
     core = _core(options, checkpoint, scheduler, loaded, end_token_ids=end_ids)
     info = _info(options, checkpoint, located, precision, loaded, chat=chat)
-    info = replace(info, cache_config=cache_config(options, counts, checkpoint.config, num_bytes_per_value=num_bytes))
+    told = cache_config(options, counts, checkpoint.config, num_bytes_per_value=num_bytes)
+    info = replace(info, cache_config=told, kv_layout=layout, kv_blocks=counts)
     log.info("Loaded %s (%s) in %.1f s", info.model_id, loaded.arithmetic, time.perf_counter() - began_s)
     grammars = GrammarCompiler(
         token_to_bytes=tokenizer.token_to_bytes,
@@ -172,6 +177,31 @@ def _info(
         is_instruction_tuned=chat.is_tuned,
         system_fingerprint=f"{loaded.weights_hash[:12]}-{loaded.arithmetic}-{__version__}",
         default_sampling=default_sampling(checkpoint.generation_config) if options.generation_config == "auto" else {},
+        device=precision.device,
+        isa=loaded.isa,
+        num_threads=loaded.num_threads,
+        step_bytes=loaded.step_bytes,
         chat_format=chat.name,
         chat_template=chat.template,
+        weights=_weights(checkpoint, loaded),
+    )
+
+
+def _weights(checkpoint: Checkpoint, loaded: LoadedModel) -> WeightsInfo:
+    config = checkpoint.config
+    return WeightsInfo(
+        file_format="gguf" if isinstance(checkpoint, GGUFCheckpoint) else "safetensors",
+        num_bytes=sum(path.stat().st_size for path in checkpoint.weight_files),
+        num_parameters=sum(math.prod(shape) for shape in expected_shapes(config).values()),
+        sha256=loaded.weights_hash,
+        device=loaded.device,
+        shape={
+            "block_count": config.num_hidden_layers,
+            "embedding_length": config.hidden_size,
+            "feed_forward_length": config.intermediate_size,
+            "attention.head_count": config.num_attention_heads,
+            "attention.head_count_kv": config.num_key_value_heads,
+            "attention.key_length": config.head_dim,
+            "attention.sliding_window": config.sliding_window,
+        },
     )

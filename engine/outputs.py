@@ -37,6 +37,7 @@ class SequenceDelta:
     character. ``finish_reason`` is set exactly once, on the last delta of the sequence; ``stop_reason`` is then the stop string or
     stop token id that ended it, ``None`` for the model's own end or the length. Of the request's prediction so many tokens
     were tried: ``num_accepted_predictions`` are among ``token_ids``, ``num_rejected_predictions`` are not.
+    ``forced`` has a byte for each token, 1 if the grammar left no choice; it is empty without a grammar.
     """
 
     index: int
@@ -47,6 +48,7 @@ class SequenceDelta:
     stop_reason: str | int | None = None
     num_accepted_predictions: int = 0
     num_rejected_predictions: int = 0
+    forced: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ def _joined_deltas(deltas: abc.Sequence[SequenceDelta]) -> SequenceDelta:
         stop_reason=deltas[-1].stop_reason,
         num_accepted_predictions=sum(delta.num_accepted_predictions for delta in deltas),
         num_rejected_predictions=sum(delta.num_rejected_predictions for delta in deltas),
+        forced=b"".join([delta.forced for delta in deltas]),
     )
 
 

@@ -1,11 +1,11 @@
 """What a request may not ask of an engine, checked at the door: one id outside the vocabulary would fail a whole step.
 
-Owns the checks that need to know the model; ranges are ``sampling_params``', lengths the scheduler's. Engine thread only.
+Owns the checks that need to know the model; ranges are ``sampling_params``'. Engine thread only.
 """
 
 from collections import abc
 
-from engine.errors import RequestError
+from engine.errors import ContextLengthError, RequestError
 from engine.sampling_params import SamplingParams
 
 
@@ -37,3 +37,12 @@ def check_choice(params: SamplingParams, end_token_ids: frozenset[int]) -> None:
             f"All of allowed_token_ids end the answer, and min_tokens={params.min_tokens} forbids that.",
             param="allowed_token_ids",
         )
+
+
+def check_length(num_prompt_tokens: int, params: SamplingParams, *, max_model_len: int) -> None:
+    """Raises: RequestError or ContextLengthError, a prompt is empty or leaves no room for what is asked."""
+    if num_prompt_tokens < 1:
+        raise RequestError("The prompt is empty: it must have at least 1 token.", param="prompt")
+    num_new = 0 if params.max_tokens == 0 else 1
+    if num_prompt_tokens + num_new > max_model_len:
+        raise ContextLengthError(max_model_len, num_prompt_tokens)

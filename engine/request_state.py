@@ -1,7 +1,7 @@
 """What the engine knows of a request beyond its sequences, and the words in which it is told.
 
-Owns which tokens of a sequence are due to be told, what a step's news are, and which of them is the
-last. Ends nothing itself: that and errors are the engine core's. Engine thread only.
+Owns which tokens of a sequence are due to be told, what a step's news are, which of them is the
+last, and what a request does now. Ends nothing itself: that and errors are the engine core's. Engine thread only.
 """
 
 from collections import abc
@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 
 from engine.batch import ScheduledSequence
 from engine.outputs import FinishReason, RequestOutput, SequenceDelta, TokenLogprob
+from engine.request_status import RequestPhase, RequestStatus
 from engine.runners.model_runner import SequenceResult
 from engine.sampling_params import SamplingParams
 from engine.scoring import Scoring
-from engine.sequence import Sequence
+from engine.sequence import Sequence, SequenceStatus
 from gemma3.text.detokenizer import Detokenizer
 
 
@@ -58,7 +59,7 @@ def news_of(seq: Sequence, result: SequenceResult) -> News:
 
 def delta_of(seq: Sequence, news: News, detokenizer: Detokenizer, *, eos_token_ids: frozenset[int]) -> SequenceDelta:
     """The text of new tokens, up to the one that ends the sequence; what follows that one is dropped."""
-    text, num_read = "", 0
+    text, num_read, first = "", 0, seq.num_told_tokens - seq.num_prompt_tokens
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
     for token_id in news.token_ids:
@@ -83,6 +84,7 @@ def delta_of(seq: Sequence, news: News, detokenizer: Detokenizer, *, eos_token_i
         logprobs=None if news.logprobs is None else news.logprobs[:num_read],
         finish_reason=finish_reason,
         stop_reason=stop_reason,
+        forced=bytes(seq.forced[first : first + num_read]) if seq.forced else b"",
     )
 
 
@@ -114,3 +116,37 @@ def report(request: RequestState) -> RequestOutput:
         admitted_s=first.admitted_s,
         scores=request.scoring.result() if request.scoring is not None and request.is_finished else (),
     )
+
+
+def running_statuses(requests: abc.Iterable[RequestState]) -> tuple[RequestStatus, ...]:
+    """Of those that have left the queue, in the order of their arrival; some microseconds each."""
+    return tuple([_status(request) for request in requests if request.sequences[0].admitted_s])
+
+
+def _status(request: RequestState) -> RequestStatus:
+    sequences = request.sequences
+    first, is_scoring = sequences[0], request.scoring is not None
+    generated = [] if is_scoring else sequences
+    return RequestStatus(
+        request_id=request.request_id,
+        caller_name=first.caller.name,
+        phase=_phase(sequences),
+        num_sequences=len(sequences),
+        num_prompt_tokens=first.num_prompt_tokens,
+        num_cached_tokens=first.num_cached_tokens,
+        num_computed_tokens=max(seq.num_computed_tokens for seq in sequences),
+        num_output_tokens=sum(seq.num_output_tokens for seq in generated),
+        num_forced_tokens=sum(seq.forced.count(1) for seq in generated),
+        num_accepted_draft_tokens=sum(seq.num_accepted_draft_tokens for seq in generated),
+        max_output_tokens=sum(seq.max_num_tokens - seq.num_prompt_tokens for seq in generated),
+        is_constrained=first.params.grammar is not None,
+        is_scoring=is_scoring,
+    )
+
+
+def _phase(sequences: abc.Iterable[Sequence]) -> RequestPhase:
+    """The furthest that one of them is in."""
+    running = [seq for seq in sequences if seq.status is SequenceStatus.RUNNING]
+    if any(seq.decodes for seq in running):
+        return RequestPhase.DECODE
+    return RequestPhase.PREFILL if running else RequestPhase.WAITING

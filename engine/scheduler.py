@@ -10,8 +10,10 @@ Continuous batching, in three parts of ``schedule``:
   it, while there is room); what is left of
   ``max_num_batched_tokens``, and takes no more time than ``prefill_pace`` allows, goes to prefill
   chunks: a whole one to the sequence whose turn it is, the rest to the shortest remainders.
-* Memory: oldest first, by the first admission. If no block is free, the youngest is preempted, and
-  recomputed later.
+* Memory: oldest first, by the first admission. If none is free, the youngest is preempted for now.
+
+Before all of that, those who give way leave their seats as soon as there is anybody else, and take
+small steps while there is not: whoever comes waits for one such step.
 
 And a fourth that costs nobody anything: while no prompt is computed, guesses at the next tokens
 (``prompt_lookup``) go into rows, tokens of the budget and blocks that are left over, so a step may
@@ -29,10 +31,9 @@ only decode, one a round of the pace, come on top.
 
 * The shortest remainder and the oldest have one of any two turns each. So a prompt of n tokens that
   finds none shorter, and gets none shorter beside it, samples its first one in at most
-  2 * ceil(n / C) turns: for a short one that is
-  one chunk's time more than alone, however long the others are. And nothing that comes later
-  makes a prompt's wait more than twice as long: it samples in at most twice the turns that it and
-  all older ones have left, the sum of their ceil(N / C), and then once in every step.
+  2 * ceil(n / C) turns: for a short one that is one chunk's time more than alone. And nothing later
+  makes a wait more than twice as long: a prompt samples in at most twice the turns that it and all
+  older ones have left, the sum of their ceil(N / C), and then once in every step.
 * That is for as long as memory suffices. Whatever memory does, it holds for the oldest running
   sequence: it takes blocks from all others and none from it. So it ends after at most
   2 * ceil(N / C) + max_tokens such steps and the next oldest follows: nobody waits forever.
@@ -47,21 +48,20 @@ from collections import abc
 from engine.batch import Batch, ScheduledSequence
 from engine.block_copies import BlockCopy
 from engine.drafting import with_drafts
-from engine.errors import ContextLengthError, RequestError
 from engine.kv_cache_manager import EmptyBlocks, KVCacheManager
+from engine.kv_cache_sizes import BlockCounts
 from engine.masking import with_masks
 from engine.prefill_pace import PrefillPace, PrefillShare
+from engine.request_checks import check_length
 from engine.scheduler_config import SchedulerConfig
 from engine.sequence import Sequence, SequenceStatus
 from engine.step_failures import StepFailures
 from engine.step_plan import StepPlanner
-from engine.waiting_queue import WaitingQueue
+from engine.waiting_queue import WaitingQueue, WaitingRanks
 
 
 class Scheduler:
-    """Decides; the caller runs the batch, hands the tokens to ``update`` and ends sequences with
-    ``finish``.
-    """
+    """Decides; whoever runs the batch hands the tokens to ``update`` and ends sequences with ``finish``."""
 
     def __init__(self, config: SchedulerConfig, kv_cache_manager: KVCacheManager, *, pace: PrefillPace) -> None:
         kv_cache_manager.check_capacity(config.max_model_len, config.prefill_chunk_tokens)
@@ -74,7 +74,8 @@ class Scheduler:
         self.num_accepted_draft_tokens = 0
         self.pace = pace
         self._kv = kv_cache_manager
-        self._waiting = WaitingQueue()
+        self._waiting = WaitingRanks()
+        self._small_steps = config.in_small_steps()
         self._running: list[Sequence] = []  # oldest first
         self._newest_seq_id = -1
         self._num_admitted = 0
@@ -92,6 +93,10 @@ class Scheduler:
     def kv_cache_usage(self) -> float:
         return self._kv.usage
 
+    @property
+    def num_used_blocks(self) -> BlockCounts:
+        return self._kv.num_used
+
     def shrink_cache(self) -> EmptyBlocks:
         """Forget all but the latest prefixes, and tell which blocks hold nothing then."""
         return self._kv.shrink()
@@ -103,17 +108,9 @@ class Scheduler:
     def add(self, seq: Sequence) -> None:
         """Put a sequence at the end of its caller's line; ``RequestError`` if its prompt leaves no room."""
         assert seq.seq_id > self._newest_seq_id, "seq_id grows with arrival"
-        self._check_length(seq)
+        check_length(seq.num_prompt_tokens, seq.params, max_model_len=self.config.max_model_len)
         self._newest_seq_id = seq.seq_id
-        self._waiting.add(seq)
-
-    def _check_length(self, seq: Sequence) -> None:
-        limit, num_prompt = self.config.max_model_len, seq.num_prompt_tokens
-        if num_prompt < 1:
-            raise RequestError("The prompt is empty: it must have at least 1 token.", param="prompt")
-        num_new = 0 if seq.params.max_tokens == 0 else 1
-        if num_prompt + num_new > limit:
-            raise ContextLengthError(limit, num_prompt)
+        self._waiting.of(seq).add(seq)
 
     def abort(self, sequences: abc.Iterable[Sequence]) -> None:
         """End what is left of them, in whatever phase each is."""
@@ -134,7 +131,7 @@ class Scheduler:
         if seq.status is SequenceStatus.RUNNING:
             self._running.remove(seq)
         else:
-            self._waiting.discard(seq)
+            self._waiting.of(seq).discard(seq)
         self._kv.free(seq)
         seq.end()
 
@@ -146,16 +143,25 @@ class Scheduler:
         """
         for seq in self._running:
             self._kv.release_surplus(seq)
-        self._admit(failures)
+        self._admit(self._queue_in_turn(), failures)
         batch = self._plan_and_place(self.pace.share)
-        if not batch.scheduled:  # all was for sequences that decode, and they lack memory
+        if not batch.scheduled:  # all was for decodes, which lack memory
             batch = self._plan_and_place(lambda _: self.pace.share(0))
         if all(seq.decodes for seq in self._running):
             batch = with_drafts(batch, self.config, self._kv, failures)
         return with_masks(batch, failures)
 
-    def _admit(self, failures: StepFailures) -> None:
-        for seq in self._waiting.next_in_turn(self.config.max_num_seqs - len(self._running)):
+    def _queue_in_turn(self) -> WaitingQueue:
+        """Of those that may run in this step; all others leave their seats."""
+        giving_way = [seq for seq in self._running if seq.caller.gives_way]
+        if not self._waiting.others and len(giving_way) == len(self._running):
+            return self._waiting.giving_way
+        for seq in giving_way:
+            self._put_back(seq)
+        return self._waiting.others
+
+    def _admit(self, waiting: WaitingQueue, failures: StepFailures) -> None:
+        for seq in waiting.next_in_turn(self.config.max_num_seqs - len(self._running)):
             with failures.of(seq.request_id):
                 if seq.waits_for_leader:
                     continue
@@ -169,7 +175,7 @@ class Scheduler:
         is_new = seq.status is SequenceStatus.WAITING
         if is_new:
             seq.begin()  # it still waits if this fails
-        self._waiting.admit(seq)
+        self._waiting.of(seq).admit(seq)
         if is_new:  # not when it comes back: those tokens were its own
             seq.age = self._num_admitted
             self._num_admitted += 1
@@ -182,7 +188,9 @@ class Scheduler:
 
     def _plan_and_place(self, share_beside: abc.Callable[[int], PrefillShare]) -> Batch:
         """Give the planned tokens their blocks, oldest sequence first."""
-        plan = self._planner.plan(self._running, self.config, share_beside=share_beside)
+        gives_way = bool(self._running) and self._running[0].caller.gives_way  # then all do
+        config = self._small_steps if gives_way else self.config
+        plan = self._planner.plan(self._running, config, share_beside=share_beside)
         scheduled = []
         for seq in self._running.copy():
             if seq.status is SequenceStatus.RUNNING:  # not preempted for an older one just now
@@ -202,11 +210,14 @@ class Scheduler:
         return num_tokens
 
     def _preempt(self, seq: Sequence) -> None:
+        self._put_back(seq)
+        self.num_preemptions += 1
+
+    def _put_back(self, seq: Sequence) -> None:
         self._running.remove(seq)
         self._kv.free(seq)
         seq.status = SequenceStatus.PREEMPTED
-        self._waiting.put_back(seq)
-        self.num_preemptions += 1
+        self._waiting.of(seq).put_back(seq)
 
     def update(self, item: ScheduledSequence, token_ids: abc.Sequence[int]) -> None:
         """Take in what a step that ran brought one of its sequences: one or more tokens if it
@@ -222,6 +233,7 @@ class Scheduler:
         self.num_drafts += num_drafts > 0
         self.num_draft_tokens += num_drafts
         self.num_accepted_draft_tokens += num_accepted
+        seq.num_accepted_draft_tokens += num_accepted
         seq.token_ids += token_ids
         self._kv.mark_computed(seq, item.num_scheduled_tokens + num_accepted)
         if token_ids:
@@ -236,6 +248,7 @@ class Scheduler:
         for seq in self._waiting:
             assert seq.status in (SequenceStatus.WAITING, SequenceStatus.PREEMPTED)
             assert seq.num_computed_tokens == 0
+        assert len({seq.caller.gives_way for seq in self._running}) <= 1, "somebody has not given way"
         for seq in self._running:
             assert seq.status is SequenceStatus.RUNNING
             assert seq.num_tokens <= seq.max_num_tokens <= self.config.max_model_len

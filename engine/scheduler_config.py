@@ -3,7 +3,9 @@
 Knows nothing of sequences or blocks. Immutable, so any thread may read it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+SMALL_CHUNK_TOKENS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,12 @@ class SchedulerConfig:
     max_model_len: int
     prefill_chunk_tokens: int
     max_draft_rows: int = 24
+
+    def in_small_steps(self) -> "SchedulerConfig":
+        """For work that nobody waits for, so that whoever comes beside it waits no longer than a short step."""
+        chunk = min(self.prefill_chunk_tokens, SMALL_CHUNK_TOKENS)
+        budget = min(self.max_num_batched_tokens, self.max_num_seqs + chunk)
+        return replace(self, prefill_chunk_tokens=chunk, max_num_batched_tokens=budget)
 
     def __post_init__(self) -> None:
         for name in ("max_num_seqs", "max_model_len", "prefill_chunk_tokens"):

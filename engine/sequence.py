@@ -51,6 +51,8 @@ class Sequence:
         grammar: what the output must be, advanced to the last token; from ``begin`` to ``end``.
         is_complete: nothing may follow in the grammar.
         num_forced_tokens: the newest tokens that no row chose, since the grammar allows no others.
+        forced: a byte for each token of the output, 1 if it was forced; empty without a grammar.
+        num_accepted_draft_tokens: how many of the output's were guessed.
         num_told_tokens: the prompt's, and the output's that were reported; the engine core's.
         scored_token_ids: output that is known from the start, of which only log probabilities are wanted; ``begin``
             appends it, and its last token is never computed. Empty for a sequence that generates.
@@ -80,6 +82,8 @@ class Sequence:
     grammar: "GrammarState | None" = None
     is_complete: bool = False
     num_forced_tokens: int = 0
+    forced: bytearray = field(default_factory=bytearray)
+    num_accepted_draft_tokens: int = 0
     num_told_tokens: int = 0
     scored_token_ids: tuple[int, ...] = ()
     rival_token_ids: tuple[int, ...] = ()
@@ -111,12 +115,14 @@ class Sequence:
         if self.params.closes and chosen:
             chosen = self.grammar.accept_within(chosen[-1], self.max_num_tokens - self.num_tokens)
             self.token_ids[-1:] = chosen
+            self.forced += b"\0" + b"\1" * (len(chosen) - num_chosen)
         else:
-            self.grammar.accept(chosen)
+            self.forced += self.grammar.accept_chosen(chosen)
         forced = [] if self.grammar.is_complete else self.grammar.forced(self.max_num_tokens - self.num_tokens)
         self.grammar.accept(forced)
         self.token_ids += forced
         self.num_forced_tokens = len(chosen) - num_chosen + len(forced)
+        self.forced += b"\1" * len(forced)
         self.is_complete = self.grammar.is_complete
 
     def end(self) -> None:

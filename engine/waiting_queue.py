@@ -83,3 +83,27 @@ class WaitingQueue:
             ids = [seq.seq_id for seq in line]
             assert ids == sorted(set(ids)), f"a line is out of order: {ids}"
             assert all(seq.caller.name == name for seq in line)
+
+
+class WaitingRanks:
+    """Two queues: of those that give way, and of all others."""
+
+    def __init__(self) -> None:
+        self.others = WaitingQueue()
+        self.giving_way = WaitingQueue()
+
+    def __len__(self) -> int:
+        return len(self.others) + len(self.giving_way)
+
+    def __iter__(self) -> abc.Iterator[Sequence]:
+        return chain(self.others, self.giving_way)
+
+    def of(self, seq: Sequence) -> WaitingQueue:
+        """Where it waits, or would."""
+        return self.giving_way if seq.caller.gives_way else self.others
+
+    def check_integrity(self) -> None:
+        """Assert that both are in order, and everyone in the right one."""
+        for queue in (self.others, self.giving_way):
+            queue.check_integrity()
+            assert all(self.of(seq) is queue for seq in queue)

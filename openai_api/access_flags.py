@@ -76,6 +76,7 @@ def settings_from(flags: argparse.Namespace, environment: Mapping[str, str]) -> 
         api_keys=api_keys,
         served_model_names=tuple(dict.fromkeys(flags.served_model_name)),
         serves_any_model_name=flags.any_model_name,
+        data_dir=flags.data_dir,
     )
 
 

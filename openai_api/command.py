@@ -4,6 +4,7 @@
     gemma3-server chat                    talk (/help lists the commands)
     gemma3-server serve                   serve it with OpenAI's API
     gemma3-server ask                     ask a running server one question
+    gemma3-server batch                   answer a file of rows
     gemma3-server doctor                  check the machine, the weights and the arithmetic
 
 Owns which of them a command line means; each imports only what it needs, so that a text begins
@@ -48,6 +49,10 @@ def _run(words: Sequence[str], program: str, beside: Path | None, began_s: float
             from openai_api.ask import main as ask
 
             return ask(words[1:], program=f"{program} ask")
+        case ["batch"]:
+            from openai_api.batch.command import main as batch
+
+            return batch(words[1:], program=f"{program} batch")
         case ["doctor"]:
             from openai_api.doctor import main as doctor
 

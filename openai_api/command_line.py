@@ -13,7 +13,7 @@ from engine.engine_options import EngineOptions
 from engine.flags import add_model_flags, count, number
 from engine.terminal.flag_parser import FlagParser
 from openai_api.access_flags import add_access_flags
-from openai_api.flag_values import parse_count, parse_memory, parse_path, parse_port
+from openai_api.flag_values import parse_collector, parse_count, parse_memory, parse_path, parse_port
 from openai_api.machine_memory import memory_limit
 from openai_api.model_names import parse_model_name
 from openai_api.settings import ServerSettings
@@ -43,11 +43,16 @@ def parse_flags(argv: Sequence[str] | None, *, program: str = PROGRAM) -> argpar
 def flag_parser(program: str) -> FlagParser:
     """All flags of the server."""
     parser = FlagParser(prog=program, description="Serve Gemma 3 270M with OpenAI's API.")
-    _add_model_flags(parser.add_argument_group("model"))
-    _add_engine_flags(parser.add_argument_group("engine"))
+    add_engine_flags(parser)
     _add_server_flags(parser.add_argument_group("server"))
     add_access_flags(parser.add_argument_group("access"))
     return parser
+
+
+def add_engine_flags(parser: FlagParser) -> None:
+    """The flags that ``engine_options`` reads, for every program with an engine that serves many."""
+    _add_model_flags(parser.add_argument_group("model"))
+    _add_engine_flags(parser.add_argument_group("engine"))
 
 
 def _add_model_flags(group: argparse._ArgumentGroup) -> None:
@@ -137,10 +142,24 @@ def _add_server_flags(group: argparse._ArgumentGroup) -> None:
         "--uds", type=parse_path, metavar="PATH", help="Listen on this Unix socket instead (default: on a port)."
     )
     group.add_argument(
+        "--data-dir",
+        type=parse_path,
+        metavar="DIR",
+        help="Keep the responses of /v1/responses in this folder, for one server at a time (default: in memory, until "
+        "the end).",
+    )
+    group.add_argument(
         "--log-level",
         choices=LOG_LEVELS,
         default="info",
         help="Write log records of this level and above to stderr (default: %(default)s).",
+    )
+    group.add_argument(
+        "--otlp-traces-endpoint",
+        type=parse_collector,
+        metavar="URL",
+        help="Send OpenTelemetry traces to this collector, such as http://localhost:4318; never texts; needs the "
+        "extra 'otel' (default: none). The variables OTEL_* say the rest.",
     )
 
 

@@ -12,9 +12,10 @@ import shtab
 from engine.terminal.guard import write_output
 from engine.terminal.program import text_parser
 from openai_api import ask, command_line, doctor
+from openai_api.batch import command as batch
 
 # Flags whose value is the name of a file, or may be.
-_FILES = {"--model", "--chat-template", "--schema", "--api-key-file", "--uds"}
+_FILES = {"--model", "--chat-template", "--schema", "--output", "--api-key-file", "--uds"}
 
 
 def print_completion(words: Sequence[str], program: str) -> int:
@@ -37,7 +38,7 @@ def _all_programs(program: str) -> argparse.ArgumentParser:
     commands = whole.add_subparsers()
     parsers = {"chat": text} | {
         name: module.flag_parser(program)
-        for name, module in {"serve": command_line, "ask": ask, "doctor": doctor}.items()
+        for name, module in {"serve": command_line, "ask": ask, "batch": batch, "doctor": doctor}.items()
     }
     for name, parser in parsers.items():
         _copy_flags(parser, commands.add_parser(name, add_help=False, help=parser.description))

@@ -14,6 +14,7 @@ from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.grammar.compiler import Grammar
 from engine.grammar.spec import GrammarSpec
 from engine.outputs import ContinuationScores, RequestOutput
+from engine.request_status import RequestStatus
 from engine.sampling_params import SamplingParams
 from gemma3.text.chat import ChatPrompt, Message
 from gemma3.text.tool_form import ToolForm, Tools
@@ -71,6 +72,9 @@ class Engine(Protocol):
 
     def stats(self) -> EngineStats:
         """A snapshot, at most one step old; counts of requests and tokens, also while loading."""
+
+    async def request_statuses(self) -> Sequence[RequestStatus]:
+        """What each request does now, oldest first; plain counts, never content. It waits for the step that runs."""
 
     async def start(self) -> None:
         """Load and become READY; returns when that is done. The event loop stays free meanwhile.

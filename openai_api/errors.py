@@ -88,18 +88,28 @@ def retry_after(seconds: int) -> dict[str, str]:
     return {"Retry-After": str(min(max(seconds, 1), 120))}
 
 
-def error_body(error: ApiError, wire: Wire = Wire.OPENAI) -> bytes:
-    """The error object of ``wire`` as JSON in UTF-8, below 4,096 bytes whatever is in ``error``."""
+def error_body(error: ApiError, wire: Wire = Wire.OPENAI, *, request_id: str | None = None) -> bytes:
+    """The error object of ``wire`` as JSON in UTF-8, below 4,096 bytes whatever is in ``error``;
+    ``request_id`` is for those that have it there.
+    """
     message = error.message[:MAX_MESSAGE_CHARS]
     match wire:
         case Wire.OPENAI:
             param = None if error.param is None else error.param[:MAX_PARAM_CHARS]
             body: object = {"error": {"message": message, "type": error.type, "param": param, "code": error.code}}
         case Wire.ANTHROPIC:
-            body = {"type": "error", "error": {"type": _anthropic_type(error.status), "message": message}}
+            kind, told = _anthropic_type(error.status), _with_param(message, error.param)
+            detailed = {"type": kind, "message": told, "details": {"error_code": error.code}}
+            body = {"type": "error", "error": detailed, "request_id": request_id}
         case Wire.OLLAMA:
             body = {"error": message}
     return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _with_param(message: str, param: str | None) -> str:
+    """Where an error has no member for it, the field stands in front, unless the words name it."""
+    name = (param or "")[:MAX_PARAM_CHARS]
+    return message if name in message else f"{name}: {message}"
 
 
 def _anthropic_type(status: int) -> str:
@@ -119,7 +129,7 @@ class ErrorResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["error_code"] = self.error.code
-        self.body = error_body(self.error, wire_of(scope["path"]))
+        self.body = error_body(self.error, wire_of(scope["path"]), request_id=scope.get("request_id"))
         self.headers["content-length"] = str(len(self.body))
         await super().__call__(scope, receive, send)
 

@@ -43,6 +43,10 @@ class Metrics:
         self.prompt_tokens = self._counter("prompt_tokens", "Prompt tokens of ended requests.")
         self.generation_tokens = self._counter("generation_tokens", "Generated tokens of ended requests.")
         self.outcomes = self._counter("request_success", "Choices by how they ended.", "finished_reason")
+        self.batch_rows = self._counter("batch_rows", "Rows of batches, with and without an answer.", "outcome")
+        self.batches_in_progress = Gauge(
+            PREFIX + "batches_in_progress", "Batches whose rows are computed now.", registry=self.registry
+        )
         self.time_to_first_token = self._histogram(
             "time_to_first_token_seconds", "From the request to its first token.", REQUEST_BUCKETS_S
         )
@@ -160,6 +164,22 @@ class _TokenTimes(Collector):
         yield family
 
 
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """All that a histogram of times has seen."""
+
+    count: int
+    sum_s: float
+
+
+def collected(histogram: Collector) -> Collected:
+    """As it would be scraped now."""
+    by_part = {
+        sample.name.rpartition("_")[2]: sample.value for family in histogram.collect() for sample in family.samples
+    }
+    return Collected(int(by_part["count"]), by_part["sum"])
+
+
 def _as_label(bound: float) -> str:
     """As Prometheus' own histograms write it."""
     return "+Inf" if math.isinf(bound) else str(float(bound))
@@ -177,7 +197,9 @@ class Totals:
 
 
 class RequestTimer:
-    """The clock of one generation, in seconds. Mutable; ``finish`` is called once, whatever happened."""
+    """The clock of one generation, in seconds of ``time.perf_counter``; 0 is not yet. Mutable;
+    ``finish`` is called once, whatever happened, unless the engine refuses the request.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
         self.metrics = metrics
@@ -185,6 +207,8 @@ class RequestTimer:
         self.admitted_s = 0.0
         self.first_output_s = 0.0
         self.last_output_s = 0.0
+        self.finished_s = 0.0
+        self.totals: Totals | None = None
 
     def output(self, output: RequestOutput) -> None:
         """An output of the engine has come; the first may be a step late and tell of tokens already. Of
@@ -206,8 +230,8 @@ class RequestTimer:
 
     def finish(self, totals: Totals) -> None:
         """The request has ended, however it did."""
-        metrics = self.metrics
-        metrics.request_latency.observe(time.perf_counter() - self.started_s)
+        metrics, self.totals, self.finished_s = self.metrics, totals, time.perf_counter()
+        metrics.request_latency.observe(self.finished_s - self.started_s)
         if self.first_output_s:
             metrics.inference_time.observe(self.last_output_s - self.admitted_s)
             metrics.prefill_time.observe(self.first_output_s - self.admitted_s)

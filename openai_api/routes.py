@@ -8,7 +8,6 @@ request of it.
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -20,75 +19,44 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from openai_api.answer.anthropic_models import AnthropicErrorAnswer
 from openai_api.answer.decision_models import Decision, SystemOneAnswer
 from openai_api.answer.models import ChatCompletion, Completion, ErrorAnswer
+from openai_api.answer.ollama_models import OllamaErrorAnswer
 from openai_api.answer.server_models import (
     CapabilitiesAnswer,
     DetokenizeAnswer,
     ModelCard,
     ModelList,
+    ServerAnswer,
     StatusAnswer,
     TokenizeAnswer,
     TokenizerInfoAnswer,
     VersionAnswer,
 )
+from openai_api.anthropic_routes import ANTHROPIC_ROUTES
+from openai_api.batch_routes import BATCH_ROUTES
 from openai_api.endpoints import status
 from openai_api.endpoints.chat import create_chat_completion
 from openai_api.endpoints.completions import create_completion
 from openai_api.endpoints.decisions import create_decision, system_one
 from openai_api.endpoints.home_page import home_page, page_file
+from openai_api.endpoints.server_status import server_status
 from openai_api.endpoints.tokenization import detokenize, tokenize, tokenizer_info
+from openai_api.ollama_routes import OLLAMA_ROUTES
 from openai_api.page_files import PAGE_PREFIX
 from openai_api.request.decision_fields import DecisionRequest
 from openai_api.request.schemas import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from openai_api.request.system_one_fields import SystemOneRequest
+from openai_api.response_routes import RESPONSE_ROUTES
+from openai_api.route import ANY, BODY, DESCRIPTIONS, EVENTS, GENERATION, MODEL, Route
+from openai_api.wires import Wire, wire_of
 
-DESCRIPTIONS: Mapping[int, str] = {
-    400: "The request is wrong: `error.param` names the field.",
-    401: "No valid API key.",
-    403: "Host or Origin is not allowed.",
-    404: "No such model or path.",
-    408: "The body came too slowly.",
-    413: "The body is too large.",
-    415: "The body is not JSON.",
-    429: "The queue is full: come back after `Retry-After`.",
-    431: "The headers are too large.",
-    500: "The server failed on this request.",
-    503: "Loading, draining, or waited too long in the queue.",
-    504: "The request ran longer than its deadline.",
+ERROR_OF_WIRE: Mapping[Wire, type[BaseModel]] = {
+    Wire.OPENAI: ErrorAnswer,
+    Wire.ANTHROPIC: AnthropicErrorAnswer,
+    Wire.OLLAMA: OllamaErrorAnswer,
 }
-ANY = (403, 431, 500, 503)
-MODEL = (401, *ANY)
-BODY = (400, 404, 408, 413, 415, *MODEL)
-GENERATION = (429, 504, *BODY)
-EVENTS = "text/event-stream"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """One method of one path.
-
-    Attributes:
-        verb: the method, where it is not ``POST`` for an endpoint with a body and else ``GET``.
-        streams: the media type of the events that the answer may also be.
-        text: the media type of an answer that is not JSON.
-    """
-
-    path: str
-    serve: Callable[[Request], Awaitable[Response]]
-    errors: tuple[int, ...] = ANY
-    body: type[BaseModel] | None = None
-    answer: type[BaseModel] | None = None
-    streams: str = ""
-    text: str = ""
-    verb: str = ""
-    parameters: tuple[str, ...] = ()
-
-    @property
-    def method(self) -> str:
-        """The HTTP method; ``GET`` stands for HEAD too."""
-        return self.verb or ("GET" if self.body is None else "POST")
-
 
 ROUTES = (
     Route(
@@ -109,6 +77,9 @@ ROUTES = (
     ),
     Route(path="/v1/decisions", serve=create_decision, body=DecisionRequest, answer=Decision, errors=GENERATION),
     Route(path="/v1/systemone", serve=system_one, body=SystemOneRequest, answer=SystemOneAnswer, errors=GENERATION),
+    *RESPONSE_ROUTES,
+    *BATCH_ROUTES,
+    *ANTHROPIC_ROUTES,
     Route(path="/tokenize", serve=tokenize, body=TokenizeRequest, answer=TokenizeAnswer, errors=BODY),
     Route(path="/detokenize", serve=detokenize, body=DetokenizeRequest, answer=DetokenizeAnswer, errors=BODY),
     Route(path="/tokenizer_info", serve=tokenizer_info, answer=TokenizerInfoAnswer, errors=MODEL),
@@ -123,9 +94,11 @@ ROUTES = (
         parameters=("model",),
     ),
     Route(path="/v1/capabilities", serve=status.capabilities, answer=CapabilitiesAnswer, errors=MODEL),
+    Route(path="/v1/server", serve=server_status, answer=ServerAnswer, errors=MODEL),
     Route(path="/health", serve=status.health, answer=StatusAnswer),
     Route(path="/live", serve=status.live, answer=StatusAnswer),
     Route(path="/metrics", serve=status.metrics, text="text/plain", errors=MODEL),
+    *OLLAMA_ROUTES,
     Route(path="/", serve=home_page, text="text/html"),
     Route(
         path=PAGE_PREFIX + "{name:path}",
@@ -186,7 +159,8 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, routes=documented.routes)
     bodies = [(route.body, "validation") for route in ROUTES if route.body is not None]
     answers = [(route.answer, "serialization") for route in ROUTES if route.answer is not None]
-    models: Any = [*bodies, *answers, (ErrorAnswer, "serialization")]
+    errors = [(error, "serialization") for error in ERROR_OF_WIRE.values()]
+    models: Any = [*bodies, *answers, *errors]
     _, schemas = models_json_schema(models, ref_template="#/components/schemas/{model}")
     document["components"] = {"schemas": schemas["$defs"]}
     return document
@@ -212,7 +186,7 @@ def _responses(route: Route) -> dict[int | str, dict[str, Any]]:
         content[route.text] = {"schema": {"type": "string"}}
     responses: dict[int | str, dict[str, Any]] = {200: {"description": "The answer.", "content": content}}
     for code in route.errors:
-        responses[code] = {"description": DESCRIPTIONS[code], "content": _json_of(ErrorAnswer)}
+        responses[code] = {"description": DESCRIPTIONS[code], "content": _json_of(ERROR_OF_WIRE[wire_of(route.path)])}
     return responses
 
 

@@ -45,6 +45,10 @@ class ServerSettings:
             each of its members, counts as 4 more.
         max_text_chars: of a text that need not fit into the context, as it is cut or only its
             tokens are wanted; 1 Mi characters that are made to be slow take 3 s.
+        data_dir: the folder in which responses are kept; ``None``: in memory, until the end.
+        max_stored_responses: in memory; the caller with the most bytes loses its oldest.
+        max_stored_bytes: the same in bytes.
+        max_stored_bytes_on_disk: the same in ``data_dir``.
         keep_alive_interval_s: a stream that is silent this long gets a comment line.
         header_timeout_s: from the first byte of a head, or the end of the answer before it, to its
             last; a new connection has it also for its first byte.
@@ -72,6 +76,11 @@ class ServerSettings:
     max_text_chars: int = MIB
     off_loop_bytes: int = 2 * 1024
     heavy_bytes: int = 64 * 1024
+
+    data_dir: str | None = None
+    max_stored_responses: int = 10_000
+    max_stored_bytes: int = 64 * MIB
+    max_stored_bytes_on_disk: int = 1024 * MIB
 
     header_timeout_s: float = 10.0
     body_timeout_s: float = 30.0

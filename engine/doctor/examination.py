@@ -17,7 +17,7 @@ from gemma3.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from gemma3.checkpoints.kept_vocabulary import load_tokenizer
 from gemma3.checkpoints.locate import locate_weights
 from gemma3.cpu.packed_file import PackedFile
-from gemma3.cpu.packed_layout import SCHEMES, PackedLayout, PackedWeights
+from gemma3.cpu.packed_layout import SCHEMES, PackedLayout
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,9 @@ def _examine_model(subject: Subject) -> Iterator[Finding]:
         yield from _guarded("tokenizer", lambda: arithmetic.check_tokenizer(tokenizer(), reference))
     reason = cpu.why_unavailable()
     if reason is not None:
-        yield Finding("native core", State.WRONG, reason, "install a C++ compiler and the package anew")
+        yield Finding(
+            "native core", State.WRONG, reason, "install a C++ compiler and Python's headers, then the package anew"
+        )
         return
     yield from _guarded("cores", machine.check_cores)
     found = list(_guarded("packed weights", lambda: files.check_packed(subject.checkpoint)))
@@ -88,12 +90,7 @@ def _examine_scheme(checkpoint: Checkpoint, scheme: str, reference: Reference) -
         yield from arithmetic.check_logits(model, reference)
     if scheme == SCHEMES[0]:
         yield from arithmetic.check_batches(model, reference)
-        yield from machine.check_speed(model, reference.token_ids, _step_bytes(weights))
-
-
-def _step_bytes(weights: PackedWeights) -> int:
-    """What a greedy step reads: everything but the low plane of the embedding, of which it wants single rows."""
-    return sum(len(view) for name, view in weights.tensors.items() if name != "embedding.low")
+        yield from machine.check_speed(model, reference.token_ids, weights.step_bytes)
 
 
 def _is_packed(checkpoint: Checkpoint, scheme: str) -> bool:

@@ -71,6 +71,21 @@ class GrammarState:
         self._is_ended = is_end
         self._way = self._way_behind(token_ids)
 
+    def accept_chosen(self, token_ids: Sequence[int]) -> bytes:
+        """As ``accept``, of what rows chose. A byte for each token, 1 where there was no choice: of several, all but the
+        first were guesses, and what is forced may be guessed too.
+        """
+        flags = b""
+        while len(flags) < len(token_ids):
+            begin = len(flags)
+            self.accept(token_ids[begin : begin + 1])
+            rest = list(token_ids[begin + 1 :])
+            forced = self.forced(len(rest)) if rest and not self.is_complete else []
+            num_forced = len(forced) if rest[: len(forced)] == forced else 0
+            self.accept(forced[:num_forced])
+            flags += b"\0" + b"\1" * num_forced
+        return flags
+
     def closing(self, limit: int) -> list[int] | None:
         """A short way from here to the end, which may be an end token; None if none of ``limit`` tokens was found."""
         if self._is_ended:

@@ -113,6 +113,11 @@ class PackedWeights:
     sha256: str = ""
     check: Callable[[float], None] | None = None
 
+    @property
+    def step_bytes(self) -> int:
+        """What a greedy step reads: all but the low plane of the embedding, of which it wants single rows."""
+        return sum(len(view) for name, view in self.tensors.items() if name != "embedding.low")
+
 
 def padded(count: int, unit: int) -> int:
     """``count`` rounded up to whole units."""

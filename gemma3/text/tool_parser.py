@@ -37,11 +37,14 @@ ToolDelta = TextDelta | CallDelta
 
 
 class ToolParser:
-    """Mutable. ``num_calls`` were begun; the last one is cut off where ``is_cut``."""
+    """Mutable. ``num_calls`` were begun; the last one is cut off where ``is_cut``. ``stop_match`` is the
+    stop string that ended the text.
+    """
 
     def __init__(self, form: ToolForm, rules: CallRules, *, names: tuple[str, ...]) -> None:
         """``names`` are the tools that may be called."""
         self.num_calls = 0
+        self.stop_match: str | None = None
         self._form = form
         self._rules = rules
         self._opening = re.compile(form.opening_regex)
@@ -85,6 +88,7 @@ class ToolParser:
             return True
         if stop_end >= 0:
             text, self._read = self._held[:stop_start], self._drop
+            self.stop_match = self._held[stop_start:stop_end]
             self._tell(text, deltas)
             return True
         num_safe = self._num_safe()

@@ -8,7 +8,7 @@ written in a worker thread.
 import json
 from collections.abc import Sequence
 
-from openai_api.answer.chunks import Chunk
+from openai_api.answer.chunks import Chunk, forced_flags
 from openai_api.answer.generation import Job, Usage
 from openai_api.answer.logprobs import ChatLogprobsWriter
 from openai_api.answer.models import AssistantMessage, ChatChoice, ChatCompletion, FinishWord
@@ -35,6 +35,7 @@ class ChatWriter:
         )
         self._num_choices = job.num_choices
         self._prompt_token_ids = job.prompts[0] if body.return_token_ids else None
+        self._shows_forced = bool(body.return_forced)
         self._calls = None if job.calls is None else CallReader(job.calls, job.num_choices)
         self._chunk_writer = ChunkWriter(head.envelope("chat.completion.chunk"), body.stream_options)
 
@@ -64,6 +65,8 @@ class ChatWriter:
         choice = ChatChoice(index=chunk.choice, message=message, logprobs=logprobs, finish_reason=finish_reason)
         if self._prompt_token_ids is not None:
             choice.token_ids = list(chunk.token_ids)
+        if self._shows_forced:
+            choice.forced = forced_flags(chunk, num_tokens=len(chunk.token_ids))
         return choice
 
     def opening(self, usage: Usage) -> str:
@@ -92,16 +95,16 @@ class ChatWriter:
         return self._chunk_writer.error(error)
 
     def _events(self, chunk: Chunk, usage: Usage) -> str:
-        shows_ids = self._prompt_token_ids is not None
+        of_tokens = self._of_tokens(chunk)
         events = ""
-        if chunk.finish_reason is None or chunk.text or chunk.logprobs or (shows_ids and chunk.token_ids):
+        if chunk.finish_reason is None or chunk.text or chunk.logprobs or (of_tokens and chunk.token_ids):
             logprobs = self._logprobs.write(chunk)
             events = self._event(
                 chunk.choice,
                 f'{{"content":{json.dumps(chunk.text)}}}',
                 usage,
                 logprobs="null" if logprobs is None else logprobs.model_dump_json(),
-                token_ids=f',"token_ids":{list(chunk.token_ids)}' if shows_ids else "",
+                of_tokens=of_tokens,
             )
         if chunk.finish_reason is not None:
             events += self._event(chunk.choice, "{}", usage, finish_reason=f'"{chunk.finish_reason}"')
@@ -110,18 +113,24 @@ class ChatWriter:
     def _events_of_calls(self, chunk: Chunk, usage: Usage, calls: CallReader) -> str:
         """As ``_events``: what is told of tokens stands beside the first delta, or alone."""
         deltas, logprobs = calls.deltas(chunk), self._logprobs.write(chunk)
-        shows_ids = self._prompt_token_ids is not None and bool(chunk.token_ids)
-        if not deltas and (shows_ids or chunk.logprobs):
+        of_tokens = self._of_tokens(chunk) if chunk.token_ids else ""
+        if not deltas and (of_tokens or chunk.logprobs):
             deltas = ["{}"]
         told = "null" if logprobs is None else logprobs.model_dump_json()
-        ids = f',"token_ids":{list(chunk.token_ids)}' if shows_ids else ""
         events = [
-            self._event(chunk.choice, delta, usage, logprobs="null" if i else told, token_ids="" if i else ids)
+            self._event(chunk.choice, delta, usage, logprobs="null" if i else told, of_tokens="" if i else of_tokens)
             for i, delta in enumerate(deltas)
         ]
         word = calls.finish_word(chunk)
         end = "" if word is None else self._event(chunk.choice, "{}", usage, finish_reason=f'"{word}"')
         return "".join([*events, end])
+
+    def _of_tokens(self, chunk: Chunk) -> str:
+        """The members of a choice, each after a comma, that have an entry for each token; those that are asked for."""
+        ids = f',"token_ids":{list(chunk.token_ids)}' if self._prompt_token_ids is not None else ""
+        if not self._shows_forced:
+            return ids
+        return f'{ids},"forced":{json.dumps(forced_flags(chunk, num_tokens=len(chunk.token_ids)))}'
 
     def _event(
         self,
@@ -131,11 +140,11 @@ class ChatWriter:
         *,
         logprobs: str = "null",
         finish_reason: str = "null",
-        token_ids: str = "",
+        of_tokens: str = "",
         extra: str = "",
     ) -> str:
-        """All strings are JSON; ``token_ids`` and ``extra`` are further members, of the choice and
+        """All strings are JSON; ``of_tokens`` and ``extra`` are further members, of the choice and
         of the chunk.
         """
-        body = f'{{"index":{choice},"delta":{delta},"logprobs":{logprobs},"finish_reason":{finish_reason}{token_ids}}}'
+        body = f'{{"index":{choice},"delta":{delta},"logprobs":{logprobs},"finish_reason":{finish_reason}{of_tokens}}}'
         return self._chunk_writer.event(body, usage, extra=extra)

@@ -16,6 +16,8 @@ class Chunk:
 
     ``choice`` counts through all prompts. ``logprobs`` is as long as ``token_ids`` if it is there;
     the first token of a prompt has none. ``prompt_logprobs`` come with the first chunk of a choice.
+    ``stop_reason`` is the stop string or stop token id that ended it, with ``finish_reason``.
+    ``forced`` is as in ``SequenceDelta``: nothing of an echo is in it.
     """
 
     choice: int
@@ -24,6 +26,13 @@ class Chunk:
     logprobs: tuple[TokenLogprob | None, ...] | None = None
     finish_reason: FinishReason | None = None
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
+    stop_reason: str | int | None = None
+    forced: bytes = b""
+
+
+def forced_flags(chunk: Chunk, *, num_tokens: int) -> list[bool]:
+    """Of ``num_tokens`` generated tokens, whether each was forced; without a grammar none was."""
+    return list(map(bool, chunk.forced)) or [False] * num_tokens
 
 
 def num_values(chunks: Sequence[Chunk]) -> int:
@@ -45,6 +54,8 @@ def joined(chunks: Sequence[Chunk]) -> Chunk:
         logprobs=tuple(entry for entries in logprobs for entry in entries) if logprobs else None,
         finish_reason=chunks[-1].finish_reason,
         prompt_logprobs=chunks[0].prompt_logprobs,
+        stop_reason=chunks[-1].stop_reason,
+        forced=b"".join(chunk.forced for chunk in chunks),
     )
 
 

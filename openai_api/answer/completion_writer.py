@@ -8,7 +8,7 @@ probabilities is written in a worker thread.
 import json
 from collections.abc import Sequence
 
-from openai_api.answer.chunks import Chunk
+from openai_api.answer.chunks import Chunk, forced_flags
 from openai_api.answer.generation import Job, Usage
 from openai_api.answer.json_pieces import json_text
 from openai_api.answer.logprobs import LegacyLogprobsWriter
@@ -31,6 +31,7 @@ class CompletionWriter:
         self._job = job
         self._tokenizer = tokenizer
         self._returns_token_ids = bool(body.return_token_ids)
+        self._shows_forced = bool(body.return_forced)
         self._begun: set[int] = set()
         self._chunk_writer = ChunkWriter(head.envelope("text_completion"), body.stream_options)
         self._logprobs = [
@@ -62,6 +63,9 @@ class CompletionWriter:
             prompt = self._prompt_token_ids(chunk.choice)
             choice.token_ids = list(chunk.token_ids[len(prompt) if self._job.echo else 0 :])
             choice.prompt_token_ids = list(prompt)
+        if self._shows_forced:
+            num_echoed = len(self._prompt_token_ids(chunk.choice)) if self._job.echo else 0
+            choice.forced = forced_flags(chunk, num_tokens=len(chunk.token_ids) - num_echoed)
         if chunk.prompt_logprobs is not None:
             choice.prompt_logprobs = prompt_logprobs_answer(chunk, self._tokenizer)
         return choice
@@ -88,19 +92,24 @@ class CompletionWriter:
         choice = (
             f'{{"index":{chunk.choice},"text":{json.dumps(chunk.text)}'
             f',"logprobs":{"null" if logprobs is None else json_text(logprobs)},"finish_reason":{finish}'
-            f"{self._token_ids(chunk) if self._returns_token_ids else ''}}}"
+            f"{self._of_tokens(chunk)}}}"
         )
         return self._chunk_writer.event(choice, usage)
 
-    def _token_ids(self, chunk: Chunk) -> str:
-        """The prompt's with the first chunk of a choice, whose own tokens are an echo if there is
-        one; then those of each chunk.
+    def _of_tokens(self, chunk: Chunk) -> str:
+        """Further members of a choice, each after a comma: those that are asked for. The first chunk's own tokens are
+        an echo if there is one; with it come the prompt's.
         """
-        if chunk.choice in self._begun:
-            return f',"token_ids":{list(chunk.token_ids)}'
+        is_first = chunk.choice not in self._begun
         self._begun.add(chunk.choice)
-        own = [] if self._job.echo else list(chunk.token_ids)
-        return f',"token_ids":{own},"prompt_token_ids":{list(self._prompt_token_ids(chunk.choice))}'
+        own = () if is_first and self._job.echo else chunk.token_ids
+        members = ""
+        if self._returns_token_ids:
+            members += f',"token_ids":{list(own)}'
+            members += f',"prompt_token_ids":{list(self._prompt_token_ids(chunk.choice))}' if is_first else ""
+        if self._shows_forced:
+            members += f',"forced":{json.dumps(forced_flags(chunk, num_tokens=len(own)))}'
+        return members
 
     def _prompt_token_ids(self, choice: int) -> Sequence[int]:
         return self._job.prompts[choice // self._job.params.n]

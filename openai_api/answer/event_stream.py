@@ -7,7 +7,7 @@ Owns keep-alives, the deadline and the disconnect; knows nothing of what is in a
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from engine.errors import DeadlineError, EngineError
 from openai_api.answer.chunks import Chunk, num_values
-from openai_api.answer.generation import Generation
+from openai_api.answer.generation import Generation, Usage
 from openai_api.answer.writer import Writer
 from openai_api.app_state import AppState
 from openai_api.disconnects import unless_disconnected
@@ -78,9 +78,18 @@ class EventStream(Response):
     """
 
     def __init__(
-        self, generation: Generation, writer: Writer, *, framing: Framing, deadline_s: float, app_state: AppState
+        self,
+        generation: Generation,
+        writer: Writer,
+        *,
+        framing: Framing,
+        finish: Callable[[Sequence[Chunk], Usage], Awaitable[None]],
+        deadline_s: float,
+        app_state: AppState,
     ) -> None:
+        """``finish`` is awaited behind the last chunk, before the end is told."""
         super().__init__()
+        self._finish = finish
         self._framing = framing
         self._generation = generation
         self._writer = writer
@@ -116,6 +125,7 @@ class EventStream(Response):
                 elif events := opening + writer.events(chunks, usage):
                     await sender.send(events.encode())
                 opening = ""
+        await self._finish((), usage)
         return writer.end(usage).encode()
 
     async def _long_echo(self, chunks: Sequence[Chunk]) -> bytes:

@@ -14,8 +14,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from openai_api.answer.models import Answer, ChatChoice, CompletionChoice, LegacyLogprobs, json_response
+from openai_api.answer.response_models import OutputCall, OutputMessage, OutputText
 
 _MAX_ITEMS = 128
+_MAY_BE_LARGE = ChatChoice | CompletionChoice | OutputMessage | OutputCall | OutputText
 _MAX_CHARS = 32 * 1024
 _BLOCK_BYTES = 64 * 1024
 
@@ -46,11 +48,11 @@ def _members(model: BaseModel) -> Iterator[bytes]:
 
 
 def _items(items: list[object]) -> Iterator[bytes]:
-    """Choices one by one, as each may be large, everything else by the hundred."""
+    """Choices and what responses have in their place one by one, as each may be large, everything else by the hundred."""
     if not items:
         yield b"[]"
         return
-    one_by_one = isinstance(items[0], ChatChoice | CompletionChoice)
+    one_by_one = isinstance(items[0], _MAY_BE_LARGE)
     before = b"["
     for at in range(0, len(items), 1 if one_by_one else _MAX_ITEMS):
         yield before

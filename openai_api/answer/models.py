@@ -116,13 +116,16 @@ class AssistantMessage(Answer):
 
 
 class ChatChoice(Answer):
-    """``token_ids`` are those of the text, only sent if the request has ``return_token_ids``."""
+    """``token_ids`` are those of the text, only sent if the request has ``return_token_ids``; ``forced``
+    tells of each whether the grammar left no choice, with ``return_forced``.
+    """
 
     index: int
     message: AssistantMessage
     logprobs: ChatLogprobs | None
     finish_reason: FinishWord | None
     token_ids: list[int] = []
+    forced: list[bool] = []
 
 
 class Envelope(Answer):
@@ -178,6 +181,7 @@ class ChatChunkChoice(Answer):
     logprobs: ChatLogprobs | None
     finish_reason: FinishWord | None
     token_ids: list[int] = []
+    forced: list[bool] = []
 
 
 class ChatCompletionChunk(Envelope):
@@ -211,6 +215,7 @@ class CompletionChoice(Answer):
     logprobs: LegacyLogprobs | None
     finish_reason: Literal["stop", "length"] | None
     token_ids: list[int] = []
+    forced: list[bool] = []
     prompt_token_ids: list[int] = []
     prompt_logprobs: PromptLogprobs = []
 

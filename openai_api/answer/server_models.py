@@ -83,3 +83,117 @@ class CapabilitiesAnswer(Answer):
     object: Literal["capabilities"]
     endpoints: dict[str, dict[str, dict[str, str]]]
     neutral_values: dict[str, str]
+
+
+class ServedModelAnswer(Answer):
+    """``step_bytes`` are read of the weights in each step, ``null`` where that is not known, as the
+    instruction set and the threads on torch.
+    """
+
+    names: list[str]
+    quantization: str
+    dtype: str
+    device: str
+    instruction_set: str | None
+    threads: int | None
+    step_bytes: int | None
+    max_model_len: int
+    is_instruction_tuned: bool
+    system_fingerprint: str
+
+
+class MachineAnswer(Answer):
+    """``processors`` are logical ones that this process may use, ``memory_bytes`` what it may have."""
+
+    processor: str
+    architecture: str
+    processors: int
+    memory_bytes: int | None
+
+
+class BlockPoolAnswer(Answer):
+    """The blocks of one kind of layers."""
+
+    used_blocks: int
+    blocks: int
+    block_bytes: int
+
+
+class KVCacheAnswer(Answer):
+    """``usage``, from 0 to 1, is that of the fuller pool; a block is of ``block_tokens`` tokens."""
+
+    usage: float
+    block_tokens: int
+    global_layers: BlockPoolAnswer
+    sliding_layers: BlockPoolAnswer
+
+
+class ServerTotals(Answer):
+    """They only grow, while the program runs; all are tokens but for ``steps`` and ``preemptions``.
+
+    ``computed_tokens``: of prompts, outputs and guesses. ``prefix_cache_hits`` are those of
+    ``prefix_cache_queries`` that were found.
+    """
+
+    steps: int
+    computed_tokens: int
+    output_tokens: int
+    prefix_cache_queries: int
+    prefix_cache_hits: int
+    draft_tokens: int
+    accepted_draft_tokens: int
+    preemptions: int
+
+
+class LatencyAnswer(Answer):
+    """Of all that was measured so far: the mean between two looks is a quotient of differences."""
+
+    count: int
+    sum_s: float
+
+
+class RunningRequest(Answer):
+    """What a request does now. ``id`` is the beginning of the answer's; all counts are tokens.
+
+    ``phase``: ``waiting`` (also for memory), ``prefill`` or ``decode``. ``computed_tokens`` are
+    those of prompt and output in the KV cache, of the choice that is furthest; ``output_tokens``
+    those of all ``choices``, of which ``forced_tokens`` were left no choice by a constraint and
+    ``accepted_draft_tokens`` were guessed. ``is_scoring``: it generates nothing.
+    """
+
+    id: str
+    phase: Literal["waiting", "prefill", "decode"]
+    age_s: float
+    choices: int
+    prompt_tokens: int
+    cached_tokens: int
+    computed_tokens: int
+    output_tokens: int
+    max_output_tokens: int
+    forced_tokens: int
+    accepted_draft_tokens: int
+    is_constrained: bool
+    is_scoring: bool
+
+
+class ServerAnswer(Answer):
+    """The server at a glance; ``model`` and ``kv_cache`` are ``null`` while it loads.
+
+    ``running`` and ``waiting`` count choices, as in ``/metrics``; ``requests`` has the caller's
+    own, oldest first, and ``other_requests`` counts the rest.
+    """
+
+    object: Literal["server"]
+    status: str
+    version: str
+    uptime_s: float
+    model: ServedModelAnswer | None
+    machine: MachineAnswer
+    kv_cache: KVCacheAnswer | None
+    running: int
+    waiting: int
+    totals: ServerTotals
+    time_to_first_token: LatencyAnswer
+    inter_token_latency: LatencyAnswer
+    requests: list[RunningRequest]
+    other_requests: int

@@ -37,9 +37,11 @@ from openai_api.request.decision_prompts import ScoredQuestion, scored_questions
 from openai_api.request.fields_by_endpoint import FIELDS_BY_ENDPOINT
 from openai_api.request.questions import Question, of_decisions, of_system_one
 from openai_api.request.system_one_fields import SystemOneRequest
+from openai_api.request.validation import validate
 
 B = TypeVar("B", DecisionRequest, SystemOneRequest)
 
+DECISIONS = "/v1/decisions"
 MAX_QUESTIONS_AT_ONCE = 8
 
 
@@ -55,13 +57,25 @@ class _Found:
 async def create_decision(request: Request) -> Response:
     """Raises: ApiError, EngineError or ClientDisconnect, as ``generate.answer``."""
 
-    async def respond(body: DecisionRequest, asking: "_Asking") -> Answer:
-        found = await asking.ask(input_text(body.input), of_decisions(body.questions), temperature=1.0)
-        answers = [decision_answer(*each) for each in zip(body.questions, found.probabilities, strict=True)]
-        usage = decision_usage(found.num_tokens, found.num_cached_tokens)
-        return Decision(model=asking.model, answers=answers, usage=usage)
+    return await _answer(request, DECISIONS, DecisionRequest, _decide)
 
-    return await _answer(request, "/v1/decisions", DecisionRequest, respond)
+
+async def decide(value: object, *, app_state: AppState, caller: Caller) -> Answer:
+    """The answer of ``/v1/decisions`` to a body that came as a JSON value, not by HTTP.
+
+    Raises:
+        ApiError: the body or the model is not what this server takes.
+        EngineError: the engine refuses the request, or fails on it.
+    """
+    body = validate(value, DecisionRequest, FIELDS_BY_ENDPOINT[DECISIONS])
+    return await _decide(body, _asking(body, app_state, caller))
+
+
+async def _decide(body: DecisionRequest, asking: "_Asking") -> Answer:
+    found = await asking.ask(input_text(body.input), of_decisions(body.questions), temperature=1.0)
+    answers = [decision_answer(*each) for each in zip(body.questions, found.probabilities, strict=True)]
+    usage = decision_usage(found.num_tokens, found.num_cached_tokens)
+    return Decision(model=asking.model, answers=answers, usage=usage)
 
 
 async def system_one(request: Request) -> Response:
@@ -89,16 +103,20 @@ async def _answer(
     with app_state.body_budget.share(caller) as share:
         fields = FIELDS_BY_ENDPOINT[endpoint]
         body = await read_body(request, model, fields=fields, app_state=app_state, share=share)
-        name = app_state.served_name(body.model)
+        asking = _asking(body, app_state, caller)
         deadline_s = asyncio.get_running_loop().time() + app_state.settings.request_timeout_s
-        request_id = new_head("decision-", app_state.engine.info, model=name).id
 
         async def work() -> Answer:
             async with request_deadline(deadline_s):
-                return await respond(body, _Asking(request_id, name, caller, app_state))
+                return await respond(body, asking)
 
         answer = await unless_disconnected(request.receive, work())
     return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _asking(body: DecisionRequest | SystemOneRequest, app_state: AppState, caller: Caller) -> "_Asking":
+    name = app_state.served_name(body.model)
+    return _Asking(new_head("decision-", app_state.engine.info, model=name).id, name, caller, app_state)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Owns which of these need a loaded model. Reads plain values of the engine and ne
 compute. Runs on the event loop.
 """
 
+from datetime import UTC, datetime
 from functools import cache
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -13,6 +14,7 @@ from starlette.responses import Response
 
 from engine.engine_info import EngineStatus, ModelInfo
 from gemma3 import __version__
+from openai_api.answer.anthropic_models import AnthropicModel, AnthropicModelList
 from openai_api.answer.models import json_response
 from openai_api.answer.server_models import CapabilitiesAnswer, ModelCard, ModelList, StatusAnswer, VersionAnswer
 from openai_api.app_state import app_state_of
@@ -56,16 +58,19 @@ async def version(_request: Request) -> Response:
 
 
 async def list_models(request: Request) -> Response:
-    """The one model as a list, under each of its names.
+    """The one model as a list, under each of its names; in Anthropic's form where its clients ask.
 
     Raises:
         EngineNotReadyError: its name is not known before it is loaded.
     """
     app_state = app_state_of(request)
     app_state.check_ready()
-    return json_response(
-        ModelList(object="list", data=[_model(app_state.engine.info, name) for name in app_state.model_names])
-    )
+    info, names = app_state.engine.info, app_state.model_names
+    if _is_anthropics(request):
+        models = [_anthropic_model(info, name) for name in names]
+        page = AnthropicModelList(data=models, has_more=False, first_id=names[0], last_id=names[-1])
+        return json_response(page)
+    return json_response(ModelList(object="list", data=[_model(info, name) for name in names]))
 
 
 async def retrieve_model(request: Request) -> Response:
@@ -81,7 +86,13 @@ async def retrieve_model(request: Request) -> Response:
         return await list_models(request)
     app_state = app_state_of(request)
     app_state.check_ready()
-    return json_response(_model(app_state.engine.info, app_state.served_name(request.path_params["model"])))
+    info, name = app_state.engine.info, app_state.served_name(request.path_params["model"])
+    return json_response(_anthropic_model(info, name) if _is_anthropics(request) else _model(info, name))
+
+
+def _is_anthropics(request: Request) -> bool:
+    """Both APIs have the same paths here; the header stands in every request of Anthropic's clients."""
+    return "anthropic-version" in request.headers
 
 
 def _model(info: ModelInfo, name: str) -> ModelCard:
@@ -94,6 +105,18 @@ def _model(info: ModelInfo, name: str) -> ModelCard:
         quantization=info.quantization,
         dtype=info.dtype,
         is_instruction_tuned=info.is_instruction_tuned,
+    )
+
+
+def _anthropic_model(info: ModelInfo, name: str) -> AnthropicModel:
+    return AnthropicModel(
+        id=name,
+        type="model",
+        display_name=name,
+        created_at=datetime.fromtimestamp(info.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        lifecycle="active",
+        max_input_tokens=info.max_model_len,
+        max_tokens=info.max_model_len,
     )
 
 

@@ -72,7 +72,9 @@ _SAMPLING = (
         "truncate_prompt_tokens", "an integer from 1: keep only the last so many prompt tokens (and `<bos>` in front)"
     ),
     exact("return_token_ids", "boolean: adds `prompt_token_ids` and `token_ids`"),
+    exact("return_forced", "boolean: adds `forced`, for each token whether the constraint left no choice"),
     no_effect("user", "string"),
+    exact("service_tier", "string; `flex` is computed only while nobody else's request is, others are all the same"),
     exact(
         "prompt_logprobs",
         f"{PROMPT_LOGPROBS.allowed}, only without `stream`: log probability and rank of each prompt token, and so many "
@@ -140,7 +142,6 @@ CHAT_FIELDS = (
     exact("continue_final_message", "boolean: the answer continues the last message"),
     no_effect("metadata", "an object"),
     no_effect("store", "boolean; nothing is ever stored"),
-    no_effect("service_tier", "string"),
     no_effect("safety_identifier", "string"),
     no_effect("prompt_cache_key", "string; equal prefixes are found by their tokens"),
     refused("audio", "text only"),

@@ -236,7 +236,7 @@ IN_CHAT: Mapping[str, Values] = {
 IN_COMPLETION: Mapping[str, Values] = {
     **IN_ANY_REQUEST,
     # Chat has these; clients that know one class of requests send them here too.
-    **any_value("metadata store service_tier safety_identifier prompt_cache_key parallel_tool_calls"),
+    **any_value("metadata store safety_identifier prompt_cache_key parallel_tool_calls"),
     "logprobs": OFF,
     "add_special_tokens": ON,
     "add_generation_prompt": (True, False),  # there are no turns to open

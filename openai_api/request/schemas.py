@@ -106,6 +106,11 @@ _PROMPT_SCHEMA = {
     ]
 }
 
+LogitBias = Annotated[
+    dict[str, Annotated[float, Field(ge=-MAX_ABS_LOGIT_BIAS, le=MAX_ABS_LOGIT_BIAS)]],
+    Field(max_length=MAX_LOGIT_BIAS),
+    BeforeValidator(_few_biases),
+]
 StopString = Annotated[str, Field(max_length=MAX_STOP_CHARS)]
 StopStrings = Annotated[
     list[StopString],
@@ -152,6 +157,11 @@ class GenerationRequest(StrictModel):
     model: str | None = None
     stream: bool | None = None
 
+    @property
+    def gives_way(self) -> bool:
+        """Whether it can wait until nobody else has anything to compute."""
+        return False
+
 
 class SamplingFields(GenerationRequest, SettingFields, StructuredOutputFields):
     """What chat and text completions have in common.
@@ -160,25 +170,25 @@ class SamplingFields(GenerationRequest, SettingFields, StructuredOutputFields):
     tokens.
     """
 
+    service_tier: str | None = None
     stream_options: StreamOptions | None = None
-    logit_bias: (
-        Annotated[
-            dict[str, Annotated[float, Field(ge=-MAX_ABS_LOGIT_BIAS, le=MAX_ABS_LOGIT_BIAS)]],
-            Field(max_length=MAX_LOGIT_BIAS),
-            BeforeValidator(_few_biases),
-        ]
-        | None
-    ) = None
+    logit_bias: LogitBias | None = None
     stop: StopStrings | None = None
     stop_token_ids: Annotated[TokenIds, Field(max_length=MAX_STOP_TOKEN_IDS)] | None = None
     ignore_eos: bool | None = None
     truncate_prompt_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER), BeforeValidator(whole_count)] | None = None
     return_token_ids: bool | None = None
+    return_forced: bool | None = None
     user: str | None = None
     prompt_logprobs: Annotated[int | None, *in_range(PROMPT_LOGPROBS)] = None
     allowed_token_ids: Annotated[TokenIds, Field(min_length=1, max_length=MAX_ALLOWED_TOKEN_IDS)] | None = None
     logprob_token_ids: Annotated[TokenIds, Field(max_length=MAX_LOGPROB_TOKEN_IDS)] | None = None
     return_tokens_as_token_ids: bool | None = None
+
+    @property
+    def gives_way(self) -> bool:
+        """OpenAI's tier for work that nobody waits for."""
+        return self.service_tier == "flex"
 
 
 class ChatCompletionRequest(SamplingFields, ToolFields):
@@ -198,7 +208,6 @@ class ChatCompletionRequest(SamplingFields, ToolFields):
     continue_final_message: bool | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
-    service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
 

@@ -7,7 +7,7 @@ goes into a message. Pure: the event loop calls it, or a worker thread for a lar
 
 import re
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -45,7 +45,11 @@ EXPECTED: Mapping[str, str] = {
     "choice_value": "a string, true or false",
     "object_type": "an object, or its JSON as a string",
     "json_text": "an object, or its JSON as a string, but this string is no JSON: {why}",
+    "tool_type": "'function', or 'namespace' for a group of functions; this server has no tools of its own",
+    "includable": "one of {names}",
     "too_many_fields": "at most {most} fields",
+    "format_type": "'json' or a JSON schema, which is an object",
+    "duration": "a number of seconds, or a duration such as '5m'",
 }
 # Fields that take one string in place of an array.
 EXPECTED_LIST: Mapping[str, str] = {
@@ -54,6 +58,7 @@ EXPECTED_LIST: Mapping[str, str] = {
     "input": "a string or an array of messages and calls",
     "instructions": "a string or an array of text parts",
     "output": "a string or an array of text parts",
+    "system": "a string or an array of text blocks",
 }
 
 
@@ -81,8 +86,7 @@ def _to_api_error(finding: ErrorDetails, model: type[StrictModel], fields: tuple
         case "json_text":
             message = f"Invalid value for '{param}': expected {_expected(finding)}."
             return ApiError(400, message, code="invalid_json_schema", param=param)
-        case "literal_error" if _PART_TYPE.search(param):
-            message = "Only content parts of type 'text' are supported; the model reads nothing else."
+        case "unsupported" | "literal_error" if message := _unsupported(finding, param):
             return ApiError(400, message, code="unsupported_parameter", param=param)
     if not param:
         return invalid_value(None, f"Invalid request body: expected {_expected(finding)}.")
@@ -91,14 +95,36 @@ def _to_api_error(finding: ErrorDetails, model: type[StrictModel], fields: tuple
     return invalid_value(param, f"Invalid value for '{param}': expected {expected}.")
 
 
-def _setting(name: str, model: type[StrictModel]) -> Setting | None:
-    field = model.model_fields.get(name)
+def _unsupported(finding: ErrorDetails, param: str) -> str:
+    """The words for a type that exists elsewhere, none for another wrong word."""
+    if finding["type"] == "unsupported":
+        return f"Unsupported value for '{param}': only {finding['ctx']['only']}."
+    is_part = _PART_TYPE.search(param)
+    return "Only content parts of type 'text' are supported; the model reads nothing else." if is_part else ""
+
+
+def _innermost(param: str, model: type[StrictModel]) -> type[StrictModel] | None:
+    """The model that a field is of, also one within an object, as ``options.temperature`` is; within
+    arrays nothing is looked for.
+    """
+    outer, _, inner = param.partition(".")
+    if not inner:
+        return model
+    kinds = get_args(model.model_fields[outer].annotation) if outer in model.model_fields else ()
+    parts = (each for each in kinds if isinstance(each, type) and issubclass(each, StrictModel))
+    return next((_innermost(inner, part) for part in parts), None)
+
+
+def _setting(param: str, model: type[StrictModel]) -> Setting | None:
+    inner = _innermost(param, model)
+    field = None if inner is None else inner.model_fields.get(param.rpartition(".")[2])
     return next((each for each in field.metadata if isinstance(each, Setting)), None) if field else None
 
 
 def _not_a_field(param: str, model: type[StrictModel], fields: tuple[RequestField, ...]) -> ApiError:
     name = re.sub(r"\[\d+\]", "[]", param)
-    neutral = model.neutral.get(name)
+    inner = _innermost(name, model)
+    neutral = None if inner is None else inner.neutral.get(name.rpartition(".")[2])
     if neutral is not None or any(field.name == name and field.support is Support.REFUSED for field in fields):
         message = f"Unsupported parameter: '{param}'; only {in_words(neutral or ONLY_NULL)} can be given."
         return ApiError(400, message, code="unsupported_parameter", param=param)

@@ -2,8 +2,8 @@
 
 Owns their order and the words of each refusal: the Host check stops web pages that point a name of
 theirs at this machine, the Origin check web pages that simply send a request, the key check
-everybody else. Leaves in the scope who calls. Knows no endpoint and no body. Pure ASGI, on the
-event loop.
+everybody else. Leaves in the scope who calls, and who owns what is stored. Knows no endpoint and no
+body. Pure ASGI, on the event loop.
 """
 
 import hmac
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from engine.caller import Caller
 from openai_api.errors import ApiError, error_response
 from openai_api.page_files import PAGE_PREFIX
-from openai_api.transport.callers import caller_at_address, caller_of_key
+from openai_api.transport.callers import caller_at_address, caller_of_key, owner_of_key
 from openai_api.transport.cors import AllowedOrigins, is_preflight, preflight_response
 from openai_api.transport.hosts import HostRule
 from openai_api.transport.wire_answers import PROBE_PATHS
@@ -42,6 +42,7 @@ class AccessControl:
         self.origins = origins
         self.api_keys = tuple(key.encode() for key in api_keys)
         self.callers = tuple(map(caller_of_key, range(len(self.api_keys))))
+        self.owners = tuple(map(owner_of_key, self.api_keys))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -88,6 +89,7 @@ class AccessControl:
             # Every key is compared, each in constant time: the time tells nothing about any of them.
             matches = [hmac.compare_digest(presented, each) for each in self.api_keys]
             if any(matches):
+                scope["owner"] = self.owners[matches.index(True)]
                 return self.callers[matches.index(True)]
         message = "Send one of this server's API keys as 'Authorization: Bearer KEY' or as 'X-Api-Key: KEY', once."
         raise ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})

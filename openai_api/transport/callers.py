@@ -4,6 +4,7 @@ Owns what counts as one caller: an API key, else an address. No key stands in a 
 among the keys. Pure; on the event loop.
 """
 
+import hashlib
 from collections.abc import Mapping
 from ipaddress import IPv6Address
 from typing import Any
@@ -20,6 +21,13 @@ def caller_of_key(index: int) -> Caller:
     Ids of requests, with which the engine salts too, have no space in them.
     """
     return Caller(name=f"key {index}", prefix_salt=f"key {index}")
+
+
+def owner_of_key(key: bytes) -> str:
+    """The name of what a key owns: the same after a restart, whichever place it then has among the
+    keys, and without the key in it.
+    """
+    return hashlib.sha256(b"gemma3 owner\0" + key).hexdigest()[:32]
 
 
 def caller_at_address(scope: Mapping[str, Any]) -> Caller:

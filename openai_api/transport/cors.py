@@ -59,7 +59,7 @@ def preflight_response(headers: Headers) -> Response:
     """204. Every header may be sent: OpenAI's client for browsers adds a dozen of its own."""
     wanted = headers.get("access-control-request-headers", "")
     allow = {
-        "Access-Control-Allow-Methods": "GET, POST",
+        "Access-Control-Allow-Methods": "GET, POST, DELETE",
         "Access-Control-Allow-Headers": wanted if _HEADER_NAMES.fullmatch(wanted) else "",
         "Access-Control-Max-Age": str(PREFLIGHT_MAX_AGE_S),
     }

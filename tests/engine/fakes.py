@@ -178,16 +178,19 @@ class FakeEngine:
     def has_work(self) -> bool:
         return self.scheduler.num_running + self.scheduler.num_waiting > 0
 
-    def add(self, prompt: abc.Sequence[int], *, caller: str = "", **params: object) -> list[Sequence]:
+    def add(
+        self, prompt: abc.Sequence[int], *, caller: str = "", gives_way: bool = False, **params: object
+    ) -> list[Sequence]:
         """Raises what the scheduler raises; then nothing was added."""
         request_id = f"request-{len(self.sequences)}"
+        plain = Caller(name=caller, prefix_salt="" if self.setup.enable_prefix_caching else request_id)
         sequences = new_sequences(
             request_id,
             prompt,
             params=SamplingParams(**params),  # type: ignore[arg-type]
             first_seq_id=len(self.sequences),
             max_model_len=self.setup.max_model_len,
-            caller=Caller(name=caller, prefix_salt="" if self.setup.enable_prefix_caching else request_id),
+            caller=plain.giving_way() if gives_way else plain,
         )
         for seq in sequences:
             self.scheduler.add(seq)

@@ -122,7 +122,7 @@ def test_a_preempted_sequence_is_the_next_to_be_admitted() -> None:
         add(engine, 4, max_tokens=16)
     while engine.scheduler.num_preemptions == 0:
         engine.step()
-    first, second = engine.scheduler._waiting.next_in_turn(2)
+    first, second = engine.scheduler._waiting.others.next_in_turn(2)
     assert (first.status, second.status) == (SequenceStatus.PREEMPTED, SequenceStatus.WAITING)
     while second.status is SequenceStatus.WAITING:
         engine.step()

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import pytest
 
+from engine import scheduler_config
 from engine.batch import Batch
 from engine.errors import RequestError
 from engine.kv_cache_sizes import blocks_for_one_sequence
@@ -26,6 +27,7 @@ from tests.engine.fakes import FakeEngine, Setup, generate_alone, less
 NUM_WORKLOADS = 10_000
 NUM_SHARDS = 20
 NUM_DEFAULT_SHARDS = 4  # the others are marked slow
+SMALL_CHUNK_TOKENS = 4
 SHARDS = [pytest.param(i, marks=[pytest.mark.slow] if i >= NUM_DEFAULT_SHARDS else []) for i in range(NUM_SHARDS)]
 
 
@@ -91,6 +93,8 @@ def has_memory_for_all(setup: Setup) -> bool:
 class Workload:
     """One engine under random operations, with the promises of the scheduler's docstring checked at every step."""
 
+    share_that_gives_way = 0.0
+
     def __init__(self, seed: int, seen: Counter[str]) -> None:
         self.rng = random.Random(seed)
         self.seen = seen
@@ -131,6 +135,7 @@ class Workload:
             self.engine.add(
                 prompt,
                 caller=self.rng.choice("aaabc"),
+                gives_way=self.rng.random() < self.share_that_gives_way,
                 n=self.rng.choice([1, 1, 1, 2, 4]),
                 max_tokens=max_tokens,
                 ignore_eos=self.rng.random() < 0.7,
@@ -314,6 +319,43 @@ class Workload:
             assert seq.output_token_ids == generate_alone(prompt, seq.index, seq.num_output_tokens)
             if self.engine.finish_reasons.get(seq.seq_id) is FinishReason.LENGTH:
                 assert seq.num_tokens == seq.max_num_tokens
+
+
+class WorkloadOfTwoRanks(Workload):
+    """Some give way. The promises about turns are for those of one rank; here is what holds between the two."""
+
+    share_that_gives_way = 0.6
+
+    def step(self) -> None:
+        scheduler = self.engine.scheduler
+        has_right_of_way = any(not seq.caller.gives_way for seq in [*scheduler._waiting, *self.running()])
+        had_work = self.engine.has_work
+        batch = self.engine.schedule()
+        assert bool(batch.scheduled) == had_work
+        ranks = {item.seq.caller.gives_way for item in batch.scheduled}
+        assert ranks <= {not has_right_of_way}, "somebody has not given way"
+        if ranks == {True}:
+            assert all(item.num_scheduled_tokens <= SMALL_CHUNK_TOKENS for item in batch.scheduled)
+            self.seen["steps of those that give way"] += 1
+        self.seen["steps of others"] += ranks == {False}
+        self.check_bounds(batch)
+        self.engine.complete(batch)
+
+    def check_admission(self) -> None:
+        """Nothing is promised to them all."""
+
+
+@pytest.mark.parametrize("shard", range(NUM_DEFAULT_SHARDS))
+def test_random_workloads_of_two_ranks(shard: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler_config, "SMALL_CHUNK_TOKENS", SMALL_CHUNK_TOKENS)
+    seen: Counter[str] = Counter()
+    for seed in range(shard, NUM_WORKLOADS // 2, NUM_SHARDS):
+        try:
+            WorkloadOfTwoRanks(seed, seen).run()
+        except AssertionError as error:
+            raise AssertionError(f"workload {seed}: {error}") from error
+    for event in ("steps of those that give way", "steps of others", "preemptions", "hit tokens", "aborts", "failures"):
+        assert seen[event] > 50, f"the workloads are too tame: {seen}"
 
 
 @pytest.mark.parametrize("shard", SHARDS)

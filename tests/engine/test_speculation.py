@@ -151,7 +151,7 @@ def recite(text: str, *, prediction: str | None = None, **params: Any) -> tuple[
         SamplingParams(temperature=0.0, **{"max_tokens": 64, **params}),
         prediction_token_ids=letters(text if prediction is None else prediction),
     )
-    (seq,) = engine.core._requests["r"].sequences
+    (seq,) = engine.core.requests["r"].sequences
     seq.lookup.settle(num_drafts=8, num_accepted=8)  # as if it had guessed well already
     outputs = engine.run()["r"]
     assert outputs[-1].finished

@@ -68,7 +68,7 @@ class Saboteur:
 
     def owner_of(self, part: object) -> str | None:
         """The request that a sequence's lookup or a detokenizer belongs to."""
-        for name, request in self.core._requests.items():
+        for name, request in self.core.requests.items():
             if part in [*request.detokenizers, *(seq.lookup for seq in request.sequences)]:
                 return name
         return None

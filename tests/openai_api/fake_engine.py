@@ -14,6 +14,7 @@ from engine.engine_info import EngineStats, EngineStatus, ModelInfo
 from engine.errors import ContextLengthError, EngineNotReadyError, GrammarError, QueueFullError, RequestError
 from engine.grammar.spec import GrammarKind, GrammarSpec
 from engine.outputs import ContinuationScores, FinishReason, RequestOutput, SequenceDelta, TokenLogprob
+from engine.request_status import RequestStatus
 from engine.sampling_params import SamplingParams
 from engine.step_sizes import StepSizes
 from gemma3.text.chat import ChatPrompt, Message
@@ -41,6 +42,7 @@ class Script:
     tokens_per_output: int = 1
     num_accepted_predictions: int = 0  # in every choice's first output
     num_rejected_predictions: int = 0
+    forced: bytes = b""  # as in ``SequenceDelta``, of the first choice
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class FakeEngine:
     tool_form: ToolForm = GOOGLES_JSON
     shown_tools: Tools | None = None  # with the messages rendered last
     fails_after_s: float = 1e6
+    statuses: list[RequestStatus] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.tokenizer = Gemma3Tokenizer()
@@ -114,6 +117,9 @@ class FakeEngine:
             num_accepted_draft_tokens=7,
             step_sizes=StepSizes((1, 0, 2) + (0,) * 10, 33),
         )
+
+    async def request_statuses(self) -> list[RequestStatus]:
+        return self.statuses
 
     async def start(self) -> None:
         if self.status is EngineStatus.LOADING:
@@ -283,7 +289,8 @@ class FakeEngine:
         room = len(token_ids) if params.max_tokens is None else params.max_tokens
         if room == 0:
             return [SequenceDelta(index, "", (), finish_reason=FinishReason.LENGTH)]
-        first, *others = _deltas(index, token_ids[:room], params, self.tokenizer, script.tokens_per_output)
+        deltas = _deltas(index, token_ids[:room], params, self.tokenizer, script.tokens_per_output)
+        first, *others = _with_forced(deltas, script.forced if index == 0 else b"")
         predicted = replace(
             first,
             num_accepted_predictions=script.num_accepted_predictions,
@@ -299,6 +306,14 @@ class FakeEngine:
         rank = 2 if params.prompt_ranks else 0
         entries = [_logprob(token_id, params.prompt_logprobs) for token_id in prompt_token_ids[1:]]
         return (None, *(replace(entry, rank=rank) for entry in entries))
+
+
+def _with_forced(deltas: list[SequenceDelta], forced: bytes) -> list[SequenceDelta]:
+    flagged = []
+    for delta in deltas:
+        flagged.append(replace(delta, forced=forced[: len(delta.token_ids)]))
+        forced = forced[len(delta.token_ids) :]
+    return flagged
 
 
 def _deltas(

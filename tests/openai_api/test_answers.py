@@ -285,6 +285,27 @@ def test_return_token_ids(asgi: Asgi, engine: FakeEngine) -> None:
     assert [i for piece in pieces for i in piece["token_ids"]] == choice["token_ids"]
 
 
+@pytest.mark.parametrize("logprobs", [False, True])
+def test_return_forced(asgi: Asgi, engine: FakeEngine, logprobs: bool) -> None:
+    """One flag for each token of the answer, in a stream and in whole; without the field the bytes of before."""
+    engine.script = Script(text="abcd", forced=bytes([1, 0, 0, 1, 0]), tokens_per_output=2)
+    flags = [True, False, False, True, False]
+    for path, body in (
+        (CHAT, chat_body(logprobs=logprobs)),
+        (COMPLETIONS, completion_body(logprobs=1 if logprobs else None)),
+        (COMPLETIONS, completion_body(prompt=[5, 6], echo=True)),
+    ):
+        assert "forced" not in asgi.post(path, body).json["choices"][0]
+        (choice,) = asgi.post(path, body | {"return_forced": True}).json["choices"]
+        assert choice["forced"] == flags
+        chunks = stream(asgi, path, body | {"return_forced": True, "return_token_ids": True})
+        choices = [choice for chunk in chunks for choice in chunk["choices"]]
+        assert [flag for each in choices for flag in each.get("forced", [])] == flags
+        assert all(len(each.get("forced", [])) == len(each.get("token_ids", [])) for each in choices)
+    engine.script = Script(text="ab")
+    assert asgi.post(CHAT, chat_body(return_forced=True)).json["choices"][0]["forced"] == [False] * 3
+
+
 def test_tokenize(asgi: Asgi, engine: FakeEngine) -> None:
     def tokens(**body: Any) -> list[int]:
         answer = asgi.post("/tokenize", body)

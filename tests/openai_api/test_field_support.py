@@ -9,16 +9,26 @@ from typing import get_args, get_origin, get_type_hints
 import pytest
 from openai.types import completion_create_params as text_params
 from openai.types.chat import completion_create_params as chat_params
+from openai.types.responses import response_create_params
 from pydantic import BaseModel
 
 from engine.sampling_params import SETTINGS
+from openai_api.request.anthropic_fields import CountTokensRequest, MessagesRequest
 from openai_api.request.decision_fields import DecisionRequest
 from openai_api.request.field_tables import with_tables
 from openai_api.request.fields_by_endpoint import FIELDS_BY_ENDPOINT
 from openai_api.request.messages import ChatMessage, FunctionCall, TextPart, ToolCallEntry
 from openai_api.request.neutral_fields import IN_ANY_REQUEST
 from openai_api.request.neutral_values import ANYTHING
+from openai_api.request.ollama_fields import (
+    OllamaChatRequest,
+    OllamaGenerateRequest,
+    OllamaOptions,
+    PullRequest,
+    ShowRequest,
+)
 from openai_api.request.request_field import RequestField, Support
+from openai_api.request.responses_fields import ResponseInputItem, ResponsesRequest, ResponseTool, TextConfig
 from openai_api.request.schemas import (
     ChatCompletionRequest,
     CompletionRequest,
@@ -36,11 +46,19 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "api.md"
 MODELS: dict[str, type[StrictModel]] = {
     "/v1/chat/completions": ChatCompletionRequest,
     "/v1/completions": CompletionRequest,
+    "/v1/responses": ResponsesRequest,
     "/tokenize": TokenizeRequest,
     "/detokenize": DetokenizeRequest,
     "/v1/decisions": DecisionRequest,
     "/v1/systemone": SystemOneRequest,
+    "/v1/messages": MessagesRequest,
+    "/v1/messages/count_tokens": CountTokensRequest,
+    "/api/chat": OllamaChatRequest,
+    "/api/generate": OllamaGenerateRequest,
+    "/api/show": ShowRequest,
+    "/api/pull": PullRequest,
 }
+OLLAMA_PARTS: dict[str, type[StrictModel]] = {"options.": OllamaOptions}
 PARTS: dict[str, type[StrictModel]] = {
     "messages[].tool_calls[].function.": FunctionCall,
     "messages[].tool_calls[].": ToolCallEntry,
@@ -53,6 +71,13 @@ PARTS: dict[str, type[StrictModel]] = {
     "response_format.json_schema.": NamedSchema,
     "response_format.": ResponseFormat,
     "structured_outputs.": StructuredOutputs,
+}
+
+
+RESPONSES_PARTS: dict[str, type[StrictModel]] = {
+    "input[].": ResponseInputItem,
+    "tools[].": ResponseTool,
+    "text.": TextConfig,
 }
 
 
@@ -70,10 +95,11 @@ def test_the_schemas_have_just_the_fields_that_are_taken(endpoint: str) -> None:
     assert len({field.name for field in fields}) == len(fields)
     taken = names(fields, Support.EXACT, Support.NO_EFFECT)
     assert own_or_any(MODELS[endpoint], taken) == top_level(taken)
-    if endpoint == "/v1/chat/completions":
-        for prefix, model in PARTS.items():
-            inner = {name.removeprefix(prefix) for name in taken if name.startswith(prefix)}
-            assert own_or_any(model, inner) == top_level(inner)
+    ollamas = dict.fromkeys(("/api/chat", "/api/generate"), OLLAMA_PARTS)
+    parts = {"/v1/chat/completions": PARTS, "/v1/responses": RESPONSES_PARTS, **ollamas}.get(endpoint, {})
+    for prefix, model in parts.items():
+        inner = {name.removeprefix(prefix) for name in taken if name.startswith(prefix)}
+        assert own_or_any(model, inner) == top_level(inner)
 
 
 def own_or_any(model: type[StrictModel], taken: set[str]) -> set[str]:
@@ -87,6 +113,7 @@ def own_or_any(model: type[StrictModel], taken: set[str]) -> set[str]:
     [
         ("/v1/chat/completions", chat_params.CompletionCreateParamsStreaming),
         ("/v1/completions", text_params.CompletionCreateParamsStreaming),
+        ("/v1/responses", response_create_params.ResponseCreateParamsStreaming),
     ],
 )
 def test_every_field_that_openai_defines_is_in_the_table(endpoint: str, params: type) -> None:

@@ -170,7 +170,7 @@ def test_a_configured_origin_gets_cors_headers(engine: FakeEngine) -> None:
     preflight = asgi.request("OPTIONS", "/v1/chat/completions", headers={**headers, **ask})
     assert (preflight.status, preflight.body) == (204, b"")
     assert preflight.headers["access-control-allow-origin"] == ORIGIN
-    assert preflight.headers["access-control-allow-methods"] == "GET, POST"
+    assert preflight.headers["access-control-allow-methods"] == "GET, POST, DELETE"
     assert preflight.headers["access-control-allow-headers"] == ask["access-control-request-headers"]
     assert "access-control-allow-private-network" not in preflight.headers
     for other in ("https://app.example.evil", "http://app.example", "https://app.example:444"):

@@ -3,11 +3,14 @@
 import asyncio
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from openai_api.settings import ServerSettings
+from openai_api.wires import Wire, wire_of
+from tests.openai_api.anthropic_bodies import BODIES_OF_CLIENTS
 from tests.openai_api.fake_engine import MODEL_ID, FakeEngine
 from tests.openai_api.harness import JSON, Asgi, chat_body, completion_body
 
@@ -25,8 +28,35 @@ BASES: list[tuple[str, dict[str, Any]]] = [
         ),
     ),
     ("/v1/completions", completion_body(prompt=["a", [5, 6]], max_tokens=2, logprobs=1, echo=True, stop="x")),
+    (
+        "/v1/responses",
+        {
+            "model": MODEL_ID, "instructions": "Be brief.", "temperature": 0.5, "max_output_tokens": 4, "stream": True,
+            "input": [
+                {"role": "user", "content": [{"type": "input_text", "text": "Hi \u00e9"}]},
+                {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+                {"type": "function_call_output", "call_id": "c", "output": "7"},
+            ],
+            "tools": [{"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}],
+            "text": {"format": {"type": "text"}}, "metadata": {"a": "b"}, "tool_choice": "none", "top_logprobs": 1,
+            "include": ["message.output_text.logprobs"],
+        },
+    ),
     ("/tokenize", {"model": MODEL_ID, "prompt": "Hi", "add_special_tokens": True, "return_token_strs": True}),
     ("/detokenize", {"model": MODEL_ID, "tokens": [5, 6, 7]}),
+    ("/v1/messages", BODIES_OF_CLIENTS["a coding agent"]),
+    ("/v1/messages/count_tokens", BODIES_OF_CLIENTS["a whole message handed back"]),
+    (
+        "/api/chat",
+        {
+            "model": MODEL_ID, "messages": [{"role": "user", "content": "Hi"}], "stream": True, "keep_alive": "5m",
+            "options": {"num_predict": 4, "temperature": 0.5, "stop": ["x"], "num_ctx": 8}, "format": {"type": "object"},
+            "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}], "think": False,
+        },
+    ),
+    ("/api/generate", {"model": MODEL_ID, "prompt": "Hi", "system": "s", "context": [5, 6], "raw": False, "logprobs": True}),
+    ("/api/show", {"model": MODEL_ID, "verbose": True}),
+    ("/api/pull", {"name": MODEL_ID, "insecure": False, "stream": True}),
 ]  # fmt: skip
 VALUES: list[Any] = [
     None, True, False, 0, 1, -1, 0.5, -0.0, 4096, 2**31 - 1, 2**31, 2**63, 2**64, -(2**63) - 1, 10**30, 1e308,
@@ -40,6 +70,7 @@ STATUSES = {200, 400, 404, 413}
 CODES = {
     "invalid_json", "invalid_value", "missing_required_parameter", "unsupported_parameter", "unknown_parameter",
     "context_length_exceeded", "model_not_found", "request_too_large",
+    "invalid_json_schema",
 }  # fmt: skip
 
 
@@ -105,13 +136,21 @@ def test_mutated_bodies_get_only_the_errors_of_the_contract() -> None:
             answer = await asgi.arequest("POST", path, content, JSON)
             assert answer.status in STATUSES, (number, answer.status, content[:500])
             if answer.status != 200:
+                assert len(answer.body) <= 4096
+            if answer.status != 200 and wire_of(path) is Wire.ANTHROPIC:
+                assert set(answer.error) == {"message", "type", "details"}
+            elif answer.status != 200 and wire_of(path) is Wire.OLLAMA:
+                assert list(answer.json) == ["error"]
+                assert 0 < len(answer.error["message"]) <= 4000
+            elif answer.status != 200:
                 assert answer.error["code"] in CODES, (number, answer.body)
                 assert answer.error["type"] == "invalid_request_error"
                 assert set(answer.error) == {"message", "type", "param", "code"}
-                assert len(answer.body) <= 4096
                 seen[answer.error["code"]] += 1
-            elif answer.headers["content-type"] == "text/event-stream":
+            elif answer.headers["content-type"] == "application/x-ndjson":
                 assert b'"error"' not in answer.body
+            elif answer.headers["content-type"] == "text/event-stream":
+                assert re.search(rb'"error": ?\{', answer.body) is None
 
     asyncio.run(run())
     assert set(seen) == CODES  # the mutations reach every one of them

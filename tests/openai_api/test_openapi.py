@@ -25,16 +25,20 @@ schema = schemathesis.openapi.from_asgi("/openapi.json", APP)
 def test_the_document_describes_every_route(asgi: Asgi) -> None:
     document = asgi.get("/openapi.json").json
     for path, operations in document["paths"].items():
-        assert set(operations) <= {"get", "post"}  # HEAD goes without saying
+        assert set(operations) <= {"get", "post", "delete"}  # HEAD goes without saying
         for operation in operations.values():
             assert {"200", "403", "431", "500", "503"} <= set(operation["responses"]), path
             assert "422" not in operation["responses"]
             if "requestBody" in operation:
                 assert {"400", "401", "404", "408", "413", "415"} <= set(operation["responses"])
-    for path in ("/v1/chat/completions", "/v1/completions"):
+    for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses"):
         responses = document["paths"][path]["post"]["responses"]
         assert {"429", "504"} <= set(responses)
         assert set(responses["200"]["content"]) == {"application/json", "text/event-stream"}
+    for path in ("/api/chat", "/api/generate", "/api/pull"):
+        responses = document["paths"][path]["post"]["responses"]
+        assert set(responses["200"]["content"]) == {"application/json", "application/x-ndjson"}
+        assert responses["400"]["content"]["application/json"]["schema"]["$ref"].endswith("/OllamaErrorAnswer")
     request = document["components"]["schemas"]["ChatCompletionRequest"]
     assert request["additionalProperties"] is False
     assert request["required"] == ["messages"]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import httpx
@@ -108,6 +109,26 @@ def test_what_the_metrics_count_of_one_request(server: LiveServer) -> None:
     (config,) = (name for name in after if name.startswith("cache_config_info"))
     assert config.startswith("cache_config_info{16,float32,True,67108864,")
     assert after[config] == 1
+
+
+def test_a_flexible_request_gives_way_and_says_the_same(server: LiveServer) -> None:
+    """It is under way when others come, who end before it goes on."""
+    fields = {"max_tokens": 400, "temperature": 1.0, "seed": 5, "return_token_ids": True}
+    undisturbed = complete(server, **fields)
+    ended: list[str] = []
+
+    def ask(name: str, **more: Any) -> dict[str, Any]:
+        choice = complete(server, **more)
+        ended.append(name)
+        return choice
+
+    with ThreadPoolExecutor(4) as pool:
+        flexible = pool.submit(ask, "flexible", **fields, service_tier="flex")
+        wait_until(lambda: samples(httpx.get(f"{server.url}/metrics").text)["num_requests_running"] == 1)
+        others = [pool.submit(ask, "other", max_tokens=60, seed=seed, prompt=[2, 200 + seed]) for seed in range(3)]
+        assert flexible.result() == undisturbed
+        assert all(len(other.result()["text"]) > 0 for other in others)
+    assert ended == ["other"] * 3 + ["flexible"]
 
 
 def test_sixty_four_choices_of_a_stream(server: LiveServer) -> None:

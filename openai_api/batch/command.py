@@ -1,0 +1,151 @@
+"""``gemma3-server batch``: a file of rows in, their answers out, straight on an engine of its own.
+
+    gemma3-server batch requests.jsonl -o answers.jsonl
+    gemma3-server batch reviews.csv -o moods.csv --template "Review: {text}\\nMood:" --choice good bad
+
+Owns the flags and the exit status: 0 if every row has its answer, 1 if one has an error instead, 2
+for wrong use, 130 after Ctrl-C. The same command goes on where it was stopped. Main thread.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from engine.flags import count, number
+from engine.sampling_params import SETTINGS
+from engine.terminal.flag_parser import FlagParser
+from engine.terminal.guard import run_guarded, say
+from openai_api.batch.batch_run import Question, run_batch
+from openai_api.batch.journal import Journal
+from openai_api.batch.sources import fingerprint, open_source
+from openai_api.batch.template_task import Template
+from openai_api.command_line import add_engine_flags, engine_options
+from openai_api.settings import ServerSettings
+
+PROGRAM = "gemma3-server batch"
+SOME_FAILED = 1
+JOURNAL_SUFFIX = ".journal"
+FORMATS = (".jsonl", ".csv")
+
+
+def main(argv: Sequence[str] | None = None, *, program: str = PROGRAM) -> int:
+    """The exit status."""
+    return run_guarded(program, lambda: _run(flag_parser(program).parse(argv)))
+
+
+def flag_parser(program: str) -> FlagParser:
+    """All flags."""
+    parser = FlagParser(prog=program, description="Answer every row of a file: OpenAI's batch lines, or a table.")
+    add = parser.add_argument
+    add("input", type=Path, help="Read these rows: .jsonl, .csv or .parquet.")
+    add("-o", "--output", type=Path, required=True, metavar="FILE", help="Write the answers here: .jsonl or .csv.")
+    add("--quiet", action="store_true", help="Show no progress (default: a bar, if stderr is a terminal).")
+    _add_table_flags(parser.add_argument_group("table"))
+    add_engine_flags(parser)
+    return parser
+
+
+def _add_table_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--template",
+        metavar="TEXT",
+        help="Ask this of every row; {NAME} is a column, \\n a line break (default: rows are requests).",
+    )
+    shape = group.add_mutually_exclusive_group().add_argument
+    shape("--choice", nargs="+", metavar="TEXT", help="Answer with one of these (default: freely).")
+    shape("--schema", metavar="FILE", help="Answer in JSON by the schema there, its properties as columns.")
+    add("--column", default="answer", metavar="NAME", help="Put answers into this column (default: %(default)s).")
+    add(
+        "--max-tokens",
+        type=number(count(1_000_000)),
+        default=256,
+        metavar="N",
+        help="End an answer after N tokens (default: %(default)s).",
+    )
+    add(
+        "--temperature",
+        type=number(SETTINGS["temperature"]),
+        default=0.0,
+        metavar="N",
+        help="Draw at this temperature; 0 takes the likeliest token (default: %(default)s).",
+    )
+    add(
+        "--seed", type=number(SETTINGS["seed"]), metavar="N", help="Draw the same for the same seed (default: another)."
+    )
+
+
+def _run(flags: argparse.Namespace) -> int:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    if flags.output.suffix.lower() not in FORMATS:
+        raise ValueError(f"--output {flags.output}: its name must end with {' or '.join(FORMATS)}")
+    if flags.output.suffix.lower() == ".csv" and (flags.template is None or flags.input.suffix.lower() == ".jsonl"):
+        raise ValueError(
+            f"--output {flags.output}: only rows of a .csv or .parquet file have the columns of a .csv file"
+        )
+    question = None if flags.template is None else _question(flags)
+    journal_path = flags.output.with_name(flags.output.name + JOURNAL_SUFFIX)
+    with closing(open_source(flags.input)) as source, closing(Journal(journal_path)) as journal:
+        journal.begin({"input": fingerprint(flags.input), **_identity(question)})
+        mark = asyncio.run(
+            run_batch(
+                source,
+                question,
+                options=engine_options(flags),
+                settings=ServerSettings(
+                    served_model_names=tuple(flags.served_model_name), serves_any_model_name=flags.any_model_name
+                ),
+                output=flags.output,
+                journal=journal,
+                shows_progress=not flags.quiet and sys.stderr.isatty(),
+            )
+        )
+    say(f"{flags.output}: {mark.num_rows} rows, {mark.num_failed} of them failed")
+    return SOME_FAILED if mark.num_failed else 0
+
+
+def _question(flags: argparse.Namespace) -> Question:
+    settings: dict[str, Any] = {"max_tokens": flags.max_tokens, "temperature": flags.temperature}
+    if flags.seed is not None:
+        settings["seed"] = flags.seed
+    properties: tuple[str, ...] = ()
+    if flags.choice is not None:
+        settings["structured_outputs"] = {"choice": flags.choice}
+    if flags.schema is not None:
+        schema = _schema(flags.schema)
+        properties = tuple(schema["properties"])
+        settings["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    # As a shell leaves them: there is no other easy way to write a line break.
+    text = flags.template.replace("\\n", "\n").replace("\\t", "\t")
+    return Question(Template(text), settings, properties=properties, column=flags.column)
+
+
+def _schema(name: str) -> Mapping[str, Any]:
+    """Raises ``ValueError`` for what is not the schema of an object with properties."""
+    try:
+        schema = json.loads(Path(name).read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"--schema {name}: {error}") from None
+    if not (isinstance(schema, dict) and isinstance(schema.get("properties"), dict) and schema["properties"]):
+        raise ValueError(f"--schema {name}: it is not the schema of an object with 'properties'")
+    return schema
+
+
+def _identity(question: Question | None) -> Mapping[str, object]:
+    """What makes two runs the same, by the names of flags."""
+    if question is None:
+        return {"--template": None}
+    settings = dict(question.settings)
+    return {
+        "--template": question.template.text,
+        "--choice": settings.pop("structured_outputs", None),
+        "--schema": settings.pop("response_format", None),
+        "--column": question.column,
+        **{f"--{name.replace('_', '-')}": value for name, value in settings.items()},
+    }

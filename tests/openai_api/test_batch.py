@@ -1,0 +1,182 @@
+"""``gemma3-server batch``, whole, over a tiny model: every row once, in order, whatever happens."""
+
+import csv
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openai_api.batch.command import main
+from tests.engine.engines import tiny_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    path = tiny_checkpoint(tmp_path_factory.mktemp("batch") / "tiny")
+    return ["--model", str(path), "--kv-cache-memory", "64MiB", "--max-num-seqs", "8", "--quiet"]
+
+
+def request(number: int, **fields: Any) -> dict[str, Any]:
+    rng = random.Random(number)
+    prompt = [2, *(rng.randrange(107, 363) for _ in range(rng.randrange(1, 40)))]
+    body = {
+        "prompt": prompt,
+        "max_tokens": rng.randrange(1, 30),
+        "ignore_eos": True,
+        "temperature": number % 2,
+        "seed": 7,
+    }
+    return {"custom_id": f"r{number}", "method": "POST", "url": "/v1/completions", "body": {**body, **fields}}
+
+
+def write_lines(path: Path, lines: list[Any]) -> Path:
+    path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
+    return path
+
+
+def answers_in(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def texts(path: Path) -> Iterator[tuple[str, str]]:
+    """What of an answer is the same in every run: its ids and times are not."""
+    for line in answers_in(path):
+        yield line["custom_id"], json.dumps(line["response"]["body"]["choices"])
+
+
+def test_a_bad_row_is_an_error_record_and_the_others_are_answered(model: list[str], tmp_path: Path) -> None:
+    lines = [
+        request(0),
+        "no JSON",
+        {**request(1), "url": "/v1/embeddings"},
+        request(2, temperature=-1),
+        request(3, stream=True),
+        request(4, model="other"),
+        {
+            "custom_id": "d",
+            "url": "/v1/decisions",
+            "body": {"input": "x", "questions": [{"type": "predicate", "instructions": "Is it?"}]},
+        },
+        request(5),
+    ]
+    out = tmp_path / "out.jsonl"
+    assert main([str(write_lines(tmp_path / "in.jsonl", lines)), "-o", str(out), *model]) == 1
+    told = answers_in(out)
+    assert [line["custom_id"] for line in told] == ["r0", None, "r1", "r2", "r3", "r4", "d", "r5"]
+    assert [line["response"] and line["response"]["status_code"] for line in told] == [
+        200,
+        None,
+        None,
+        400,
+        400,
+        404,
+        200,
+        200,
+    ]
+    assert told[3]["response"]["body"]["error"]["param"] == "temperature"
+    assert told[6]["response"]["body"]["answers"]
+
+
+def test_a_table_gets_a_column(model: list[str], tmp_path: Path) -> None:
+    source, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    with source.open("w", newline="") as file:
+        csv.writer(file).writerows([["n", "text"], *([n, f"line {n},\n{'ab' * n}"] for n in range(20))])
+    status = main([str(source), "-o", str(out), "--template", "{text}\\n: ", "--choice", "yes", "no", *model])
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert status == 0
+    assert [row["n"] for row in rows] == [str(n) for n in range(20)]
+    assert {row["answer"] for row in rows} <= {"yes", "no"}
+    assert {row["error"] for row in rows} == {""}
+
+
+def test_a_finished_output_is_left_as_it_is(model: list[str], tmp_path: Path) -> None:
+    command = [
+        str(write_lines(tmp_path / "in.jsonl", [request(n) for n in range(3)])),
+        "-o",
+        str(tmp_path / "out.jsonl"),
+    ]
+    assert main([*command, *model]) == 0
+    before = (tmp_path / "out.jsonl").read_bytes()
+    assert main([*command, *model]) == 0
+    assert (tmp_path / "out.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["-o", "out.txt"], "--output"),
+        (["-o", "out.csv", "--template", "{text}"], "--output"),
+        (["-o", "out.jsonl", "--template", "none"], "--template"),
+        (["-o", "out.jsonl", "--template", "{text}", "--schema", "missing.json"], "missing.json"),
+        (["-o", "nowhere/out.jsonl", "--template", "{text}"], "nowhere"),
+    ],
+)
+def test_wrong_use_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], named: str
+) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [request(0)])
+    assert main([str(source), *[str(tmp_path / w) if w.startswith(("out", "now")) else w for w in words]]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert named in line
+
+
+def test_a_full_disk_is_said_and_the_run_goes_on_later(
+    model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = write_lines(tmp_path / "in.csv", ["text", *"abcde"]), tmp_path / "out.csv"
+    command = [str(source), "-o", str(out), "--template", "{text}", "--max-tokens", "3", *model]
+    out.symlink_to("/dev/full")
+    assert main(command) == 2
+    assert f"{out}: No space left" in capsys.readouterr().err
+    out.unlink()
+    assert main(command) == 0
+    with out.open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 5
+
+
+def killed_run(command: list[str], after_s: float, number: signal.Signals) -> int:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "openai_api", "batch", *command], cwd=ROOT, stderr=subprocess.DEVNULL
+    )
+    try:
+        return process.wait(after_s)
+    except subprocess.TimeoutExpired:
+        process.send_signal(number)
+        return process.wait(60)
+
+
+def kill_until_done(model: list[str], tmp_path: Path, *, num_kills: int, num_rows: int) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [request(n) for n in range(num_rows)])
+    undisturbed, killed = tmp_path / "undisturbed.jsonl", tmp_path / "killed.jsonl"
+    assert main([str(source), "-o", str(undisturbed), *model]) == 0
+    began_s = time.monotonic()
+    assert killed_run([str(source), "-o", str(tmp_path / "first.jsonl"), *model], 600, signal.SIGKILL) == 0
+    run_s, rng = time.monotonic() - began_s, random.Random(num_kills)
+    command = [str(source), "-o", str(killed), *model]
+    for _ in range(num_kills):
+        number = rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGINT])
+        if killed_run(command, rng.uniform(0.5, 1.0) * run_s, number) == 0:
+            killed.unlink()  # it came to its end: begin anew
+            killed.with_name("killed.jsonl.journal").unlink()
+    assert main(command) == 0
+    assert list(texts(killed)) == list(texts(undisturbed))
+
+
+def test_killed_and_started_again_every_row_is_there_once(model: list[str], tmp_path: Path) -> None:
+    kill_until_done(model, tmp_path, num_kills=2, num_rows=60)
+
+
+@pytest.mark.soak
+def test_killed_a_hundred_times_every_row_is_there_once(model: list[str], tmp_path: Path) -> None:
+    kill_until_done(model, tmp_path, num_kills=100, num_rows=400)
