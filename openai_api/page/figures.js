@@ -41,7 +41,7 @@ export function usageWords(figures, { ended, numDrafts }) {
   const others = details.flatMap(Object.entries).filter(([name, count]) => !known.includes(name) && count > 0);
   const parts = [
     `${figures}`,
-    numDrafts > 0 && `${numDrafts} of them came as drafts`,
+    numDrafts > 0 && `${numDrafts} tokens came as drafts`,
     ...others.map(([name, count]) => `${count} ${name.replaceAll("_", " ")}`),
     ended && `ended with ${ended}`,
   ];

@@ -36,7 +36,7 @@ def test_tokens_of_prompt_and_answer_are_shown(browser: "Browser", live: LiveSer
         assert page.locator(".token.pnone").all_inner_texts() == ["<bos>"]
         summary = page.locator(".summary").inner_text()
         assert "1 of 3 prompt tokens from the cache" in summary
-        assert "4 of them came as drafts" in summary
+        assert "4 tokens came as drafts" in summary
         assert "ended with stop" in summary
         assert page.locator("#live").inner_text() == summary
 
