@@ -24,6 +24,26 @@ class EngineStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsInfo:
+    """The weights of a checkpoint.
+
+    Attributes:
+        file_format: ``safetensors`` or ``gguf``.
+        num_bytes: of its files.
+        sha256: in hexadecimal digits; tells the weights apart, as they are computed with.
+        device: where they are in memory, ``cpu`` or torch's name of another.
+        shape: of the model, by GGUF's names behind the architecture: ``block_count``, ``embedding_length``.
+    """
+
+    file_format: str = ""
+    num_bytes: int = 0
+    num_parameters: int = 0
+    sha256: str = ""
+    device: str = "cpu"
+    shape: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
     """The served checkpoint.
 
@@ -53,6 +73,7 @@ class ModelInfo:
     default_sampling: Mapping[str, float | int] = field(default_factory=dict)
     chat_format: str = "gemma-turns"
     chat_template: str | None = None
+    weights: WeightsInfo = field(default_factory=WeightsInfo)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

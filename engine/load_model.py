@@ -29,6 +29,7 @@ class LoadedModel:
     arithmetic: str
     weights_hash: str
     check_weights: abc.Callable[[float], None] | None = None
+    device: str = "cpu"
 
 
 def usable_vocab_size(checkpoint: Checkpoint, tokenizer: Gemma3Tokenizer) -> int:
@@ -109,4 +110,5 @@ def _load_torch(
         quantization=checkpoint.quantization,
         arithmetic=precision.dtype,
         weights_hash=content_hash(checkpoint.weight_files),
+        device=next(loaded.model.parameters()).device.type,
     )

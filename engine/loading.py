@@ -4,6 +4,7 @@ The only place of this package that knows how a model comes into being. Runs on 
 """
 
 import logging
+import math
 import time
 from collections import abc
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from engine.capacity import block_counts, cache_config, max_model_len, new_sched
 from engine.chat_format import ChatFormat, choose_chat_format
 from engine.default_sampling import default_sampling
 from engine.engine_core import EngineCore
-from engine.engine_info import ModelInfo
+from engine.engine_info import ModelInfo, WeightsInfo
 from engine.engine_options import EngineOptions
 from engine.errors import RequestError
 from engine.grammar.compiler import GrammarCompiler
@@ -25,7 +26,9 @@ from engine.scheduler import Scheduler
 from gemma3 import __version__
 from gemma3.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from gemma3.checkpoints.end_tokens import end_token_ids
+from gemma3.checkpoints.gguf_checkpoint import GGUFCheckpoint
 from gemma3.checkpoints.locate import TERMS, Located, locate_weights
+from gemma3.checkpoints.tensor_names import expected_shapes
 from gemma3.errors import ChatError, TokenizerError
 from gemma3.progress import Progress, no_progress
 from gemma3.text.chat import ChatPrompt, ChatStyle, Message
@@ -174,4 +177,25 @@ def _info(
         default_sampling=default_sampling(checkpoint.generation_config) if options.generation_config == "auto" else {},
         chat_format=chat.name,
         chat_template=chat.template,
+        weights=_weights(checkpoint, loaded),
+    )
+
+
+def _weights(checkpoint: Checkpoint, loaded: LoadedModel) -> WeightsInfo:
+    config = checkpoint.config
+    return WeightsInfo(
+        file_format="gguf" if isinstance(checkpoint, GGUFCheckpoint) else "safetensors",
+        num_bytes=sum(path.stat().st_size for path in checkpoint.weight_files),
+        num_parameters=sum(math.prod(shape) for shape in expected_shapes(config).values()),
+        sha256=loaded.weights_hash,
+        device=loaded.device,
+        shape={
+            "block_count": config.num_hidden_layers,
+            "embedding_length": config.hidden_size,
+            "feed_forward_length": config.intermediate_size,
+            "attention.head_count": config.num_attention_heads,
+            "attention.head_count_kv": config.num_key_value_heads,
+            "attention.key_length": config.head_dim,
+            "attention.sliding_window": config.sliding_window,
+        },
     )

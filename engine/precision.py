@@ -1,12 +1,11 @@
 """What computes, and in which precision: the one place that turns ``quantization``, ``dtype`` and ``device`` into a decision.
 
-Imports torch only to ask it for a GPU, and only where the system shows a driver of one.
+Imports no torch. A GPU is used where it is asked for, or where the core cannot be: step by step the torch path is bound by
+its launches, and an H100 decodes slower than two threads of the core (docs/decisions.md).
 """
 
 import logging
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from gemma3 import cpu
 from gemma3.checkpoints.checkpoint import check_dtype
@@ -14,7 +13,6 @@ from gemma3.cpu.packed_layout import SCHEMES
 
 QUANTIZATIONS = ("auto", "none", *SCHEMES)
 DEFAULT_SCHEME = "int8"
-_GPU_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("/dev/kfd"))  # NVIDIA, Windows' Linux, AMD
 
 log = logging.getLogger("gemma3")
 
@@ -29,7 +27,7 @@ class Precision:
 
 
 def choose_precision(*, quantization: str, dtype: str, device: str) -> Precision:
-    """``auto`` is the native core with int8 on the CPU, unless ``dtype`` or a GPU asks for torch, or there is no fast core.
+    """``auto`` is the native core with int8 on the CPU, unless ``dtype`` or ``device`` asks for torch, or there is no fast core.
 
     Raises:
         ValueError: a value that is not allowed, or two that exclude each other; the text says what is allowed.
@@ -49,7 +47,7 @@ def choose_precision(*, quantization: str, dtype: str, device: str) -> Precision
 
 
 def _prefers_core(dtype: str, device: str) -> bool:
-    if dtype != "auto" or device not in ("auto", "cpu") or (device == "auto" and _has_gpu()):
+    if dtype != "auto" or device not in ("auto", "cpu"):
         return False
     reason = cpu.why_slow()
     if reason is not None:
@@ -67,11 +65,3 @@ def _check_core(quantization: str, dtype: str, device: str) -> None:
     reason = cpu.why_unavailable()
     if reason is not None:
         raise ValueError(f"quantization={quantization!r} is not available: {reason}. Allowed here: auto, none.")
-
-
-def _has_gpu() -> bool:
-    if sys.platform == "darwin" or (sys.platform == "linux" and not any(path.exists() for path in _GPU_DRIVERS)):
-        return False
-    from gemma3.torch_model.load import has_gpu
-
-    return has_gpu()

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI
+from starlette.types import Scope
 
 from openai_api.app_state import AppState, new_app_state
 from openai_api.batch.service import BatchService
@@ -25,7 +26,7 @@ from openai_api.settings import ServerSettings
 from openai_api.transport.access import AccessControl
 from openai_api.transport.cors import AllowedOrigins, CorsHeaders
 from openai_api.transport.hosts import HostRule
-from openai_api.transport.request_context import RequestContext
+from openai_api.transport.request_context import Exchange, RequestContext
 from openai_api.unknown_paths import answer_unknown_path
 
 API_VERSION = "1"
@@ -40,12 +41,17 @@ def log_outcome(error: Exception | None) -> None:
 
 
 def create_app(
-    engine: Engine, settings: ServerSettings, *, on_loaded: Callable[[Exception | None], None] = log_outcome
+    engine: Engine,
+    settings: ServerSettings,
+    *,
+    on_loaded: Callable[[Exception | None], None] = log_outcome,
+    on_request_end: Callable[[Scope, Exchange], None] | None = None,
 ) -> FastAPI:
     """The app that serves ``engine``, which it starts and shuts down with itself.
 
     The engine loads in the background: the app answers at once, ``/health`` when it is ready.
-    ``on_loaded`` is called on the event loop, with the error if there was one.
+    ``on_loaded`` is called on the event loop, with the error if there was one; so is
+    ``on_request_end``, behind each request.
 
     Raises:
         OptionError: ``settings.data_dir`` cannot be used.
@@ -66,7 +72,7 @@ def create_app(
             await responses.close()
 
     # No documentation pages: theirs load scripts from elsewhere. No redirects: they would lose a
-    # request's body.
+    # request's body. No telemetry of FastAPI's own, which has paths and the texts of errors in it.
     app = FastAPI(
         title="Gemma 3 270M",
         version=API_VERSION,
@@ -74,6 +80,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
         lifespan=lifespan,
     )
     responses = _response_store(settings)
@@ -83,7 +90,7 @@ def create_app(
     add_routes(app)
     install_error_handlers(app, retry_after_s=settings.retry_after_s)
     app.add_exception_handler(404, answer_unknown_path)
-    _add_layers(app, settings, metrics)
+    _add_layers(app, settings, metrics, on_request_end=on_request_end)
     return app
 
 
@@ -102,11 +109,17 @@ def _batch_service(app_state: AppState) -> BatchService | None:
     return BatchService(Path(app_state.settings.data_dir), app_state)
 
 
-def _add_layers(app: FastAPI, settings: ServerSettings, metrics: Metrics) -> None:
+def _add_layers(
+    app: FastAPI,
+    settings: ServerSettings,
+    metrics: Metrics,
+    *,
+    on_request_end: Callable[[Scope, Exchange], None] | None,
+) -> None:
     """From the innermost to the outermost: each is added around those before it."""
     hosts, origins = HostRule(settings), AllowedOrigins(settings.allowed_origins)
     app.add_middleware(AccessControl, hosts=hosts, origins=origins, api_keys=settings.api_keys)
-    app.add_middleware(RequestContext, metrics=metrics)
+    app.add_middleware(RequestContext, metrics=metrics, on_end=on_request_end)
     if settings.allowed_origins:
         app.add_middleware(CorsHeaders, origins=origins)
 

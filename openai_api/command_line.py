@@ -13,7 +13,7 @@ from engine.engine_options import EngineOptions
 from engine.flags import add_model_flags, count, number
 from engine.terminal.flag_parser import FlagParser
 from openai_api.access_flags import add_access_flags
-from openai_api.flag_values import parse_count, parse_memory, parse_path, parse_port
+from openai_api.flag_values import parse_collector, parse_count, parse_memory, parse_path, parse_port
 from openai_api.machine_memory import memory_limit
 from openai_api.model_names import parse_model_name
 from openai_api.settings import ServerSettings
@@ -153,6 +153,13 @@ def _add_server_flags(group: argparse._ArgumentGroup) -> None:
         choices=LOG_LEVELS,
         default="info",
         help="Write log records of this level and above to stderr (default: %(default)s).",
+    )
+    group.add_argument(
+        "--otlp-traces-endpoint",
+        type=parse_collector,
+        metavar="URL",
+        help="Send OpenTelemetry traces to this collector, such as http://localhost:4318; never texts; needs the "
+        "extra 'otel' (default: none). The variables OTEL_* say the rest.",
     )
 
 

@@ -8,11 +8,14 @@ import argparse
 import re
 
 from openai_api.machine_memory import memory_limit
-from openai_api.web_addresses import normal_host, parse_allowed_origin
+from openai_api.web_addresses import normal_host, parse_allowed_origin, parse_origin
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SIZE = re.compile(r"(\d{1,40}(?:\.\d{1,15})?)\s*([kmgt]i?)?b?", re.IGNORECASE)
 _MAX_DIGITS = 10
+# Scheme and authority, then a path.
+_COLLECTOR = re.compile(r"(https?://[^/?#\s]+)(/[!-~]*)?", re.IGNORECASE)
+TRACES_PATH = "/v1/traces"
 
 
 def parse_size(text: str) -> int:
@@ -112,6 +115,24 @@ def parse_web_origin(text: str) -> str:
             "http://localhost:* stands for every port of a host"
         )
     return str(origin)
+
+
+def parse_collector(text: str) -> str:
+    """Where OpenTelemetry's traces go, over HTTP; without a path to ``/v1/traces``, which all
+    collectors have.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no such URL, or has a key in it.
+    """
+    match = _COLLECTOR.fullmatch(text.strip())
+    origin = parse_origin(match[1]) if match else None
+    path = (match and match[2]) or "/"
+    if origin is None or not set(path).isdisjoint("?#"):
+        raise argparse.ArgumentTypeError(
+            f"{text[:60]!r} is not a URL such as http://localhost:4318, without user, query and fragment; keys belong "
+            "into the variable OTEL_EXPORTER_OTLP_HEADERS"
+        )
+    return f"{origin}{TRACES_PATH if path == '/' else path}"
 
 
 def _check_ascii(text: str) -> None:

@@ -181,7 +181,9 @@ class Totals:
 
 
 class RequestTimer:
-    """The clock of one generation, in seconds. Mutable; ``finish`` is called once, whatever happened."""
+    """The clock of one generation, in seconds of ``time.perf_counter``; 0 is not yet. Mutable;
+    ``finish`` is called once, whatever happened, unless the engine refuses the request.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
         self.metrics = metrics
@@ -189,6 +191,8 @@ class RequestTimer:
         self.admitted_s = 0.0
         self.first_output_s = 0.0
         self.last_output_s = 0.0
+        self.finished_s = 0.0
+        self.totals: Totals | None = None
 
     def output(self, output: RequestOutput) -> None:
         """An output of the engine has come; the first may be a step late and tell of tokens already. Of
@@ -210,8 +214,8 @@ class RequestTimer:
 
     def finish(self, totals: Totals) -> None:
         """The request has ended, however it did."""
-        metrics = self.metrics
-        metrics.request_latency.observe(time.perf_counter() - self.started_s)
+        metrics, self.totals, self.finished_s = self.metrics, totals, time.perf_counter()
+        metrics.request_latency.observe(self.finished_s - self.started_s)
         if self.first_output_s:
             metrics.inference_time.observe(self.last_output_s - self.admitted_s)
             metrics.prefill_time.observe(self.first_output_s - self.admitted_s)

@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from openai_api.answer.anthropic_models import AnthropicErrorAnswer
 from openai_api.answer.decision_models import Decision, SystemOneAnswer
 from openai_api.answer.models import ChatCompletion, Completion, ErrorAnswer
+from openai_api.answer.ollama_models import OllamaErrorAnswer
 from openai_api.answer.server_models import (
     CapabilitiesAnswer,
     DetokenizeAnswer,
@@ -40,6 +41,7 @@ from openai_api.endpoints.completions import create_completion
 from openai_api.endpoints.decisions import create_decision, system_one
 from openai_api.endpoints.home_page import home_page
 from openai_api.endpoints.tokenization import detokenize, tokenize, tokenizer_info
+from openai_api.ollama_routes import OLLAMA_ROUTES
 from openai_api.request.decision_fields import DecisionRequest
 from openai_api.request.schemas import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from openai_api.request.system_one_fields import SystemOneRequest
@@ -47,7 +49,11 @@ from openai_api.response_routes import RESPONSE_ROUTES
 from openai_api.route import BODY, DESCRIPTIONS, EVENTS, GENERATION, MODEL, Route
 from openai_api.wires import Wire, wire_of
 
-ERROR_OF_WIRE: Mapping[Wire, type[BaseModel]] = {Wire.OPENAI: ErrorAnswer, Wire.ANTHROPIC: AnthropicErrorAnswer}
+ERROR_OF_WIRE: Mapping[Wire, type[BaseModel]] = {
+    Wire.OPENAI: ErrorAnswer,
+    Wire.ANTHROPIC: AnthropicErrorAnswer,
+    Wire.OLLAMA: OllamaErrorAnswer,
+}
 
 ROUTES = (
     Route(
@@ -88,6 +94,7 @@ ROUTES = (
     Route(path="/health", serve=status.health, answer=StatusAnswer),
     Route(path="/live", serve=status.live, answer=StatusAnswer),
     Route(path="/metrics", serve=status.metrics, text="text/plain", errors=MODEL),
+    *OLLAMA_ROUTES,
     Route(path="/", serve=home_page, text="text/html"),
 )
 

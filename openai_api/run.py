@@ -21,7 +21,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
@@ -33,16 +33,18 @@ from openai_api.app import create_app
 from openai_api.command_line import PROGRAM, engine_options, parse_flags
 from openai_api.engine_api import Engine
 from openai_api.logs import configure_logging, log_event, where_it_failed
+from openai_api.open_files import within_file_limit
+from openai_api.optional_tracing import open_tracing
 from openai_api.settings import ServerSettings
 from openai_api.signals import ending_signals, is_hangup
 from openai_api.sockets import Listeners, listen_on_path, listen_on_port
 from openai_api.transport.http_limits import guarded_protocol
 
+if TYPE_CHECKING:
+    from openai_api.tracing import Tracing
+
 # After the drain the last bytes still have to reach the clients.
 CLOSE_TIMEOUT_S = 5
-# Files beyond the connections: the model's, and three times ``ACCEPT_BATCH``, since a connection is
-# accepted three turns of the event loop before another is closed for it.
-SPARE_FILES = 256
 # Connections that asyncio takes at once; those behind them wait in the system's queue.
 ACCEPT_BATCH = 32
 MAX_PENDING_CONNECTIONS = 2048
@@ -84,7 +86,10 @@ def _serve(argv: Sequence[str] | None, program: str, engine_builder: Callable[[a
     for event, advice in exposed_keys(flags).items():
         log_event(logging.WARNING, event, {"advice": advice})
     try:
-        process = ServerProcess(engine_builder(flags), within_file_limit(settings), listeners, program=program)
+        tracing = open_tracing(flags.otlp_traces_endpoint)
+        process = ServerProcess(
+            engine_builder(flags), within_file_limit(settings), listeners, program=program, tracing=tracing
+        )
         status = process.run()
     finally:
         listeners.close()
@@ -95,34 +100,6 @@ def _serve(argv: Sequence[str] | None, program: str, engine_builder: Callable[[a
         # The interpreter would be taken apart under the thread that loads, and abort.
         os._exit(status)
     return status
-
-
-def within_file_limit(settings: ServerSettings) -> ServerSettings:
-    """``settings`` with no more connections than this process may have files for.
-
-    The limit is raised first: many systems start programs with 1,024, which as many connections
-    would use up.
-    """
-    num_files = _allow_open_files(settings.max_connections + SPARE_FILES)
-    max_connections = num_files - min(SPARE_FILES, num_files // 2)
-    if max_connections >= settings.max_connections:
-        return settings
-    log_event(logging.WARNING, "few_open_files_allowed", {"files": num_files, "max_connections": max_connections})
-    return replace(settings, max_connections=max_connections)
-
-
-def _allow_open_files(num_files: int) -> int:
-    """How many may be open, at most ``num_files``."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return num_files
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY:
-        num_files = min(num_files, hard)
-    if soft != resource.RLIM_INFINITY and soft < num_files:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (num_files, hard))
-    return num_files
 
 
 def server_config(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:
@@ -168,7 +145,13 @@ class ServerProcess:
     """One run of the server, from loading to the end. Mutable; on the event loop of ``run``."""
 
     def __init__(
-        self, engine: Engine, settings: ServerSettings, listeners: Listeners, *, program: str = PROGRAM
+        self,
+        engine: Engine,
+        settings: ServerSettings,
+        listeners: Listeners,
+        *,
+        program: str = PROGRAM,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self.program = program
         self.engine = engine
@@ -176,14 +159,18 @@ class ServerProcess:
         self.listeners = listeners
         self.exit_status = 0
         self.is_loading = True
+        self.tracing = tracing
         self.draining: asyncio.Task[None] | None = None
-        app = create_app(engine, settings, on_loaded=self._on_loaded)
+        on_request_end = None if tracing is None else tracing.record
+        app = create_app(engine, settings, on_loaded=self._on_loaded, on_request_end=on_request_end)
         self.server = HttpServer(server_config(app, settings), on_listening=self._on_listening)
 
     def run(self) -> int:
         """Serve until a signal or a failed load; the exit status: 0, 1 or 2."""
         with asyncio.Runner(loop_factory=self.server.config.get_loop_factory()) as runner:
             runner.run(self._serve())
+        if self.tracing is not None:
+            self.tracing.close()
         return self.exit_status
 
     async def _serve(self) -> None:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from openai_api.errors import ApiError, error_response
 from openai_api.routes import ROUTES
+from openai_api.wires import Wire, wire_of
 
 MAX_PATH_CHARS = 100  # comparing takes time by the square of it
 LIKENESS = 0.75  # of 1, by difflib: "chat/completion" is 0.97 like ours, "embeddings" 0.5
@@ -34,9 +35,13 @@ _OTHER_NAMES: Mapping[str, str] = {
 }
 
 
+def _words(path: str) -> list[str]:
+    return [word for word in path.lower().split("/") if word]
+
+
 def _core(path: str) -> str:
     """What is left of a path without its prefixes: ``chat/completions``."""
-    words = [word for word in path.lower().split("/") if word]
+    words = _words(path)
     while words and words[0] in _PREFIXES:
         words = words[1:]
     return "/".join(words)
@@ -44,8 +49,10 @@ def _core(path: str) -> str:
 
 _METHODS = frozenset((route.path, route.method) for route in ROUTES)
 _OWN_PATHS = [*(route.path for route in ROUTES if "{" not in route.path and route.path != "/"), _DOCUMENT]
-_OWN_NAMES: Mapping[str, str] = {_core(path): path for path in _OWN_PATHS}
+_OWN_NAMES: Mapping[str, str] = {_core(path): path for path in _OWN_PATHS if wire_of(path) is not Wire.OLLAMA}
 _NAMES: Mapping[str, str] = {**_OTHER_NAMES, **_OWN_NAMES}
+# Whole, as they share their words with OpenAI's paths; so below /api/ they come first.
+_OLLAMAS: Mapping[str, str] = {"/".join(_words(path)): path for path in _OWN_PATHS if wire_of(path) is Wire.OLLAMA}
 
 
 def likely_path(method: str, path: str) -> str | None:
@@ -55,6 +62,8 @@ def likely_path(method: str, path: str) -> str | None:
     core = _core(path)
     if not core:  # the base URL of a client, which posts to it or lists models
         return _CHAT if method == "POST" else _MODELS
+    if (ollamas := _ollamas(path)) is not None:
+        return ollamas
     if core in _NAMES:
         return _NAMES[core]
     if close := get_close_matches(core, _NAMES, n=1, cutoff=NEAR_LIKENESS):
@@ -65,11 +74,19 @@ def likely_path(method: str, path: str) -> str | None:
     return _NAMES[close[0]] if close else None
 
 
+def _ollamas(path: str) -> str | None:
+    """Ollama's path that was meant, if any was; a base URL may end in /api, too."""
+    words, whole = _words(path), "/".join(_words(path))
+    if words[:1] != ["api"] or words[1:2] == ["v1"] or (whole not in _OLLAMAS and _core(path) in _NAMES):
+        return None
+    close = get_close_matches(whole, _OLLAMAS, n=1, cutoff=LIKENESS)
+    return _OLLAMAS[close[0]] if close else None
+
+
 def _method(asked: str, path: str) -> str:
     """The one that was asked if ``path`` has it, else one that it has."""
-    if (path, asked) in _METHODS:
-        return asked
-    return "POST" if (path, "POST") in _METHODS else "GET"
+    own = sorted((method for own_path, method in _METHODS if own_path == path), reverse=True)
+    return asked if asked in own else next(iter(own), "GET")
 
 
 async def answer_unknown_path(request: Request, _error: Exception) -> Response:

@@ -7,6 +7,7 @@ tools, by hand (docs/deploy.md).
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,18 @@ def test_containers_may_do_little() -> None:
     assert server["read_only"]
     assert server["cap_drop"] == ["ALL"]
     assert re.search(r"^USER 10001$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+
+
+def test_writable_are_only_the_folders_that_the_image_has_for_it() -> None:
+    mounts = [mount["mountPath"] for mount in container()["volumeMounts"]]
+    server = documents("compose.yaml")[0]["services"]["server"]
+    assert mounts == [*server["tmpfs"], *(volume.split(":")[1] for volume in server["volumes"])]
+    assert re.findall(r"^VOLUME (\S+)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE) == mounts[1:]
+
+
+def test_the_image_is_built_from_what_the_package_is_made_of() -> None:
+    names = re.findall(r"^!(\S+)$", (DEPLOY / "Dockerfile.dockerignore").read_text(), re.MULTILINE)
+    project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())
+    packages = project["tool"]["scikit-build"]["wheel"]["packages"]
+    files = [project["project"]["readme"], *project["project"]["license-files"], "pyproject.toml"]
+    assert sorted(names) == sorted([*packages, *files])

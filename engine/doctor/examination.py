@@ -62,7 +62,9 @@ def _examine_model(subject: Subject) -> Iterator[Finding]:
         yield from _guarded("tokenizer", lambda: arithmetic.check_tokenizer(tokenizer(), reference))
     reason = cpu.why_unavailable()
     if reason is not None:
-        yield Finding("native core", State.WRONG, reason, "install a C++ compiler and the package anew")
+        yield Finding(
+            "native core", State.WRONG, reason, "install a C++ compiler and Python's headers, then the package anew"
+        )
         return
     yield from _guarded("cores", machine.check_cores)
     found = list(_guarded("packed weights", lambda: files.check_packed(subject.checkpoint)))

@@ -14,10 +14,24 @@ def why_unavailable() -> str | None:
     try:
         import gemma3.cpu._native  # noqa: F401
     except ModuleNotFoundError:
-        return "the native core was not compiled when this package was installed ('pip install -v' shows why)"
+        return f"the native core was not compiled when this package was installed ({_why_not_compiled()})"
     except ImportError as error:
         return f"the native core cannot be loaded ({' '.join(str(error).split())[:200]})"
     return None
+
+
+def _why_not_compiled() -> str:
+    """What compiling needs and this machine lacks now, with the names of Debian's packages."""
+    import shutil
+    import sysconfig
+    from pathlib import Path
+
+    is_here = {
+        "a C++ compiler (g++)": any(map(shutil.which, ("c++", "g++", "clang++"))),
+        "Python's headers (python3-dev)": (Path(sysconfig.get_path("include")) / "Python.h").is_file(),
+    }
+    missing = [name for name, found in is_here.items() if not found]
+    return f"this machine lacks {' and '.join(missing)}" if missing else "'pip install -v' shows why"
 
 
 def why_slow() -> str | None:

@@ -61,7 +61,7 @@ def pick_device(name: str) -> torch.device:
         DeviceError: no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if has_gpu() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, index = name.partition(":")
     if kind == "cpu" and not index:
         return torch.device("cpu")
@@ -70,11 +70,6 @@ def pick_device(name: str) -> torch.device:
     if int(index or 0) >= torch.cuda.device_count():
         raise DeviceError(f"device={name!r:.60}: torch sees {torch.cuda.device_count()} GPUs here.")
     return torch.device(name)
-
-
-def has_gpu() -> bool:
-    """Whether torch sees a GPU."""
-    return torch.cuda.is_available()
 
 
 def set_num_threads(num_threads: int | None) -> None:
@@ -108,4 +103,5 @@ def _assign(
     if head is not None and not torch.equal(head, tensors[EMBEDDING]):
         raise CheckpointError(f"{checkpoint.name}: {HEAD} differs from {EMBEDDING}; this model ties them.")
     model.load_state_dict({name: tensor.to(device) for name, tensor in tensors.items()}, assign=True)
-    return model.requires_grad_(requires_grad=False).eval()
+    # No checkpoint has the buffers: they are still where the model was made.
+    return model.to(device).requires_grad_(requires_grad=False).eval()

@@ -68,19 +68,20 @@ class Job:
 
 @dataclass(slots=True)
 class Usage:
-    """Counts of tokens. Mutable: grows while the request runs."""
+    """Counts of tokens, and the clock of the request. Mutable: grows while the request runs."""
 
     prompt_tokens: int
     completion_tokens: int = 0
     cached_tokens: int = 0
     accepted_prediction_tokens: int = 0
     rejected_prediction_tokens: int = 0
+    timer: RequestTimer | None = None
 
 
 class Generation:
     """Mutable, for one use: iterate ``chunks`` once, or await ``fold`` once.
 
-    ``usage`` counts what has come so far.
+    ``usage`` counts what has come so far, and has its clock from its start on.
     """
 
     def __init__(self, job: Job, *, caller: Caller, engine: Engine, metrics: Metrics) -> None:
@@ -102,7 +103,7 @@ class Generation:
         Raises:
             EngineError: what the engine raises, or a stop from its side.
         """
-        timer = RequestTimer(self._metrics)
+        timer = self.usage.timer = RequestTimer(self._metrics)
         outcome, is_refused = "abort", False
         try:
             async with aclosing(self._outputs(is_streamed=is_streamed)) as outputs:

@@ -6,12 +6,20 @@ sent. Runs on the event loop, or in a worker thread for a large answer.
 
 from typing import Any, Literal
 
+from pydantic import ConfigDict
+
 from openai_api.answer.models import Answer, TokenLogprobAnswer
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
 
-class OutputText(Answer):
+class ResponsePart(Answer):
+    """Built when it is first used, which a start need not wait for."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
+class OutputText(ResponsePart):
     """A text without its stop string and without control tokens; no log probabilities unless they
     are asked for.
     """
@@ -22,7 +30,7 @@ class OutputText(Answer):
     logprobs: list[TokenLogprobAnswer]
 
 
-class OutputMessage(Answer):
+class OutputMessage(ResponsePart):
     """What the assistant says."""
 
     id: str
@@ -32,7 +40,7 @@ class OutputMessage(Answer):
     content: list[OutputText]
 
 
-class OutputCall(Answer):
+class OutputCall(ResponsePart):
     """A call of a function; ``arguments`` is JSON, as a string, and ``call_id`` what its output names."""
 
     id: str
@@ -44,20 +52,20 @@ class OutputCall(Answer):
     namespace: str = ""
 
 
-class InputTokensDetails(Answer):
+class InputTokensDetails(ResponsePart):
     """Tokens of the prompt that were found in the prefix cache; none cost anything to keep."""
 
     cached_tokens: int
     cache_write_tokens: int
 
 
-class OutputTokensDetails(Answer):
+class OutputTokensDetails(ResponsePart):
     """The model does not reason apart."""
 
     reasoning_tokens: int
 
 
-class ResponseUsage(Answer):
+class ResponseUsage(ResponsePart):
     """All counts are tokens."""
 
     input_tokens: int
@@ -67,20 +75,20 @@ class ResponseUsage(Answer):
     total_tokens: int
 
 
-class IncompleteDetails(Answer):
+class IncompleteDetails(ResponsePart):
     """Why an answer has no end of its own."""
 
     reason: Literal["max_output_tokens"]
 
 
-class ResponseFailure(Answer):
+class ResponseFailure(ResponsePart):
     """Why there is no answer."""
 
     code: Literal["server_error"]
     message: str
 
 
-class ResponseObject(Answer):
+class ResponseObject(ResponsePart):
     """The answer with what was asked; the settings are those that were used."""
 
     id: str
@@ -115,14 +123,14 @@ class ResponseObject(Answer):
     user: str | None
 
 
-class InputTokens(Answer):
+class InputTokens(ResponsePart):
     """How many tokens a request has, counted as ``usage`` counts them."""
 
     object: Literal["response.input_tokens"]
     input_tokens: int
 
 
-class DeletedResponse(Answer):
+class DeletedResponse(ResponsePart):
     """It is no more."""
 
     id: str
@@ -130,7 +138,7 @@ class DeletedResponse(Answer):
     deleted: Literal[True]
 
 
-class ResponseItemList(Answer):
+class ResponseItemList(ResponsePart):
     """A page of the items that a response was made from."""
 
     object: Literal["list"]

@@ -54,7 +54,7 @@ class CallReader:
         if calls and self._is_old:
             message.function_call = calls[0]
         elif calls:
-            message.tool_calls = [ToolCallAnswer(id=_new_id(), type="function", function=call) for call in calls]
+            message.tool_calls = [ToolCallAnswer(id=new_call_id(), type="function", function=call) for call in calls]
         return message
 
     def deltas(self, chunk: Chunk) -> list[str]:
@@ -69,7 +69,7 @@ class CallReader:
             function = {"name": delta.name, **function}
         if self._is_old:
             return _compact({"function_call": function})
-        begun = {} if delta.name is None else {"id": _new_id(), "type": "function"}
+        begun = {} if delta.name is None else {"id": new_call_id(), "type": "function"}
         return _compact({"tool_calls": [{"index": delta.index, **begun, "function": function}]})
 
 
@@ -82,7 +82,8 @@ def _joined(deltas: Sequence[CallDelta]) -> list[FunctionCallAnswer]:
     return calls
 
 
-def _new_id() -> str:
+def new_call_id() -> str:
+    """A new name for a call, as OpenAI's look."""
     return f"call_{uuid.uuid4().hex[:24]}"
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 from engine.engine_info import ModelInfo
 from engine.outputs import FinishReason
 from openai_api.answer.chunks import Chunk
-from openai_api.answer.generation import Usage
+from openai_api.answer.generation import Generation, Usage
 from openai_api.answer.models import Answer, UsageAnswer
 from openai_api.errors import ApiError, error_body
 from openai_api.request.schemas import StreamOptions
@@ -73,6 +73,17 @@ class Head:
             "model": self.model,
             "system_fingerprint": self.system_fingerprint,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answering:
+    """What the scope of a request has under ``answering`` once it is being answered: for those who
+    tell of it when it has ended.
+    """
+
+    head: Head
+    generation: Generation
+    is_streamed: bool
 
 
 def new_head(id_prefix: str, info: ModelInfo, *, model: str) -> Head:

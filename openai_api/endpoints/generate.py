@@ -18,8 +18,8 @@ from openai_api.answer.chunks import Chunk, num_values
 from openai_api.answer.event_stream import SERVER_SENT_EVENTS, EventStream, Framing, request_deadline
 from openai_api.answer.generation import Generation, Job, Usage
 from openai_api.answer.json_pieces import large_json_response
-from openai_api.answer.models import Answer
-from openai_api.answer.writer import Head, Writer, new_head
+from openai_api.answer.models import Answer, json_response
+from openai_api.answer.writer import Answering, Head, Writer, new_head
 from openai_api.app_state import AppState, app_state_of, caller_of
 from openai_api.disconnects import unless_disconnected
 from openai_api.engine_api import Tokenizer
@@ -48,6 +48,7 @@ class Endpoint(Generic[B]):
             cannot be.
         writer: makes the writer of one answer.
         framing: how a stream of it is sent.
+        at_once: the answer to a body that asks for no text, ``None`` to one that does.
         finish: awaited with the whole answer, before the writer tells its end; a stream has told
             its chunks before, so there are none.
     """
@@ -58,6 +59,7 @@ class Endpoint(Generic[B]):
     render: Callable[[B, str, AppState], Coroutine[Any, Any, Job]]
     writer: Callable[[B, Job, Head, Tokenizer], Writer]
     framing: Framing = SERVER_SENT_EVENTS
+    at_once: Callable[[B, Head], Answer | None] = lambda _body, _head: None
     finish: Callable[[Sequence[Chunk], Usage], Awaitable[None]] = nothing_more
 
 
@@ -75,9 +77,13 @@ async def answer(request: Request, endpoint: Endpoint[B]) -> Response:
     with app_state.body_budget.share(caller) as share:
         body = await read_body(request, endpoint.body, fields=endpoint.fields, app_state=app_state, share=share)
         deadline_s = asyncio.get_running_loop().time() + app_state.settings.request_timeout_s
-        rendering = _render(body, endpoint, app_state=app_state, caller=caller)
+        head = _new_head(body, endpoint, app_state)
+        if (known := endpoint.at_once(body, head)) is not None:
+            return json_response(known)
+        rendering = _render(body, endpoint, head, app_state=app_state, caller=caller)
         rendered = await (unless_disconnected(request.receive, rendering) if share.is_large else rendering)
     generation, writer, job = rendered.generation, rendered.writer, rendered.generation.job
+    request.scope["answering"] = Answering(head=rendered.head, generation=generation, is_streamed=bool(body.stream))
     if body.stream:
         return EventStream(
             generation,
@@ -107,7 +113,8 @@ async def generate(value: object, endpoint: Endpoint[B], *, app_state: AppState,
     body = validate(value, endpoint.body, endpoint.fields)
     if body.stream:
         raise invalid_value("stream", "'stream' must be false or left out: a batch has whole answers.")
-    rendered = await _render(body, endpoint, app_state=app_state, caller=caller)
+    head = _new_head(body, endpoint, app_state)
+    rendered = await _render(body, endpoint, head, app_state=app_state, caller=caller)
     return rendered.writer.whole(await rendered.generation.fold(), rendered.generation.usage)
 
 
@@ -115,17 +122,21 @@ async def generate(value: object, endpoint: Endpoint[B], *, app_state: AppState,
 class _Rendered:
     """A request that can run."""
 
+    head: Head
     generation: Generation
     writer: Writer
 
 
-async def _render(body: B, endpoint: Endpoint[B], *, app_state: AppState, caller: Caller) -> _Rendered:
-    model = app_state.served_name(body.model)
-    head = new_head(endpoint.id_prefix, app_state.engine.info, model=model)
+def _new_head(body: B, endpoint: Endpoint[B], app_state: AppState) -> Head:
+    return new_head(endpoint.id_prefix, app_state.engine.info, model=app_state.served_name(body.model))
+
+
+async def _render(body: B, endpoint: Endpoint[B], head: Head, *, app_state: AppState, caller: Caller) -> _Rendered:
     job = await endpoint.render(body, head.id, app_state)
     writer = endpoint.writer(body, job, head, app_state.engine.tokenizer)
     caller = caller.giving_way() if body.gives_way else caller
-    return _Rendered(Generation(job, caller=caller, engine=app_state.engine, metrics=app_state.metrics), writer)
+    generation = Generation(job, caller=caller, engine=app_state.engine, metrics=app_state.metrics)
+    return _Rendered(head, generation, writer)
 
 
 async def _fold(request: Request, generation: Generation, deadline_s: float) -> Sequence[Chunk]:

@@ -16,6 +16,7 @@ from openai_api.request.field_support import (
     SYSTEM_ONE_FIELDS,
     TOKENIZE_FIELDS,
 )
+from openai_api.request.ollama_notes import OLLAMA_CHAT_FIELDS, OLLAMA_GENERATE_FIELDS, PULL_FIELDS, SHOW_FIELDS
 from openai_api.request.request_field import RequestField
 from openai_api.request.responses_notes import RESPONSES_FIELDS
 
@@ -29,5 +30,9 @@ FIELDS_BY_ENDPOINT: Mapping[str, tuple[RequestField, ...]] = {
     "/v1/systemone": SYSTEM_ONE_FIELDS,
     "/v1/messages": MESSAGES_FIELDS,
     "/v1/messages/count_tokens": COUNT_TOKENS_FIELDS,
+    "/api/chat": OLLAMA_CHAT_FIELDS,
+    "/api/generate": OLLAMA_GENERATE_FIELDS,
+    "/api/show": SHOW_FIELDS,
+    "/api/pull": PULL_FIELDS,
     "/v1/batches": BATCH_FIELDS,
 }

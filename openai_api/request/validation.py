@@ -7,7 +7,7 @@ goes into a message. Pure: the event loop calls it, or a worker thread for a lar
 
 import re
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -48,6 +48,8 @@ EXPECTED: Mapping[str, str] = {
     "tool_type": "'function', or 'namespace' for a group of functions; this server has no tools of its own",
     "includable": "one of {names}",
     "too_many_fields": "at most {most} fields",
+    "format_type": "'json' or a JSON schema, which is an object",
+    "duration": "a number of seconds, or a duration such as '5m'",
 }
 # Fields that take one string in place of an array.
 EXPECTED_LIST: Mapping[str, str] = {
@@ -101,14 +103,28 @@ def _unsupported(finding: ErrorDetails, param: str) -> str:
     return "Only content parts of type 'text' are supported; the model reads nothing else." if is_part else ""
 
 
-def _setting(name: str, model: type[StrictModel]) -> Setting | None:
-    field = model.model_fields.get(name)
+def _innermost(param: str, model: type[StrictModel]) -> type[StrictModel] | None:
+    """The model that a field is of, also one within an object, as ``options.temperature`` is; within
+    arrays nothing is looked for.
+    """
+    outer, _, inner = param.partition(".")
+    if not inner:
+        return model
+    kinds = get_args(model.model_fields[outer].annotation) if outer in model.model_fields else ()
+    parts = (each for each in kinds if isinstance(each, type) and issubclass(each, StrictModel))
+    return next((_innermost(inner, part) for part in parts), None)
+
+
+def _setting(param: str, model: type[StrictModel]) -> Setting | None:
+    inner = _innermost(param, model)
+    field = None if inner is None else inner.model_fields.get(param.rpartition(".")[2])
     return next((each for each in field.metadata if isinstance(each, Setting)), None) if field else None
 
 
 def _not_a_field(param: str, model: type[StrictModel], fields: tuple[RequestField, ...]) -> ApiError:
     name = re.sub(r"\[\d+\]", "[]", param)
-    neutral = model.neutral.get(name)
+    inner = _innermost(name, model)
+    neutral = None if inner is None else inner.neutral.get(name.rpartition(".")[2])
     if neutral is not None or any(field.name == name and field.support is Support.REFUSED for field in fields):
         message = f"Unsupported parameter: '{param}'; only {in_words(neutral or ONLY_NULL)} can be given."
         return ApiError(400, message, code="unsupported_parameter", param=param)

@@ -8,7 +8,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -27,8 +27,11 @@ _QUIET_ROUTES = ("/health", "/live", "/metrics")
 
 
 @dataclass(slots=True)
-class _Exchange:
-    """What is known of one request. Mutable: ``status`` stays 0 until the response starts."""
+class Exchange:
+    """What is known of one request. Mutable: ``status`` stays 0 until the response starts.
+
+    ``started_s`` is on the clock of ``time.perf_counter``.
+    """
 
     request_id: str
     started_s: float = field(default_factory=time.perf_counter)
@@ -42,18 +45,21 @@ class _Exchange:
 
 class RequestContext:
     """Raises nothing but what ends the process: errors that come this far are logged and answered
-    with 500.
+    with 500. ``on_end`` is called when a request has ended, however it did.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, on_end: Callable[[Scope, Exchange], None] | None = None
+    ) -> None:
         self.app = app
         self.metrics = metrics
+        self.on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange = _Exchange(_request_id(Headers(scope=scope)))
+        exchange = Exchange(_request_id(Headers(scope=scope)))
         scope["request_id"] = exchange.request_id
         id_header = "request-id" if wire_of(scope["path"]) is Wire.ANTHROPIC else "x-request-id"
 
@@ -71,8 +77,11 @@ class RequestContext:
         finally:
             self.metrics.http_in_flight.dec()
             self._record(scope, exchange)
+            if self.on_end is not None:
+                self.on_end(scope, exchange)
+            scope.pop("answering", None)  # an idle connection keeps the scope of its last request
 
-    async def _run(self, scope: Scope, receive: Receive, send: Send, exchange: _Exchange) -> None:
+    async def _run(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
         try:
             await self.app(scope, receive, send)
         except ClientDisconnect:
@@ -82,7 +91,7 @@ class RequestContext:
             if exchange.status == 0:
                 await error_response(to_api_error(error, retry_after_s=1))(scope, receive, send)
 
-    def _record(self, scope: Scope, exchange: _Exchange) -> None:
+    def _record(self, scope: Scope, exchange: Exchange) -> None:
         # The pattern of the route, not the path: a path is the client's own text.
         route = getattr(scope.get("route"), "path", "unmatched")
         self.metrics.http_requests.labels(scope["method"], route, str(exchange.status)).inc()

@@ -1,7 +1,9 @@
 """From options to an engine: which path computes, and what the engine says of itself."""
 
 import random
+import shutil
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,29 @@ def test_without_a_compiler_torch_serves(
     assert line.startswith("Torch computes, in bfloat16: the native core was not compiled")
     with pytest.raises(ValueError, match="quantization='int8' is not available: the native core was not compiled"):
         load(path, quantization="int8")
+
+
+@pytest.mark.parametrize(
+    ("has_compiler", "has_headers", "words"),
+    [
+        (True, True, "'pip install -v' shows why"),
+        (False, True, "this machine lacks a C++ compiler (g++)"),
+        (True, False, "this machine lacks Python's headers (python3-dev)"),
+        (False, False, "this machine lacks a C++ compiler (g++) and Python's headers (python3-dev)"),
+    ],
+)
+def test_what_a_compilation_lacked_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, has_compiler: bool, has_headers: bool, words: str
+) -> None:
+    """A system's own Python comes without its headers."""
+    if has_headers:
+        (tmp_path / "Python.h").touch()
+    monkeypatch.setitem(sys.modules, NATIVE, None)
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}" if has_compiler else None)
+    reason = cpu.why_unavailable()
+    assert reason is not None
+    assert reason.endswith(f" ({words})")
 
 
 class CoreOfAnotherSystem:

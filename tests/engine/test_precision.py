@@ -2,7 +2,6 @@
 
 import pytest
 
-from engine import precision
 from engine.precision import Precision, choose_precision
 from gemma3 import cpu
 
@@ -11,10 +10,9 @@ CORE_INT8 = Precision("int8", "float32", "cpu")
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a fast core and no GPU, whatever this one has."""
+    """With a fast core, whatever this one has."""
     monkeypatch.setattr(cpu, "why_unavailable", lambda: None)
     monkeypatch.setattr(cpu, "why_slow", lambda: None)
-    monkeypatch.setattr(precision, "_has_gpu", lambda: False)
 
 
 def choose(quantization: str = "auto", dtype: str = "auto", device: str = "auto") -> Precision:
@@ -52,13 +50,6 @@ def test_choices(quantization: str, dtype: str, device: str, expected: Precision
 def test_refusals(quantization: str, dtype: str, device: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         choose(quantization, dtype, device)
-
-
-def test_a_gpu_goes_before_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "_has_gpu", lambda: True)
-    assert choose() == Precision(None, "bfloat16", "auto")
-    assert choose(device="cpu") == CORE_INT8
-    assert choose("int8") == CORE_INT8, "asked for by name"
 
 
 def test_without_a_core_one_line_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,14 +1,17 @@
 """The reference model against transformers on 20 random tiny shapes; cached, chunked and ragged against whole."""
 
 import random
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from gemma3.checkpoints.checkpoint import open_checkpoint
 from gemma3.checkpoints.tensor_names import expected_shapes
 from gemma3.torch_model.attention import Segment
 from gemma3.torch_model.kv_cache import ContiguousKVCache, visible
+from gemma3.torch_model.load import build_model, load_tensors
 from gemma3.torch_model.model import Gemma3ForCausalLM
 from tests.gemma3 import tiny
 
@@ -89,6 +92,15 @@ def test_parameter_count_of_the_270m() -> None:
     with torch.device("meta"):
         model = Gemma3ForCausalLM(tiny.Gemma3TextConfig())
     assert sum(parameter.numel() for parameter in model.parameters()) == 268_098_176
+
+
+def test_all_of_a_model_goes_to_its_device(tmp_path: Path) -> None:
+    """The numbers that no checkpoint holds as well: a GPU refuses to add them to its own."""
+    checkpoint = open_checkpoint(
+        tiny.save_directory(tmp_path / "model", tiny.oracle_model(tiny.random_shape(random.Random(0)), 0))
+    )
+    model = build_model(checkpoint, load_tensors(checkpoint, "float32"), torch.device("meta"))
+    assert {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} == {"meta"}
 
 
 def test_visible_worked_example() -> None:

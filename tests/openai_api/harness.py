@@ -204,3 +204,10 @@ def chunks_of(body: bytes | str) -> list[Any]:
     *chunks, last = events_of(body)
     assert last == "[DONE]"
     return [json.loads(chunk) for chunk in chunks]
+
+
+def lines_of(body: bytes | str) -> list[Any]:
+    """The objects of Ollama's streams: one a line, and nothing else, as its clients read them."""
+    text = body if isinstance(body, str) else body.decode()
+    assert text.endswith("\n")
+    return [json.loads(line) for line in text[:-1].split("\n")]

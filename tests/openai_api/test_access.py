@@ -147,7 +147,7 @@ def test_unknown_paths_and_methods(asgi: Asgi) -> None:
 def test_head_is_wherever_get_is(asgi: Asgi) -> None:
     """Probes and ``wget --spider`` ask so; the server sends no body (see the wire's tests)."""
     paths = [path for path, route in every_route(asgi) if route and "GET" in (route.methods or ())]
-    assert len(paths) >= 10
+    assert len(paths) >= 13
     for path in paths:
         get, head = asgi.get(path), asgi.request("HEAD", path)
         assert (head.status, head.headers["content-type"]) == (get.status, get.headers["content-type"])

@@ -10,7 +10,7 @@ import httpx
 
 from tests.openai_api.anthropic_bodies import message_body
 from tests.openai_api.fake_engine import FakeEngine, Script
-from tests.openai_api.harness import LiveServer, chat_body, completion_body, events_of, wait_until
+from tests.openai_api.harness import MESSAGES, LiveServer, chat_body, completion_body, events_of, wait_until
 
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 # (what the request is doing when the client leaves, how the engine behaves)
@@ -30,6 +30,8 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "response stream": (RESPONSES, {"input": "Hi", "stream": True}),
     "many prompts": (COMPLETIONS, completion_body(prompt=["a", "b", "c"])),
     "many prompts stream": (COMPLETIONS, completion_body(prompt=["a", "b", "c"], stream=True)),
+    "ollama chat stream": ("/api/chat", {"messages": MESSAGES}),
+    "ollama generate": ("/api/generate", {"prompt": "Hi", "stream": False}),
 }
 
 

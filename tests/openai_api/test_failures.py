@@ -21,6 +21,7 @@ from openai_api.errors import ApiError, error_body
 from openai_api.settings import ServerSettings
 from tests.openai_api.fake_engine import FakeEngine, Script
 from tests.openai_api.harness import Asgi, chat_body, completion_body, events_of
+from tests.openai_api.test_access import assert_error
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 SECRET = "s3cr3t of a library"
@@ -131,11 +132,17 @@ def test_an_engine_that_is_not_ready(asgi: Asgi, engine: FakeEngine, status: Eng
         ("POST", "/detokenize"),
         ("GET", "/v1/models"),
         ("GET", "/v1/models/x"),
+        ("POST", "/api/chat"),
+        ("POST", "/api/generate"),
+        ("POST", "/api/show"),
+        ("POST", "/api/pull"),
+        ("GET", "/api/tags"),
+        ("GET", "/api/ps"),
     ):
         answer = asgi.request(method, path, b"{}", {"content-type": "application/json"})
-        assert (answer.status, answer.error["code"]) == (503, "not_ready")
+        assert_error(answer, 503, "not_ready", "server_error")
         assert answer.headers["retry-after"] == "5"
-    for path in ("/metrics", "/v1/capabilities", "/"):
+    for path in ("/metrics", "/v1/capabilities", "/", "/api/version"):
         assert asgi.get(path).status == 200
 
 

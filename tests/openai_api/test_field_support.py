@@ -20,6 +20,13 @@ from openai_api.request.fields_by_endpoint import FIELDS_BY_ENDPOINT
 from openai_api.request.messages import ChatMessage, FunctionCall, TextPart, ToolCallEntry
 from openai_api.request.neutral_fields import IN_ANY_REQUEST
 from openai_api.request.neutral_values import ANYTHING
+from openai_api.request.ollama_fields import (
+    OllamaChatRequest,
+    OllamaGenerateRequest,
+    OllamaOptions,
+    PullRequest,
+    ShowRequest,
+)
 from openai_api.request.request_field import RequestField, Support
 from openai_api.request.responses_fields import ResponseInputItem, ResponsesRequest, ResponseTool, TextConfig
 from openai_api.request.schemas import (
@@ -46,7 +53,12 @@ MODELS: dict[str, type[StrictModel]] = {
     "/v1/systemone": SystemOneRequest,
     "/v1/messages": MessagesRequest,
     "/v1/messages/count_tokens": CountTokensRequest,
+    "/api/chat": OllamaChatRequest,
+    "/api/generate": OllamaGenerateRequest,
+    "/api/show": ShowRequest,
+    "/api/pull": PullRequest,
 }
+OLLAMA_PARTS: dict[str, type[StrictModel]] = {"options.": OllamaOptions}
 PARTS: dict[str, type[StrictModel]] = {
     "messages[].tool_calls[].function.": FunctionCall,
     "messages[].tool_calls[].": ToolCallEntry,
@@ -83,7 +95,8 @@ def test_the_schemas_have_just_the_fields_that_are_taken(endpoint: str) -> None:
     assert len({field.name for field in fields}) == len(fields)
     taken = names(fields, Support.EXACT, Support.NO_EFFECT)
     assert own_or_any(MODELS[endpoint], taken) == top_level(taken)
-    parts = {"/v1/chat/completions": PARTS, "/v1/responses": RESPONSES_PARTS}.get(endpoint, {})
+    ollamas = dict.fromkeys(("/api/chat", "/api/generate"), OLLAMA_PARTS)
+    parts = {"/v1/chat/completions": PARTS, "/v1/responses": RESPONSES_PARTS, **ollamas}.get(endpoint, {})
     for prefix, model in parts.items():
         inner = {name.removeprefix(prefix) for name in taken if name.startswith(prefix)}
         assert own_or_any(model, inner) == top_level(inner)

@@ -12,7 +12,7 @@ from typing import cast
 
 import pytest
 
-from openai_api import run
+from openai_api.open_files import within_file_limit
 from openai_api.settings import ServerSettings
 from openai_api.transport.connection_limit import ConnectionLimit
 from openai_api.transport.joined_writes import JoinedWrites
@@ -174,7 +174,7 @@ def test_connections_are_bounded_by_the_files(
     set_to: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: set_to.append(limits))
-    assert run.within_file_limit(ServerSettings()).max_connections == max_connections
+    assert within_file_limit(ServerSettings()).max_connections == max_connections
     assert set_to == ([] if raised_to is None else [(raised_to, hard)])
 
 

@@ -1,9 +1,10 @@
-"""openai-node and the AI SDK, unmodified, from the npm registry, against a live server with the real base model."""
+"""openai-node, the AI SDK and ollama-js, unmodified, from the npm registry, against a live server with the real base model."""
 
 import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,10 +32,44 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_objects_and_tools(folder: Path, server: RealServer) -> None:
-    command = ["node", "clients.mjs", f"{server.url}/v1", MODEL]
+def told_by(script: str, folder: Path, server: RealServer) -> dict[str, Any]:
+    """By way of asking, what the client made of the answer."""
+    command = ["node", script, f"{server.url}/v1", MODEL]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    told = {line["way"]: line["answer"] for line in map(json.loads, done.stdout.splitlines())}
+    return {line["way"]: line["answer"] for line in map(json.loads, done.stdout.splitlines())}
+
+
+def test_objects_and_tools(folder: Path, server: RealServer) -> None:
+    told = told_by("clients.mjs", folder, server)
     ways = ("openai parse", "openai stream", "generateObject", "streamObject", "generateText", "streamText")
     assert told == dict.fromkeys(ways, ANNA) | {"two steps": "Anna is saved"}
+
+
+def test_responses(folder: Path, server: RealServer) -> None:
+    told = told_by("responses.mjs", folder, server)
+    ended = told.pop("second step")
+    assert ended in ("stop", "length")
+    ways = ("create", "parse", "stream", "call", "generateObject", "streamObject", "generateText", "streamText")
+    assert told == dict.fromkeys(ways, ANNA) | {
+        "loop": True,
+        "items": ["message"] * 3 + ["function_call", "function_call_output"],
+        "deleted": 404,
+        "two steps": "Anna is saved",
+    }
+
+
+def test_ollama_js(folder: Path, server: RealServer) -> None:
+    done = subprocess.run(
+        ["node", "ollama.mjs", server.url, MODEL], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    told = {line["way"]: line["answer"] for line in map(json.loads, done.stdout.splitlines())}
+    for way in ("chat", "generate"):
+        assert told[f"{way} stream"] == {"text": told[way], "done": True, "hasCounts": True}
+    assert "Paris" in told["chat"]
+    assert told["format"]["name"] in ("Paris", "Rome")
+    assert told["list"] == told["ps"] == [f"{MODEL}:latest"]
+    assert (told["tools"], told["show"], told["pull"]) == ("string", ["completion", "tools"], "success")
+    assert (told["unknown model"]["status"], told["embed"]["status"]) == (404, 400)
+    assert "This server makes no embeddings" in told["embed"]["message"]

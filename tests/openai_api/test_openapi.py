@@ -35,6 +35,10 @@ def test_the_document_describes_every_route(asgi: Asgi) -> None:
         responses = document["paths"][path]["post"]["responses"]
         assert {"429", "504"} <= set(responses)
         assert set(responses["200"]["content"]) == {"application/json", "text/event-stream"}
+    for path in ("/api/chat", "/api/generate", "/api/pull"):
+        responses = document["paths"][path]["post"]["responses"]
+        assert set(responses["200"]["content"]) == {"application/json", "application/x-ndjson"}
+        assert responses["400"]["content"]["application/json"]["schema"]["$ref"].endswith("/OllamaErrorAnswer")
     request = document["components"]["schemas"]["ChatCompletionRequest"]
     assert request["additionalProperties"] is False
     assert request["required"] == ["messages"]

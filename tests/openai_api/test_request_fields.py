@@ -13,6 +13,7 @@ from openai_api.request.neutral_values import in_words
 from openai_api.request.request_field import Support
 from tests.openai_api.fake_engine import MODEL_ID, FakeEngine
 from tests.openai_api.harness import MESSAGES, Answer, Asgi, chat_body, completion_body
+from tests.openai_api.test_access import assert_error
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 BIG = 2**63 - 1
@@ -334,7 +335,9 @@ def test_what_must_be_there(asgi: Asgi, path: str) -> None:
 @pytest.mark.parametrize("body", [b"[]", b'"x"', b"1", b"null", b"true"])
 def test_a_body_that_is_no_object(asgi: Asgi, body: bytes) -> None:
     for path in FIELDS_BY_ENDPOINT:
-        assert refusal(asgi.post(path, body)) == ("invalid_value", None)
+        answer = asgi.post(path, body)
+        assert_error(answer, 400, "invalid_value")
+        assert answer.error["message"] == "Invalid request body: expected an object."
 
 
 def test_the_number_of_messages(asgi: Asgi) -> None:

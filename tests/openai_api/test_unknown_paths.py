@@ -44,6 +44,10 @@ CHAT, COMPLETIONS, MODELS = "POST /v1/chat/completions", "POST /v1/completions",
         ("GET", "/metric", "GET /metrics"),
         ("GET", "/capabilities", "GET /v1/capabilities"),
         ("GET", "/docs", "GET /openapi.json"),
+        ("POST", "/api/v1/chat", CHAT),
+        ("POST", "/api/v1/generate", COMPLETIONS),
+        ("POST", "/generate", COMPLETIONS),
+        ("GET", "/tags", MODELS),
     ],
 )
 def test_what_is_mistyped_is_404_and_names_what_is_meant(asgi: Asgi, method: str, path: str, meant: str) -> None:
@@ -81,6 +85,23 @@ def test_the_list_of_models_may_end_in_a_slash(asgi: Asgi) -> None:
     for method in ("GET", "HEAD"):
         assert asgi.request(method, "/v1/models/").body == asgi.get("/v1/models").body
     assert asgi.get("/v1/models//").error["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/api/chat/", "POST /api/chat"),
+        ("//api//chat", "POST /api/chat"),
+        ("/API/Generate", "POST /api/generate"),
+        ("/api/tag", "GET /api/tags"),
+        ("/api/versions", "GET /api/version"),
+        ("/api/health", "GET /health"),
+        ("/api/models", MODELS),
+    ],
+)
+def test_below_api_ollamas_paths_come_first(asgi: Asgi, path: str, meant: str) -> None:
+    answer = asgi.request("POST", path, b"{}", JSON)
+    assert answer.error["message"].startswith(f"There is no such endpoint. Did you mean {meant}?")
 
 
 def test_an_error_has_the_form_of_the_api_that_its_path_is_of(asgi: Asgi) -> None:
