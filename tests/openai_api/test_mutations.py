@@ -139,6 +139,7 @@ def test_mutated_bodies_get_only_the_errors_of_the_contract() -> None:
                 assert len(answer.body) <= 4096
             if answer.status != 200 and wire_of(path) is Wire.ANTHROPIC:
                 assert set(answer.error) == {"message", "type", "details"}
+                seen[answer.error["details"]["error_code"]] += 1
             elif answer.status != 200 and wire_of(path) is Wire.OLLAMA:
                 assert list(answer.json) == ["error"]
                 assert 0 < len(answer.error["message"]) <= 4000
