@@ -58,7 +58,7 @@ def add_model_flags(parser: argparse._ActionsContainer) -> None:
         "--device",
         type=_device,
         default="auto",
-        help="Compute on cpu, cuda or cuda:N; auto (default) is a GPU where there is one.",
+        help="Compute on cpu, cuda or cuda:N; auto (default) is the CPU, and a GPU only where the native core cannot be used.",
     )
     parser.add_argument(
         "--threads", type=number(count(1_024)), metavar="N", help="Use N CPU threads (default: one per core)."

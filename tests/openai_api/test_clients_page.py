@@ -82,7 +82,7 @@ def test_python(server: RealServer, snippet: Snippet, monkeypatch: pytest.Monkey
 ELSEWHERE = [snippet for snippet in snippets("python") if snippet.missing_packages()]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("snippet", ELSEWHERE, ids=lambda snippet: snippet.title)
 def test_python_in_an_environment_of_its_own(server: RealServer, snippet: Snippet, tmp_path: Path) -> None:
     """Those whose packages are not among the tests': many others come with them, or older ones than the tests have."""
