@@ -21,13 +21,13 @@ from openai_api.errors import install_error_handlers
 from openai_api.logs import log_event, where_it_failed
 from openai_api.metrics import Metrics
 from openai_api.response_store import MemoryStore, ResponseStore
-from openai_api.routes import add_routes
+from openai_api.routing.routes import add_routes
+from openai_api.routing.unknown_paths import answer_unknown_path
 from openai_api.settings import ServerSettings
 from openai_api.transport.access import AccessControl
 from openai_api.transport.cors import AllowedOrigins, CorsHeaders
 from openai_api.transport.hosts import HostRule
 from openai_api.transport.request_context import Exchange, RequestContext
-from openai_api.unknown_paths import answer_unknown_path
 
 API_VERSION = "1"
 

@@ -29,6 +29,7 @@ DIRECTION = {
     "engine/terminal": set(),
     "openai_api/endpoints": {"openai_api/answer", "openai_api/request"},
     "openai_api/answer": {"openai_api/request"},
+    "openai_api/routing": {"openai_api/endpoints", "openai_api/answer", "openai_api/request", "openai_api/batch"},
     "openai_api/batch": {"openai_api/endpoints", "openai_api/answer", "openai_api/request"},
     "openai_api/request": set(),
     "openai_api/transport": set(),

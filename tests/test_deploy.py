@@ -18,7 +18,7 @@ from prometheus_client import generate_latest
 from engine.engine_info import EngineStats
 from openai_api.command_line import parse_flags
 from openai_api.metrics import PREFIX, Metrics
-from openai_api.routes import ROUTES
+from openai_api.routing.routes import ROUTES
 
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
 _SUFFIXES = ("_bucket", "_sum", "_count")

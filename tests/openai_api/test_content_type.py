@@ -2,7 +2,7 @@
 
 import pytest
 
-from openai_api.routes import ROUTES
+from openai_api.routing.routes import ROUTES
 from tests.openai_api.harness import Answer, Asgi
 from tests.openai_api.test_access import assert_error
 

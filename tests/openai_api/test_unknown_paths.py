@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from openai_api.routes import ROUTES
+from openai_api.routing.routes import ROUTES
 from openai_api.settings import ServerSettings
 from tests.openai_api.fake_engine import FakeEngine
 from tests.openai_api.harness import JSON, Asgi

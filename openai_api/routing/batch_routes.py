@@ -7,7 +7,7 @@ from openai_api.answer.batch_models import BatchAnswer, BatchList, DeletedFile, 
 from openai_api.batch.batches_api import cancel_batch, create_batch, list_batches, retrieve_batch
 from openai_api.batch.files_api import delete_file, file_content, list_files, retrieve_file, upload_file
 from openai_api.request.batch_fields import BatchRequest
-from openai_api.route import BODY, MODEL, Route
+from openai_api.routing.route import BODY, MODEL, Route
 
 FOUND = (400, 404, *MODEL)
 FILE, BATCH = "/v1/files/{file_id}", "/v1/batches/{batch_id}"

@@ -34,8 +34,6 @@ from openai_api.answer.server_models import (
     TokenizerInfoAnswer,
     VersionAnswer,
 )
-from openai_api.anthropic_routes import ANTHROPIC_ROUTES
-from openai_api.batch_routes import BATCH_ROUTES
 from openai_api.endpoints import status
 from openai_api.endpoints.chat import create_chat_completion
 from openai_api.endpoints.completions import create_completion
@@ -43,13 +41,15 @@ from openai_api.endpoints.decisions import create_decision, system_one
 from openai_api.endpoints.home_page import home_page, page_file
 from openai_api.endpoints.server_status import server_status
 from openai_api.endpoints.tokenization import detokenize, tokenize, tokenizer_info
-from openai_api.ollama_routes import OLLAMA_ROUTES
 from openai_api.page_files import PAGE_PREFIX
 from openai_api.request.decision_fields import DecisionRequest
 from openai_api.request.schemas import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from openai_api.request.system_one_fields import SystemOneRequest
-from openai_api.response_routes import RESPONSE_ROUTES
-from openai_api.route import ANY, BODY, DESCRIPTIONS, EVENTS, GENERATION, MODEL, Route
+from openai_api.routing.anthropic_routes import ANTHROPIC_ROUTES
+from openai_api.routing.batch_routes import BATCH_ROUTES
+from openai_api.routing.ollama_routes import OLLAMA_ROUTES
+from openai_api.routing.response_routes import RESPONSE_ROUTES
+from openai_api.routing.route import ANY, BODY, DESCRIPTIONS, EVENTS, GENERATION, MODEL, Route
 from openai_api.wires import Wire, wire_of
 
 ERROR_OF_WIRE: Mapping[Wire, type[BaseModel]] = {

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from openai_api.errors import ApiError, error_response
-from openai_api.routes import ROUTES
+from openai_api.routing.routes import ROUTES
 from openai_api.wires import Wire, wire_of
 
 MAX_PATH_CHARS = 100  # comparing takes time by the square of it

@@ -14,7 +14,7 @@ from openai_api.endpoints.stored_responses import (
     retrieve_response,
 )
 from openai_api.request.responses_fields import ResponsesRequest
-from openai_api.route import BODY, EVENTS, GENERATION, MODEL, Route
+from openai_api.routing.route import BODY, EVENTS, GENERATION, MODEL, Route
 
 STORED_ERRORS = (400, 404, *MODEL)
 STORED = "/v1/responses/{response_id:response}"

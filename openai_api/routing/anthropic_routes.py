@@ -7,7 +7,7 @@ Constants.
 from openai_api.answer.anthropic_models import AnthropicMessageAnswer, TokenCount
 from openai_api.endpoints.anthropic import count_tokens, create_message
 from openai_api.request.anthropic_fields import CountTokensRequest, MessagesRequest
-from openai_api.route import BODY, EVENTS, GENERATION, Route
+from openai_api.routing.route import BODY, EVENTS, GENERATION, Route
 
 ANTHROPIC_ROUTES = (
     Route(

@@ -23,7 +23,7 @@ from openai_api.endpoints.ollama_models import (
     show_model,
 )
 from openai_api.request.ollama_fields import OllamaChatRequest, OllamaGenerateRequest, PullRequest, ShowRequest
-from openai_api.route import BODY, GENERATION, MODEL, Route
+from openai_api.routing.route import BODY, GENERATION, MODEL, Route
 
 LINES = "application/x-ndjson"
 REFUSED = (400, 415, *MODEL)
