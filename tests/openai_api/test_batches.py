@@ -236,18 +236,7 @@ def test_a_disk_that_is_full_for_a_while_loses_nothing(client: openai.OpenAI, mo
 
 
 def test_two_servers_never_share_a_folder(server: LiveServer, checkpoint: str, data: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "openai_api",
-        "serve",
-        "--model",
-        checkpoint,
-        "--port",
-        "0",
-        "--data-dir",
-        str(data),
-    ]
+    command = serving(checkpoint, data)
     refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert refused.returncode == 2
     assert "another server is using it" in refused.stderr
@@ -261,22 +250,16 @@ def test_without_a_data_folder_files_say_what_is_missing(checkpoint: str) -> Non
         assert "--data-dir" in answer.json()["error"]["message"]
 
 
+def serving(checkpoint: str, data: Path) -> list[str]:
+    program = [sys.executable, "-m", "openai_api", "serve"]
+    return [*program, "--model", checkpoint, "--port", "0", "--data-dir", str(data)]
+
+
 class Process:
     """A server that can be killed."""
 
     def __init__(self, checkpoint: str, data: Path) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "openai_api",
-            "serve",
-            "--model",
-            checkpoint,
-            "--port",
-            "0",
-            "--data-dir",
-            str(data),
-        ]
+        command = serving(checkpoint, data)
         command += ["--kv-cache-memory", "64MiB", "--log-level", "error", "--max-num-seqs", "8"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None

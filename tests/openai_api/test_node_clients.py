@@ -1,13 +1,13 @@
-"""openai-node, the AI SDK and ollama-js, unmodified, from the npm registry, against a live server with the real base model."""
+"""openai-node, Anthropic's, the AI SDK and ollama-js, unmodified, against a live server with the real base model."""
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.openai_api.npm import with_packages
 from tests.openai_api.real_server import RealServer
 from tests.openai_api.test_clients_page import Snippet, printed_by_node, snippets
 
@@ -21,28 +21,19 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With the script and the packages that it needs."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip("npm or node is not installed")
-    folder = tmp_path_factory.mktemp("node_clients")
-    shutil.copytree(SOURCES, folder, dirs_exist_ok=True)
-    command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
-    if done.returncode != 0:
-        pytest.skip(f"npm could not fetch the clients: {done.stderr.strip()[-200:]}")
-    return folder
+    return with_packages(SOURCES, tmp_path_factory.mktemp("node_clients"))
 
 
-def told_by(script: str, folder: Path, server: RealServer) -> dict[str, Any]:
+def told_by(script: str, folder: Path, base_url: str) -> dict[str, Any]:
     """By way of asking, what the client made of the answer."""
-    command = ["node", script, f"{server.url}/v1", MODEL]
+    command = ["node", script, base_url, MODEL]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return {line["way"]: line["answer"] for line in map(json.loads, done.stdout.splitlines())}
 
 
 def test_objects_and_tools(folder: Path, server: RealServer) -> None:
-    told = told_by("clients.mjs", folder, server)
+    told = told_by("clients.mjs", folder, f"{server.url}/v1")
     ways = ("openai parse", "openai stream", "generateObject", "streamObject", "generateText", "streamText")
     assert told == dict.fromkeys(ways, ANNA) | {"two steps": "Anna is saved"}
 
@@ -54,9 +45,7 @@ def test_clients_page(folder: Path, server: RealServer, snippet: Snippet) -> Non
 
 
 def test_responses(folder: Path, server: RealServer) -> None:
-    told = told_by("responses.mjs", folder, server)
-    ended = told.pop("second step")
-    assert ended in ("stop", "length")
+    told = told_by("responses.mjs", folder, f"{server.url}/v1")
     ways = ("create", "parse", "stream", "call", "generateObject", "streamObject", "generateText", "streamText")
     assert told == dict.fromkeys(ways, ANNA) | {
         "loop": True,
@@ -66,12 +55,16 @@ def test_responses(folder: Path, server: RealServer) -> None:
     }
 
 
+def test_anthropic(folder: Path, server: RealServer) -> None:
+    told = told_by("anthropic.mjs", folder, server.url)
+    for way in ("generateObject", "streamObject"):  # by a forced tool, which the example does not show
+        assert set(told.pop(way)) == set(ANNA)
+    ways = ("create", "stream", "generateText", "streamText")
+    assert told == dict.fromkeys(ways, ANNA) | {"two steps": "Anna is saved"}
+
+
 def test_ollama_js(folder: Path, server: RealServer) -> None:
-    done = subprocess.run(
-        ["node", "ollama.mjs", server.url, MODEL], cwd=folder, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    told = {line["way"]: line["answer"] for line in map(json.loads, done.stdout.splitlines())}
+    told = told_by("ollama.mjs", folder, server.url)
     for way in ("chat", "generate"):
         assert told[f"{way} stream"] == {"text": told[way], "done": True, "hasCounts": True}
     assert "Paris" in told["chat"]

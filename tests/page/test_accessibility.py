@@ -1,7 +1,5 @@
 """Every view by axe-core's rules, in light and dark, and at the width of a phone: no serious finding."""
 
-import shutil
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +7,7 @@ import pytest
 
 from tests.openai_api.fake_engine import FakeEngine, Script
 from tests.openai_api.harness import LiveServer
+from tests.openai_api.npm import with_packages
 from tests.page.browsing import visit
 from tests.page.test_chat import MARKDOWN, said, say
 from tests.page.test_text import complete
@@ -25,15 +24,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The rules as one script."""
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("npm is not installed; it fetches axe-core")
-    folder = tmp_path_factory.mktemp("axe")
-    shutil.copytree(SOURCES, folder, dirs_exist_ok=True)
-    command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
-    if done.returncode != 0:
-        pytest.skip(f"npm could not fetch axe-core: {done.stderr.strip()[-200:]}")
+    folder = with_packages(SOURCES, tmp_path_factory.mktemp("axe"))
     return (folder / "node_modules/axe-core/axe.min.js").read_text()
 
 
