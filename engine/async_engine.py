@@ -1,19 +1,14 @@
-"""The engine behind an event loop: admission, one queue of news per request, the end, a new
-beginning.
+"""The engine behind an event loop: admission, one queue of news per request, the end.
 
-Owns the way of a request from arrival to end, and the life of the engine; ``EngineThread`` steps.
-How long a request may run is not decided here, only how long it may wait in the queue. Everything
-public is called on the event loop, ``render_chat`` and ``tokenizer`` from any thread.
-
-If the engine thread dies, its requests end with an error and the engine is loaded anew. What dies
-again and again would go on so: then ``failed`` returns, and only a new process helps.
+Owns the way of a request from arrival to end; ``EngineThread`` steps, and ``EngineLife`` has a new one
+when it dies, with which its requests end. How long a request may run is not decided here, only how
+long it may wait in the queue. Everything public is called on the event loop, ``render_chat`` and
+``tokenizer`` from any thread.
 """
 
 import asyncio
-import gc
-import logging
 import time
-from collections import abc, deque
+from collections import abc
 from contextlib import aclosing
 
 from engine.admission import Amount
@@ -21,8 +16,8 @@ from engine.caller import ANYBODY, Caller
 from engine.clients import Client, Clients
 from engine.commands import Abort, Add
 from engine.engine_info import EngineStats, EngineStatus, ModelInfo
+from engine.engine_life import EngineLife
 from engine.engine_options import MAX_NUM_WAITING, MAX_WAITING_PROMPT_TOKENS, EngineOptions
-from engine.engine_thread import EngineThread
 from engine.errors import EngineError, EngineNotReadyError, QueueTimeoutError, RequestError, StepError
 from engine.grammar.compiler import Grammar
 from engine.grammar.spec import GrammarSpec
@@ -39,9 +34,6 @@ from gemma3.text.tokenizer import Gemma3Tokenizer
 from gemma3.text.tool_form import ToolForm, Tools
 
 QUEUE_TIMEOUT_S = 60.0
-MAX_DEATHS, DEATHS_WITHIN_S = 3, 60.0  # of the engine thread, until only a new process helps
-
-log = logging.getLogger("gemma3")
 
 
 class AsyncLLMEngine:
@@ -55,19 +47,13 @@ class AsyncLLMEngine:
         max_waiting_prompt_tokens: int = MAX_WAITING_PROMPT_TOKENS,
         queue_timeout_s: float = QUEUE_TIMEOUT_S,
     ) -> None:
-        self.status = EngineStatus.LOADING
-        self._load = load
+        self._life = EngineLife(load, deliver=self._deliver, on_death=self._end_with_thread)
         self._queue_timeout_s = queue_timeout_s
-        self._thread = EngineThread(load, deliver=self._deliver, die=self._die)
-        self._loaded: LoadedEngine | None = None
         self._stats = EngineStats()
         self._stats_of_the_dead = EngineStats()
         self._clients = Clients(Amount(max_num_waiting, max_waiting_prompt_tokens))
         self._watch = RequestWatch()
         self._mean_request_s = 1.0
-        self._deaths_s: deque[float] = deque(maxlen=MAX_DEATHS)
-        self._reviving: asyncio.Task[None] | None = None
-        self._has_failed = asyncio.Event()
 
     @classmethod
     def from_options(cls, options: EngineOptions, *, progress: Progress = no_progress) -> "AsyncLLMEngine":
@@ -79,30 +65,28 @@ class AsyncLLMEngine:
         )
 
     @property
+    def status(self) -> EngineStatus:
+        return self._life.status
+
+    @property
     def info(self) -> ModelInfo:
-        return self._ready().info
+        return self._life.ready().info
 
     @property
     def tokenizer(self) -> Gemma3Tokenizer:
-        return self._ready().tokenizer
+        return self._life.ready().tokenizer
 
     def stats(self) -> EngineStats:
         return self._stats.after(self._stats_of_the_dead)
 
     async def request_statuses(self) -> list[RequestStatus]:
         """What each request does now, oldest first. The engine thread is only asked if there are any."""
-        running = await self._watch.look(self._thread.send) if self._clients else ()
+        running = await self._watch.look(self._life.send) if self._clients else ()
         return self._clients.statuses(running)
-
-    def _ready(self) -> LoadedEngine:
-        if self._loaded is None:
-            self.status.check_ready()
-        assert self._loaded is not None
-        return self._loaded
 
     @property
     def tool_form(self) -> ToolForm:
-        return self._ready().tool_form
+        return self._life.ready().tool_form
 
     def render_chat(
         self,
@@ -115,7 +99,7 @@ class AsyncLLMEngine:
         """Messages as token ids; ``RequestError`` with ``param="messages"`` if they cannot be a
         prompt.
         """
-        return self._ready().render_chat(
+        return self._life.ready().render_chat(
             messages,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
@@ -124,13 +108,7 @@ class AsyncLLMEngine:
 
     async def start(self) -> None:
         """Load and become ready; raises what loading raises. The event loop stays free meanwhile."""
-        try:
-            self._loaded = await self._thread.start()
-        except Exception:
-            self.status = EngineStatus.DEAD
-            raise
-        if self.status is EngineStatus.LOADING:
-            self.status = EngineStatus.READY
+        await self._life.start()
 
     def compile_grammar(self, spec: GrammarSpec) -> Grammar:
         """What an answer must be, for ``SamplingParams.grammar``. Any thread; not on the event loop.
@@ -138,13 +116,13 @@ class AsyncLLMEngine:
         Raises:
             GrammarError: it is too large, not supported, or can have no answer.
         """
-        return self._ready().grammars.compile(spec)
+        return self._life.ready().grammars.compile(spec)
 
     async def failed(self) -> None:
         """Return when only a new process helps: the engine has died too often, or cannot be loaded
         again.
         """
-        await self._has_failed.wait()
+        await self._life.failed()
 
     def check_admission(self, caller: Caller = ANYBODY) -> None:
         """Whether a request would be taken now.
@@ -217,7 +195,7 @@ class AsyncLLMEngine:
         else:
             self.check_admission(caller)
         client = self._clients.enter(command)
-        self._thread.send(command)
+        self._life.send(command)
         began_s, is_finished = time.monotonic(), False
         try:
             news = await self._first_news(client)
@@ -234,7 +212,7 @@ class AsyncLLMEngine:
             if is_finished:
                 self._mean_request_s += 0.1 * (time.monotonic() - began_s - self._mean_request_s)
             else:
-                self._thread.send(Abort(request_id))
+                self._life.send(Abort(request_id))
 
     async def _first_news(self, client: Client) -> News:
         """It ends the time in the queue."""
@@ -248,7 +226,7 @@ class AsyncLLMEngine:
         """Take no more requests and return when none is left. At the deadline the rest get
         ``EngineNotReadyError``.
         """
-        self.status = EngineStatus.DRAINING
+        self._life.status = EngineStatus.DRAINING
         deadline_s = time.monotonic() + timeout_s
         while self._clients and time.monotonic() < deadline_s:
             await asyncio.sleep(0.02)
@@ -256,43 +234,15 @@ class AsyncLLMEngine:
 
     async def shutdown(self) -> None:
         """End the engine thread. One that is still loading is left to the end of the process."""
-        if self._reviving is not None:
-            self._reviving.cancel()
-        self._thread.stop()
-        if self._loaded is not None:
-            await self._thread.join()
+        await self._life.shutdown()
 
     def _deliver(self, news: list[tuple[str, News]], stats: EngineStats) -> None:
         """One step's news, on the event loop."""
         self._stats = stats
         self._clients.deliver(news)
 
-    def _die(self) -> None:
+    def _end_with_thread(self) -> None:
         """The engine thread has ended by itself."""
         self._clients.end_all(StepError, "The engine has failed, and with it this request.")
         self._stats_of_the_dead = self.stats().ended()
-        self._stats, self._loaded = EngineStats(), None
-        if self.status is EngineStatus.DRAINING:
-            return
-        self._deaths_s.append(time.monotonic())
-        if len(self._deaths_s) == MAX_DEATHS and self._deaths_s[-1] - self._deaths_s[0] < DEATHS_WITHIN_S:
-            self._fail()
-        else:
-            self.status = EngineStatus.LOADING
-            self._reviving = asyncio.create_task(self._revive())
-
-    async def _revive(self) -> None:
-        """A new thread with a new engine, when nothing is left of the old."""
-        await self._thread.join()
-        gc.unfreeze()  # a program may have set what it loaded apart from collections
-        gc.collect()
-        self._thread = EngineThread(self._load, deliver=self._deliver, die=self._die)
-        try:
-            await self.start()
-        except Exception:
-            log.exception("The engine cannot be loaded again")
-            self._fail()
-
-    def _fail(self) -> None:
-        self.status = EngineStatus.DEAD
-        self._has_failed.set()
+        self._stats = EngineStats()

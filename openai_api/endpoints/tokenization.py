@@ -23,7 +23,7 @@ from openai_api.request.body import read_body
 from openai_api.request.field_support import DETOKENIZE_FIELDS, TOKENIZE_FIELDS
 from openai_api.request.prompts import check_text_length, check_token_ids, encode_prompt, render_chat
 from openai_api.request.request_field import RequestField
-from openai_api.request.schemas import DetokenizeRequest, TokenizeRequest
+from openai_api.request.tokenize_fields import DetokenizeRequest, TokenizeRequest
 
 B = TypeVar("B", TokenizeRequest, DetokenizeRequest)
 

@@ -38,7 +38,7 @@ from openai_api.request.field_support import (
     PROMPT_LOGPROBS,
 )
 from openai_api.request.messages import Content, Messages, joined
-from openai_api.request.neutral_fields import IN_ANY_REQUEST, IN_CHAT, IN_COMPLETION, IN_STREAM_OPTIONS
+from openai_api.request.neutral_fields import IN_CHAT, IN_COMPLETION, IN_STREAM_OPTIONS
 from openai_api.request.neutral_values import asks_for_nothing
 from openai_api.request.setting_fields import SettingFields, in_range, whole_count, whole_number, whole_numbers
 from openai_api.request.strict_model import StrictModel
@@ -230,27 +230,3 @@ class CompletionRequest(SamplingFields):
         if isinstance(data, dict) and "best_of" in data and asks_for_nothing(data["best_of"], (data.get("n"),)):
             return {name: value for name, value in data.items() if name != "best_of"}
         return data
-
-
-class TokenizeRequest(StrictModel):
-    """Either ``prompt`` or ``messages``; the endpoint refuses both and neither."""
-
-    neutral = IN_ANY_REQUEST
-
-    model: str | None = None
-    prompt: str | None = None
-    messages: Messages | None = None
-    add_special_tokens: bool | None = None
-    parse_special: bool | None = None
-    return_token_strs: bool | None = None
-    add_generation_prompt: bool | None = None
-    continue_final_message: bool | None = None
-
-
-class DetokenizeRequest(StrictModel):
-    """``tokens`` are token ids; those outside of the vocabulary are refused by the endpoint."""
-
-    neutral = IN_ANY_REQUEST
-
-    model: str | None = None
-    tokens: TokenIds

@@ -43,8 +43,9 @@ from openai_api.endpoints.server_status import server_status
 from openai_api.endpoints.tokenization import detokenize, tokenize, tokenizer_info
 from openai_api.page_files import PAGE_PREFIX
 from openai_api.request.decision_fields import DecisionRequest
-from openai_api.request.schemas import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
+from openai_api.request.schemas import ChatCompletionRequest, CompletionRequest
 from openai_api.request.system_one_fields import SystemOneRequest
+from openai_api.request.tokenize_fields import DetokenizeRequest, TokenizeRequest
 from openai_api.routing.anthropic_routes import ANTHROPIC_ROUTES
 from openai_api.routing.batch_routes import BATCH_ROUTES
 from openai_api.routing.ollama_routes import OLLAMA_ROUTES

@@ -126,7 +126,7 @@ def test_a_whole_answer_that_fails_or_is_left_is_forgotten(loaded: LoadedEngine)
         await anext(left)
         await left.aclose()
         assert len(await collect(engine, "next", PROMPT, greedy(2))) == 2
-        assert not engine._thread._untold._held
+        assert not engine._life._thread._untold._held
         await engine.shutdown()
 
     asyncio.run(main())

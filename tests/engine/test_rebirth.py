@@ -133,7 +133,7 @@ def test_the_next_requests_are_answered_as_before(
         assert (len(loader.cores), loader.num_alive_at_load) == (2, [0, 0]), (
             "the old core was freed before the new came"
         )
-        assert not engine._has_failed.is_set()
+        assert not engine._life._has_failed.is_set()
         await engine.shutdown()
 
     asyncio.run(main())
@@ -205,7 +205,7 @@ def test_after_three_deaths_only_a_new_process_helps(checkpoint: Path) -> None:
 
 
 def test_deaths_far_apart_are_forgiven(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.async_engine.DEATHS_WITHIN_S", 0.0)
+    monkeypatch.setattr("engine.engine_life.DEATHS_WITHIN_S", 0.0)
 
     async def main() -> None:
         loader = Loader(checkpoint)
@@ -244,8 +244,8 @@ def test_drain_and_shutdown_while_it_is_built_anew(checkpoint: Path) -> None:
         await break_it(engine, loader, scheduling)
         await asyncio.wait_for(engine.drain(timeout_s=5), 1)
         loader.may_load.set()
-        assert engine._reviving is not None
-        await engine._reviving
+        assert engine._life._reviving is not None
+        await engine._life._reviving
         assert engine.status is EngineStatus.DRAINING
         await engine.shutdown()
 

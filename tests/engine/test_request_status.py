@@ -104,14 +104,14 @@ def test_an_idle_engine_is_not_asked_and_a_busy_one_once_a_step(
     async def main() -> None:
         async with running(checkpoint) as (engine, _):
             looks: list[Look] = []
-            send = engine._thread.send
+            send = engine._life._thread.send
 
             def noted(command: Add | Abort | Look) -> None:
                 if isinstance(command, Look):
                     looks.append(command)
                 send(command)
 
-            monkeypatch.setattr(engine._thread, "send", noted)
+            monkeypatch.setattr(engine._life._thread, "send", noted)
             for _ in range(5):
                 assert await engine.request_statuses() == []
             assert looks == []

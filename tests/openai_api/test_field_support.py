@@ -32,14 +32,13 @@ from openai_api.request.responses_fields import ResponseInputItem, ResponsesRequ
 from openai_api.request.schemas import (
     ChatCompletionRequest,
     CompletionRequest,
-    DetokenizeRequest,
     Prediction,
     StreamOptions,
-    TokenizeRequest,
 )
 from openai_api.request.strict_model import StrictModel
 from openai_api.request.structured_output_fields import NamedSchema, ResponseFormat, StructuredOutputs
 from openai_api.request.system_one_fields import SystemOneRequest
+from openai_api.request.tokenize_fields import DetokenizeRequest, TokenizeRequest
 from tests.openai_api.harness import Asgi
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "api.md"

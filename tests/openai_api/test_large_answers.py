@@ -11,7 +11,6 @@ import pytest
 
 from engine.outputs import TokenLogprob
 from engine.sampling_params import SamplingParams
-from openai_api import routes
 from openai_api.answer import json_pieces as module
 from openai_api.answer.chat_writer import ChatWriter
 from openai_api.answer.chunks import Chunk, num_values
@@ -22,6 +21,7 @@ from openai_api.answer.models import Answer, LegacyLogprobs, json_response
 from openai_api.answer.server_models import DetokenizeAnswer, TokenizeAnswer
 from openai_api.answer.writer import Head
 from openai_api.request.schemas import ChatCompletionRequest, CompletionRequest
+from openai_api.routing import routes
 from openai_api.settings import ServerSettings
 from tests.openai_api.fake_engine import FakeEngine, Script
 from tests.openai_api.harness import Asgi, chat_body, chunks_of, completion_body
