@@ -66,6 +66,7 @@ def snippets(language: str) -> list[Snippet]:
 
 
 @pytest.mark.filterwarnings("ignore")  # of the clients' own making
+@pytest.mark.usefixtures("event_loop_of_clients")
 @pytest.mark.parametrize("snippet", snippets("python"), ids=lambda snippet: snippet.title)
 def test_python(server: RealServer, snippet: Snippet, monkeypatch: pytest.MonkeyPatch) -> None:
     if missing := snippet.missing_packages():

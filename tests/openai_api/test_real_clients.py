@@ -118,6 +118,7 @@ def test_langchain(server: RealServer) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # of the client's own making
+@pytest.mark.usefixtures("event_loop_of_clients")
 def test_litellm(server: RealServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it asks the network when it is imported
     import litellm
