@@ -22,7 +22,7 @@ class Answer(BaseModel):
     sent.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
 
 class ErrorDetail(Answer):
@@ -140,6 +140,8 @@ class Envelope(Answer):
 
 class ChatCompletion(Envelope):
     """The JSON body of a whole chat answer; what is said of the prompt only if it is asked for."""
+
+    model_config = ConfigDict(defer_build=False)
 
     object: Literal["chat.completion"]
     choices: list[ChatChoice]

@@ -6,20 +6,12 @@ sent. Runs on the event loop, or in a worker thread for a large answer.
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict
-
 from openai_api.answer.models import Answer, TokenLogprobAnswer
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
 
-class ResponsePart(Answer):
-    """Built when it is first used, which a start need not wait for."""
-
-    model_config = ConfigDict(defer_build=True)
-
-
-class OutputText(ResponsePart):
+class OutputText(Answer):
     """A text without its stop string and without control tokens; no log probabilities unless they
     are asked for.
     """
@@ -30,7 +22,7 @@ class OutputText(ResponsePart):
     logprobs: list[TokenLogprobAnswer]
 
 
-class OutputMessage(ResponsePart):
+class OutputMessage(Answer):
     """What the assistant says."""
 
     id: str
@@ -40,7 +32,7 @@ class OutputMessage(ResponsePart):
     content: list[OutputText]
 
 
-class OutputCall(ResponsePart):
+class OutputCall(Answer):
     """A call of a function; ``arguments`` is JSON, as a string, and ``call_id`` what its output names."""
 
     id: str
@@ -52,20 +44,20 @@ class OutputCall(ResponsePart):
     namespace: str = ""
 
 
-class InputTokensDetails(ResponsePart):
+class InputTokensDetails(Answer):
     """Tokens of the prompt that were found in the prefix cache; none cost anything to keep."""
 
     cached_tokens: int
     cache_write_tokens: int
 
 
-class OutputTokensDetails(ResponsePart):
+class OutputTokensDetails(Answer):
     """The model does not reason apart."""
 
     reasoning_tokens: int
 
 
-class ResponseUsage(ResponsePart):
+class ResponseUsage(Answer):
     """All counts are tokens."""
 
     input_tokens: int
@@ -75,20 +67,20 @@ class ResponseUsage(ResponsePart):
     total_tokens: int
 
 
-class IncompleteDetails(ResponsePart):
+class IncompleteDetails(Answer):
     """Why an answer has no end of its own."""
 
     reason: Literal["max_output_tokens"]
 
 
-class ResponseFailure(ResponsePart):
+class ResponseFailure(Answer):
     """Why there is no answer."""
 
     code: Literal["server_error"]
     message: str
 
 
-class ResponseObject(ResponsePart):
+class ResponseObject(Answer):
     """The answer with what was asked; the settings are those that were used."""
 
     id: str
@@ -123,14 +115,14 @@ class ResponseObject(ResponsePart):
     user: str | None
 
 
-class InputTokens(ResponsePart):
+class InputTokens(Answer):
     """How many tokens a request has, counted as ``usage`` counts them."""
 
     object: Literal["response.input_tokens"]
     input_tokens: int
 
 
-class DeletedResponse(ResponsePart):
+class DeletedResponse(Answer):
     """It is no more."""
 
     id: str
@@ -138,7 +130,7 @@ class DeletedResponse(ResponsePart):
     deleted: Literal[True]
 
 
-class ResponseItemList(ResponsePart):
+class ResponseItemList(Answer):
     """A page of the items that a response was made from."""
 
     object: Literal["list"]

@@ -9,7 +9,7 @@ large bodies are parsed in a worker thread.
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from openai_api.request.field_support import CHAT_MAX_TOKENS, LOGPROBS, MAX_STOP_TOKEN_IDS
@@ -23,13 +23,7 @@ from openai_api.request.structured_output_fields import ResponseFormat, Structur
 from openai_api.request.tool_fields import MAX_TOOLS, Choice
 
 
-class DeferredModel(StrictModel):
-    """Built when it is first used, which a start need not wait for."""
-
-    model_config = ConfigDict(defer_build=True)
-
-
-class ResponseInputItem(DeferredModel):
+class ResponseInputItem(StrictModel):
     """A message, a call of a function, what the function gave back, or the id of one of these."""
 
     neutral = any_value("status phase namespace caller async created_by annotations providerMetadata provider_data")
@@ -79,7 +73,7 @@ def _own_tool_type(value: object) -> object:
     return value
 
 
-class ResponseTool(DeferredModel):
+class ResponseTool(StrictModel):
     """A function, a namespace of functions, or a search that may not reach the web and is never called."""
 
     neutral = any_value(
@@ -104,7 +98,7 @@ class ResponseTool(DeferredModel):
         return {"type": "web_search", "external_web_access": False} if _searches_no_web(data) else {"type": None}
 
 
-class TextConfig(DeferredModel):
+class TextConfig(StrictModel):
     """``format`` is chat's ``response_format``, with the members of ``json_schema`` beside ``type``."""
 
     neutral = IN_TEXT
@@ -112,7 +106,7 @@ class TextConfig(DeferredModel):
     format: ResponseFormat | None = None
 
 
-class ResponseStreamOptions(DeferredModel):
+class ResponseStreamOptions(StrictModel):
     """Nothing of it changes a stream, which has the totals in its last event."""
 
     neutral = any_value("include_obfuscation include_usage")
@@ -124,7 +118,7 @@ def _includable(value: object) -> object:
     return value
 
 
-class ResponsesRequest(GenerationRequest, SettingFields, DeferredModel):
+class ResponsesRequest(GenerationRequest, SettingFields):
     """``input`` is a list of items, also where the client sent a string; limits are in tokens."""
 
     neutral = IN_RESPONSES

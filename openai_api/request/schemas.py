@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
+    ConfigDict,
     Field,
     PlainValidator,
     ValidationError,
@@ -196,6 +197,7 @@ class ChatCompletionRequest(SamplingFields, ToolFields):
     given.
     """
 
+    model_config = ConfigDict(defer_build=False)  # the first request finds it built
     neutral = IN_CHAT
 
     messages: Messages
@@ -215,6 +217,7 @@ class ChatCompletionRequest(SamplingFields, ToolFields):
 class CompletionRequest(SamplingFields):
     """``prompt`` is a list of texts and lists of token ids, also where the client sent only one."""
 
+    model_config = ConfigDict(defer_build=False)
     neutral = IN_COMPLETION
 
     prompt: Prompts

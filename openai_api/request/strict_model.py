@@ -20,7 +20,8 @@ class StrictModel(BaseModel):
     than the model's own, which say themselves what they make of it.
     """
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+    # Built when the first body of its kind comes: a start would pay for every API that nobody asks.
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
     neutral: ClassVar[Mapping[str, Values]] = {}
 
     @model_validator(mode="before")
