@@ -64,8 +64,8 @@ def upload(client: openai.OpenAI, lines: list[Any], **fields: Any) -> str:
 UNFINISHED = ("validating", "in_progress", "finalizing", "cancelling")
 
 
-def ended(client: openai.OpenAI, batch_id: str) -> Any:
-    wait_until(lambda: client.batches.retrieve(batch_id).status not in UNFINISHED, timeout_s=60)
+def ended(client: openai.OpenAI, batch_id: str, *, timeout_s: float = 60) -> Any:
+    wait_until(lambda: client.batches.retrieve(batch_id).status not in UNFINISHED, timeout_s=timeout_s)
     return client.batches.retrieve(batch_id)
 
 
@@ -279,15 +279,15 @@ def survive(checkpoint: str, data: Path, *, num_kills: int, num_rows: int) -> No
     with openai.OpenAI(base_url=f"{running.url}/v1", api_key="x") as client:
         batch_id = create(client, upload(client, rows)).id
     for _ in range(num_kills):
-        time.sleep(rng.uniform(0.05, 0.6))
+        time.sleep(rng.uniform(0.05, 1.6))  # what was computed is saved once a second
         running.end(rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
         running = Process(checkpoint, data)
     with openai.OpenAI(base_url=f"{running.url}/v1", api_key="x") as client:
-        batch = ended(client, batch_id)
+        batch = ended(client, batch_id, timeout_s=600)
         assert batch.status == "completed"
         told = lines_of(client, batch.output_file_id)
         assert [line["custom_id"] for line in told] == [row["custom_id"] for row in rows]
-        undisturbed = ended(client, create(client, batch.input_file_id).id)
+        undisturbed = ended(client, create(client, batch.input_file_id).id, timeout_s=600)
         expected = lines_of(client, undisturbed.output_file_id)
         choices = [[line["response"]["body"]["choices"] for line in lines] for lines in (told, expected)]
         assert choices[0] == choices[1]
