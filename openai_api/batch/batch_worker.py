@@ -8,6 +8,7 @@ Event loop; files are written in a worker thread.
 import asyncio
 import json
 import os
+import threading
 import time
 from contextlib import aclosing, closing
 from dataclasses import replace
@@ -39,6 +40,7 @@ class BatchWorker:
         self._app_state = app_state
         self._caller = Caller(name=f"owner {batch.owner}", prefix_salt=f"owner {batch.owner}").giving_way()
         self._unwritten = (bytearray(), bytearray())  # answers, errors
+        self._saving = threading.Lock()  # whoever is cancelled leaves a save behind that still runs
 
     async def run(self) -> None:
         """To its end; cancelled, it can be run again by another worker.
@@ -106,6 +108,10 @@ class BatchWorker:
         await asyncio.to_thread(self._save)
 
     def _save(self) -> None:
+        with self._saving:
+            self._write()
+
+    def _write(self) -> None:
         ids = (self.batch.output_file_id, self.batch.error_file_id)
         for file_id, data in zip(ids, self._unwritten, strict=True):
             if data:

@@ -83,6 +83,7 @@ class FileStore:
         Raises:
             NoRoomError: there are as many files, or bytes, as may be.
         """
+        self.remove_expired()
         ((num_files, num_bytes),) = self._database.rows("SELECT COUNT(*), COALESCE(SUM(num_bytes), 0) FROM files")
         assert isinstance(num_files, int)
         assert isinstance(num_bytes, int)

@@ -18,11 +18,11 @@ from openai_api.batch.paging import page_query
 from openai_api.batch.service import BatchService, service_of
 from openai_api.batch.upload import FormWithFile, boundary_of
 from openai_api.errors import ApiError, invalid_value
+from openai_api.request.batch_fields import MAX_LIFE_S, MIN_LIFE_S
 
 MAX_FORM_BYTES = 64 * 1024  # of an upload beside its file
 PURPOSES = ("batch", "user_data")
 EXPIRES_ANCHOR, EXPIRES_SECONDS = "expires_after[anchor]", "expires_after[seconds]"
-MIN_LIFE_S, MAX_LIFE_S = 3_600, 2_592_000
 BATCH_LIFE_S = MAX_LIFE_S  # of an input file, unless its upload says otherwise, as with OpenAI
 _FIELDS = ("purpose", EXPIRES_ANCHOR, EXPIRES_SECONDS)
 

@@ -1,5 +1,6 @@
 """``/v1/files`` and ``/v1/batches``, as openai-python speaks them, over a tiny model."""
 
+import asyncio
 import errno
 import io
 import json
@@ -20,7 +21,13 @@ import pytest
 
 from engine.async_engine import AsyncLLMEngine
 from engine.engine_options import EngineOptions
+from openai_api.app_state import new_app_state
 from openai_api.batch import batch_worker, service
+from openai_api.batch.batch_store import BatchStore, new_batch
+from openai_api.batch.database import Database
+from openai_api.batch.file_store import FileLimits, FileStore
+from openai_api.batch.row import Record
+from openai_api.response_store import MemoryStore
 from openai_api.settings import ServerSettings
 from tests.engine.engines import tiny_checkpoint
 from tests.openai_api.fake_engine import FakeEngine
@@ -248,6 +255,46 @@ def test_without_a_data_folder_files_say_what_is_missing(checkpoint: str) -> Non
         answer = httpx.get(f"{live.url}/v1/files")
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "no_data_dir")
         assert "--data-dir" in answer.json()["error"]["message"]
+
+
+def test_a_save_that_is_left_behind_and_the_next_write_every_row_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a batch is cancelled while the disk is slow."""
+    database = Database(tmp_path / "database")
+    files, batches = FileStore(tmp_path / "files", database, FileLimits()), BatchStore(database)
+    batch = new_batch(
+        "", endpoint="/v1/completions", input_file_id="f", window="24h", window_s=9, metadata=None, output_lives_s=None
+    )
+    batches.add(batch)
+    app_state = new_app_state(cast(Any, FakeEngine()), ServerSettings(), MemoryStore(max_responses=1, max_bytes=1))
+    worker = batch_worker.BatchWorker(batch, files=files, batches=batches, app_state=app_state)
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (time.sleep(0.1), fsync(handle)))
+
+    async def main() -> None:
+        worker._take(Record({"custom_id": "r0"}))
+        first = asyncio.create_task(worker.save())
+        await asyncio.sleep(0.02)
+        first.cancel()
+        await worker.save()
+
+    asyncio.run(main())
+    content = files.path(batch.output_file_id).read_bytes()
+    assert content == b'{"custom_id":"r0"}\n'
+    assert worker.batch.num_output_bytes == len(content)
+    database.close()
+
+
+def test_the_bytes_of_files_whose_time_is_over_are_free_again(tmp_path: Path) -> None:
+    database = Database(tmp_path / "database")
+    files = FileStore(tmp_path / "files", database, FileLimits(max_num_files=1))
+    new = files.begin()
+    new.write(b"x")
+    files.add(new, owner="", filename="a", purpose="batch", lives_s=-1)
+    files.begin().discard()
+    assert list((tmp_path / "files").iterdir()) == []
+    database.close()
 
 
 def serving(checkpoint: str, data: Path) -> list[str]:
