@@ -26,6 +26,10 @@ void exact_logits(const Kernels& kernels, const Embedding& embedding, const Acti
         joined.scales = embedding.scales + int64_t{panel} * kPanel;
         const int64_t offset = panel * embedding.high.panel_bytes();
         const int64_t num_lines = joined.num_panels * embedding.high.panel_bytes() / kLine;
+        const bool is_last = panel + kJoinedPanels >= last;
+        const int64_t next = offset + kJoinedPanels * embedding.high.panel_bytes();
+        joined.next[0] = is_last ? nullptr : embedding.high.panels + next;
+        joined.next[1] = is_last ? nullptr : embedding.low.panels + next;
         kernels.join_planes(embedding.high.panels + offset, embedding.low.panels + offset, num_lines, bytes.data());
         kernels.matmul(joined, in, 0, joined.num_panels, out, stride, bytes.data() + kJoinedPanels * panel_bytes(embedding));
     }

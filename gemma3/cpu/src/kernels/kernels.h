@@ -29,12 +29,14 @@ struct Matrix {
     const uint8_t* panels = nullptr;
     const uint8_t* multipliers = nullptr;  // kInt4 only
     const float* scales = nullptr;
+    // Of int8 panels: two planes of as many panels that are read after the product, for kernels to bring near. Null: none.
+    const uint8_t* next[2] = {};
 
     int64_t panel_bytes() const { return int64_t{kPanel} * num_inputs / (format == Format::kInt8 ? 1 : 2); }
     // The panels [first, first + count).
     Matrix slice(int first, int count) const {
         const uint8_t* factors = multipliers ? multipliers + int64_t{first} * kPanel * (num_inputs / kGroup) : nullptr;
-        return {format, count, num_inputs, panels + first * panel_bytes(), factors, scales + int64_t{first} * kPanel};
+        return {format, count, num_inputs, panels + first * panel_bytes(), factors, scales + int64_t{first} * kPanel, {}};
     }
 };
 
