@@ -29,6 +29,7 @@ CASES = ("extraction", "choice", "mask", "decisions")
 MAX_TOKENS, PROSE_TOKENS = 200, 64
 DECISION_STREAMS = (1, 8)  # each text is a sequence for every option, and one caller may have 1,024 of them waiting
 ANSWERS_OF_ONE_STREAM = 8
+TEXTS = 32  # a round of decisions; the first lasts until what a server does after its start is done
 PROSE = {"type": "object", "properties": {name: {"type": "string"} for name in ("title", "summary", "place", "person")}}
 Job = tuple[Sequence[int], SamplingParams]
 
@@ -151,7 +152,7 @@ def decisions(address: Server, prompts: Prompts, num_streams: int, rounds: int) 
 
     speeds = []
     for _ in range(rounds + 1):
-        taken = prompts.take(61, max(num_streams, ANSWERS_OF_ONE_STREAM))
+        taken = prompts.take(61, TEXTS)
         texts = [prompts.tokenizer.decode(ids[1:]) for ids in taken]
         began_s = time.perf_counter()
         with ThreadPoolExecutor(num_streams) as pool:

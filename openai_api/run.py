@@ -107,6 +107,7 @@ def server_config(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=guarded_protocol(settings),
+        loop="asyncio",  # what our transport was written for, also where another package brought uvloop
         ws="none",
         lifespan="on",
         log_config=None,

@@ -2,13 +2,17 @@
 
 import asyncio
 import socket
+import sys
 from asyncio import selector_events
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import pytest
 
+from openai_api.app import create_app
+from openai_api.run import server_config
 from openai_api.settings import ServerSettings
 from openai_api.transport import joined_writes
 from openai_api.transport.joined_writes import MAX_JOINED_BYTES, JoinedWrites
@@ -215,3 +219,15 @@ def test_a_stream_to_a_client_that_closes(live: LiveServer, engine: FakeEngine) 
         answer = connection.send(post(CHAT, chat_body(stream=True), b"Connection: close")).answer()
         assert chunks_of(answer.body)
         assert connection.is_closed()
+
+
+def test_the_loop_is_asyncio_s_whatever_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    uvloop = ModuleType("uvloop")
+    uvloop.new_event_loop = lambda: pytest.fail("another loop was taken")
+    monkeypatch.setitem(sys.modules, "uvloop", uvloop)
+    settings = ServerSettings()
+    factory = server_config(create_app(FakeEngine(), settings), settings).get_loop_factory()
+    assert factory is not None
+    loop = factory()
+    assert isinstance(loop, asyncio.SelectorEventLoop)
+    loop.close()
