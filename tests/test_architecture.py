@@ -7,6 +7,7 @@ import ast
 import sys
 import unittest
 from collections.abc import Iterator, Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -58,6 +59,12 @@ def sources(package: str) -> list[Path]:
     return sorted(path for path in (ROOT / package).rglob("*.py*") if path.suffix in (".py", ".pyi"))
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """Parsed once for all rules; nobody changes it."""
+    return ast.parse(path.read_text())
+
+
 def name_of(path: Path) -> str:
     """``gemma3.text.bpe``; a package's ``__init__.py`` has the package's name."""
     parts = path.relative_to(ROOT).with_suffix("").parts
@@ -84,9 +91,10 @@ def at_module_level(tree: ast.Module) -> ast.Module:
     return ast.Module([n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)], type_ignores=[])
 
 
-def module_graph() -> dict[str, set[str]]:
+@cache
+def module_graph() -> Graph:
     """Each module and the modules it imports: the longest part of an imported name that is a module."""
-    trees = {name_of(path): ast.parse(path.read_text()) for package in FORBIDDEN for path in sources(package)}
+    trees = {name_of(path): tree_of(path) for package in FORBIDDEN for path in sources(package)}
 
     def module_of(name: str) -> str | None:
         while name and name not in trees:
@@ -125,7 +133,7 @@ class Imports(unittest.TestCase):
     def test_packages_do_not_import_upwards(self) -> None:
         for package, forbidden in FORBIDDEN.items():
             for path in sources(package):
-                assert not top_level(ast.parse(path.read_text())) & forbidden, path
+                assert not top_level(tree_of(path)) & forbidden, path
 
     def test_no_circle_between_modules(self) -> None:
         found = circle(module_graph())
@@ -152,13 +160,13 @@ class Imports(unittest.TestCase):
     def test_torch_is_imported_only_where_it_computes(self) -> None:
         for path in (path for package in FORBIDDEN for path in sources(package)):
             name = path.relative_to(ROOT).as_posix()
-            if "torch" in top_level(ast.parse(path.read_text())):
+            if "torch" in top_level(tree_of(path)):
                 assert name.startswith(TORCH_PLACES), name
 
     def test_numpy_is_imported_only_where_it_runs(self) -> None:
         for path in (path for package in ("gemma3", "engine") for path in sources(package) if path.suffix == ".py"):
             name = path.relative_to(ROOT).as_posix()
-            loaded = top_level(at_module_level(ast.parse(path.read_text())))
+            loaded = top_level(at_module_level(tree_of(path)))
             assert ("numpy" in loaded) == (name in NUMPY_MODULES), name
 
 
@@ -166,7 +174,7 @@ class State(unittest.TestCase):
     def test_no_mutable_module_state(self) -> None:
         """Constants are upper case; nothing at module level is rebound by a ``global`` statement."""
         for path in (path for package in FORBIDDEN for path in sources(package)):
-            tree = ast.parse(path.read_text())
+            tree = tree_of(path)
             assert not any(isinstance(node, ast.Global) for node in ast.walk(tree)), path
 
 

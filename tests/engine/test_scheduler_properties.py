@@ -26,7 +26,7 @@ from tests.engine.fakes import FakeEngine, Setup, generate_alone, less
 
 NUM_WORKLOADS = 10_000
 NUM_SHARDS = 20
-NUM_DEFAULT_SHARDS = 4  # the others are marked slow
+NUM_DEFAULT_SHARDS = 2  # the others are marked slow
 SMALL_CHUNK_TOKENS = 4
 SHARDS = [pytest.param(i, marks=[pytest.mark.slow] if i >= NUM_DEFAULT_SHARDS else []) for i in range(NUM_SHARDS)]
 
@@ -345,7 +345,7 @@ class WorkloadOfTwoRanks(Workload):
         """Nothing is promised to them all."""
 
 
-@pytest.mark.parametrize("shard", range(NUM_DEFAULT_SHARDS))
+@pytest.mark.parametrize("shard", SHARDS[:4])
 def test_random_workloads_of_two_ranks(shard: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduler_config, "SMALL_CHUNK_TOKENS", SMALL_CHUNK_TOKENS)
     seen: Counter[str] = Counter()

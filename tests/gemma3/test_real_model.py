@@ -26,7 +26,6 @@ from gemma3.torch_model.load import load_model
 from gemma3.torch_model.model import Gemma3ForCausalLM
 from tests.gemma3 import texts
 
-NUM_NEW = 64
 MARGIN = 1e-3
 
 
@@ -99,9 +98,9 @@ def greedy(model: Gemma3ForCausalLM, prompts: list[list[int]], num_new: int) -> 
     return found
 
 
-def positions_to_compare(num_tokens: int, *, num_answer: int) -> list[int]:
-    """Every eighth, and all around the answer: every one of 6,000 would be half a minute of heads."""
-    return sorted({*range(0, num_tokens, 8), *range(max(0, num_tokens - num_answer - 8), num_tokens)})
+def positions_to_compare(num_tokens: int, *, num_answer: int, stride: int) -> list[int]:
+    """One of ``stride``, and all around the answer: every one of 6,000 would be half a minute of heads."""
+    return sorted({*range(0, num_tokens, stride), *range(max(0, num_tokens - num_answer - 8), num_tokens)})
 
 
 def logit_chunks(
@@ -116,10 +115,12 @@ def logit_chunks(
 
 
 @pytest.mark.parametrize(
-    "lengths", [texts.LONG_LENGTHS[2:4], pytest.param(texts.LONG_LENGTHS, marks=pytest.mark.slow)], ids=str
+    ("lengths", "num_new", "stride"),
+    [(texts.LONG_LENGTHS[2:4], 16, 32), pytest.param(texts.LONG_LENGTHS, 64, 8, marks=pytest.mark.slow)],
+    ids=str,
 )
 @torch.inference_mode()
-def test_parity_with_transformers(real: Real, lengths: tuple[int, ...]) -> None:
+def test_parity_with_transformers(real: Real, lengths: tuple[int, ...], num_new: int, stride: int) -> None:
     """Logits of prompt and answer within 2e-3, and the answer is transformers' greedy one.
 
     Our answers are decoded through the cache in one ragged batch; transformers sees prompt and answer at once, so this also
@@ -127,9 +128,9 @@ def test_parity_with_transformers(real: Real, lengths: tuple[int, ...]) -> None:
     """
     all_prompts = prompts(real.tokenizer, lengths)
     worst, num_compared = 0.0, 0
-    for prompt, said in zip(all_prompts, greedy(real.model, all_prompts, NUM_NEW), strict=True):
+    for prompt, said in zip(all_prompts, greedy(real.model, all_prompts, num_new), strict=True):
         answer, whole = said.answer, prompt + said.answer[:-1]
-        compared = positions_to_compare(len(whole), num_answer=NUM_NEW)
+        compared = positions_to_compare(len(whole), num_answer=num_new, stride=stride)
         for positions, ours, theirs in logit_chunks(real, whole, said.hidden, compared):
             worst = max(worst, (ours - theirs).abs().max().item())
             best_two, best_ids = theirs.topk(2)
@@ -140,7 +141,7 @@ def test_parity_with_transformers(real: Real, lengths: tuple[int, ...]) -> None:
                     num_compared += 1
     print(f"largest logit difference {worst:.2e}; {num_compared} greedy tokens compared")
     assert worst <= 2e-3
-    assert num_compared >= len(all_prompts) * NUM_NEW * 0.95
+    assert num_compared >= len(all_prompts) * num_new * 0.95
 
 
 @torch.inference_mode()
