@@ -5,7 +5,7 @@ Owns the engine's life and the order of start and end; ``runner`` has the rows o
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 from itertools import islice
@@ -63,12 +63,12 @@ async def run_batch(
         OSError: the output cannot be written.
         EngineNotReadyError: the engine has died for good; what was written stays.
     """
-    engine = _engine(options)
+    engine = batch_engine(options)
     await engine.start()
     try:
         journal.begin_with_model(engine.info.system_fingerprint)
-        task = _task(question, is_instruction_tuned=engine.info.is_instruction_tuned)
-        state = new_app_state(engine, settings, MemoryStore(max_responses=1, max_bytes=1))
+        task = task_of(question, is_instruction_tuned=engine.info.is_instruction_tuned)
+        state = batch_state(engine, settings)
         with closing(Output(output, journal, columns=(*source.columns, *task.columns))) as answers:
             rows = islice(source.rows(), answers.mark.num_rows, None)
             try:
@@ -81,7 +81,8 @@ async def run_batch(
         await engine.shutdown()
 
 
-def _engine(options: EngineOptions) -> AsyncLLMEngine:
+def batch_engine(options: EngineOptions) -> AsyncLLMEngine:
+    """One that is still to be started, and has no bound for what waits."""
     return AsyncLLMEngine(
         lambda: load_engine(options, progress=loading_news(), pace=Unpaced()),
         max_num_waiting=NO_BOUND,
@@ -90,7 +91,13 @@ def _engine(options: EngineOptions) -> AsyncLLMEngine:
     )
 
 
-def _task(question: Question | None, *, is_instruction_tuned: bool) -> Task:
+def batch_state(engine: AsyncLLMEngine, settings: ServerSettings) -> AppState:
+    """What rows are answered with; it keeps no responses."""
+    return new_app_state(engine, settings, MemoryStore(max_responses=1, max_bytes=1))
+
+
+def task_of(question: Question | None, *, is_instruction_tuned: bool) -> Task:
+    """What is done with every row; ``None`` asks what each row says."""
     if question is None:
         return LineTask(URLS)
     return TemplateTask(
@@ -106,13 +113,24 @@ async def answer_all(
     rows: Iterator[Columns | BadRow], task: Task, state: AppState, answers: Output, bar: SpeedBar, *, num_seqs: int
 ) -> None:
     """Answer ``rows`` and write the answers in their order, ``num_seqs`` being computed at once."""
+    async with aclosing(records(rows, task, state, num_seqs=num_seqs)) as answered:
+        async for record in answered:
+            answers.add(record)
+            bar.add(record.num_tokens)
+
+
+def records(
+    rows: Iterable[Columns | BadRow], task: Task, state: AppState, *, num_seqs: int
+) -> AsyncGenerator[Record, None]:
+    """The answers in the order of ``rows``, ``num_seqs`` being computed at once; to be closed.
+
+    Raises:
+        EngineNotReadyError: the engine has died for good.
+    """
 
     async def answer(row: Columns | BadRow) -> Record:
         request = row if isinstance(row, BadRow) else task.request(row)
         outcome = request if isinstance(request, BadRow) else await outcome_of(request, state)
         return task.record(row, outcome)
 
-    async with aclosing(in_order(rows, answer, num_at_once=num_seqs * ROWS_PER_SEAT)) as records:
-        async for record in records:
-            answers.add(record)
-            bar.add(record.num_tokens)
+    return in_order(rows, answer, num_at_once=num_seqs * ROWS_PER_SEAT)

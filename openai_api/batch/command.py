@@ -46,12 +46,13 @@ def flag_parser(program: str) -> FlagParser:
     add("input", type=Path, help="Read these rows: .jsonl, .csv or .parquet.")
     add("-o", "--output", type=Path, required=True, metavar="FILE", help="Write the answers here: .jsonl or .csv.")
     add("--quiet", action="store_true", help="Show no progress (default: a bar, if stderr is a terminal).")
-    _add_table_flags(parser.add_argument_group("table"))
+    add_table_flags(parser.add_argument_group("table"))
     add_engine_flags(parser)
     return parser
 
 
-def _add_table_flags(group: argparse._ArgumentGroup) -> None:
+def add_table_flags(group: argparse._ArgumentGroup) -> None:
+    """The flags that ``question_of`` reads."""
     add = group.add_argument
     add(
         "--template",
@@ -83,24 +84,17 @@ def _add_table_flags(group: argparse._ArgumentGroup) -> None:
 
 def _run(flags: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    if flags.output.suffix.lower() not in FORMATS:
-        raise ValueError(f"--output {flags.output}: its name must end with {' or '.join(FORMATS)}")
-    if flags.output.suffix.lower() == ".csv" and (flags.template is None or flags.input.suffix.lower() == ".jsonl"):
-        raise ValueError(
-            f"--output {flags.output}: only rows of a .csv or .parquet file have the columns of a .csv file"
-        )
-    question = None if flags.template is None else _question(flags)
+    check_formats(flags)
+    question = question_of(flags)
     journal_path = flags.output.with_name(flags.output.name + JOURNAL_SUFFIX)
     with closing(open_source(flags.input)) as source, closing(Journal(journal_path)) as journal:
-        journal.begin({"input": fingerprint(flags.input), **_identity(question)})
+        journal.begin(identity_of(flags.input, question))
         mark = asyncio.run(
             run_batch(
                 source,
                 question,
                 options=engine_options(flags),
-                settings=ServerSettings(
-                    served_model_names=tuple(flags.served_model_name), serves_any_model_name=flags.any_model_name
-                ),
+                settings=settings_of(flags),
                 output=flags.output,
                 journal=journal,
                 shows_progress=not flags.quiet and sys.stderr.isatty(),
@@ -110,7 +104,30 @@ def _run(flags: argparse.Namespace) -> int:
     return SOME_FAILED if mark.num_failed else 0
 
 
-def _question(flags: argparse.Namespace) -> Question:
+def check_formats(flags: argparse.Namespace) -> None:
+    """Raises ``ValueError`` if the output is of no format, or of one that the input's rows do not fit."""
+    if flags.output.suffix.lower() not in FORMATS:
+        raise ValueError(f"--output {flags.output}: its name must end with {' or '.join(FORMATS)}")
+    if flags.output.suffix.lower() == ".csv" and (flags.template is None or flags.input.suffix.lower() == ".jsonl"):
+        raise ValueError(
+            f"--output {flags.output}: only rows of a .csv or .parquet file have the columns of a .csv file"
+        )
+
+
+def settings_of(flags: argparse.Namespace) -> ServerSettings:
+    """By which names requests may ask for the model."""
+    return ServerSettings(served_model_names=tuple(flags.served_model_name), serves_any_model_name=flags.any_model_name)
+
+
+def question_of(flags: argparse.Namespace) -> Question | None:
+    """``None`` without a template: the rows are requests.
+
+    Raises:
+        ValueError: the template or the schema is none.
+        OSError: the schema cannot be read.
+    """
+    if flags.template is None:
+        return None
     settings: dict[str, Any] = {"max_tokens": flags.max_tokens, "temperature": flags.temperature}
     if flags.seed is not None:
         settings["seed"] = flags.seed
@@ -137,12 +154,13 @@ def _schema(name: str) -> Mapping[str, Any]:
     return schema
 
 
-def _identity(question: Question | None) -> Mapping[str, object]:
-    """What makes two runs the same, by the names of flags."""
+def identity_of(input_path: Path, question: Question | None) -> Mapping[str, object]:
+    """What makes two runs the same, by the names of flags. Raises: OSError, the input cannot be read."""
+    told: dict[str, object] = {"input": fingerprint(input_path)}
     if question is None:
-        return {"--template": None}
+        return told | {"--template": None}
     settings = dict(question.settings)
-    return {
+    return told | {
         "--template": question.template.text,
         "--choice": settings.pop("structured_outputs", None),
         "--schema": settings.pop("response_format", None),

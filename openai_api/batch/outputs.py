@@ -29,7 +29,7 @@ class Output:
 
     def __init__(self, path: Path, journal: Journal, *, columns: Sequence[str]) -> None:
         self._journal = journal
-        self._encode = _csv_encoder(columns) if path.suffix.lower() == ".csv" else _json_line
+        self._encode = encoder(path, columns)
         known = journal.mark
         if known is None and path.exists() and path.stat().st_size:
             raise ValueError(f"{path}: there is a file that no batch has begun; remove it, or give another --output")
@@ -42,8 +42,8 @@ class Output:
         self._file = path.open("ab", buffering=0)
         self._unwritten = bytearray()
         self._marked_s = -math.inf
-        if known is None and self._encode is not _json_line:
-            self._write(_csv_line(columns), Mark())
+        if known is None:
+            self._write(header(path, columns), Mark())
 
     def add(self, record: Record) -> None:
         """The next row's."""
@@ -70,6 +70,20 @@ class Output:
     def close(self) -> None:
         """Without saving."""
         self._file.close()
+
+
+def encoder(path: Path, columns: Sequence[str]) -> Callable[[Record], bytes]:
+    """A row of the output as its bytes; the format by the end of its name, ``columns`` being those of CSV."""
+    return _csv_encoder(columns) if _is_csv(path) else _json_line
+
+
+def header(path: Path, columns: Sequence[str]) -> bytes:
+    """The bytes before the first row."""
+    return _csv_line(columns) if _is_csv(path) else b""
+
+
+def _is_csv(path: Path) -> bool:
+    return path.suffix.lower() == ".csv"
 
 
 def _json_line(record: Record) -> bytes:

@@ -8,12 +8,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engine.engine_options import EngineOptions
+from openai_api.batch.batch_run import Question
 from openai_api.batch.command import main
+from openai_api.batch.outputs import encoder
+from openai_api.batch.row_engine import RowEngine
+from openai_api.batch.sources import open_source
+from openai_api.batch.template_task import Template
 from tests.engine.engines import tiny_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,6 +105,29 @@ def test_a_table_gets_a_column(model: list[str], tmp_path: Path) -> None:
     assert [row["n"] for row in rows] == [str(n) for n in range(20)]
     assert {row["answer"] for row in rows} <= {"yes", "no"}
     assert {row["error"] for row in rows} == {""}
+
+
+def test_a_row_engine_gives_the_command_s_bytes_to_several_threads(model: list[str], tmp_path: Path) -> None:
+    source, out = (
+        write_lines(tmp_path / "in.csv", ["text", *(f"{n} {'ab' * n}" for n in range(40))]),
+        tmp_path / "o.jsonl",
+    )
+    flags = ["--template", "{text}: ", "--max-tokens", "8", "--temperature", "1", "--seed", "7"]
+    assert main([str(source), "-o", str(out), *flags, *model]) == 0
+    settings = {"max_tokens": 8, "temperature": 1.0, "seed": 7}
+    question = Question(Template("{text}: "), settings, properties=(), column="answer")
+    options = EngineOptions(model=model[1], kv_cache_memory=64 << 20, max_num_seqs=8)
+    with closing(open_source(source)) as table:
+        rows = list(table.rows())
+    with RowEngine(question, options=options) as engine, ThreadPoolExecutor(2) as threads:
+        blocks = list(threads.map(engine.answers, (rows[:20], rows[20:])))
+    encode = encoder(out, ())
+    assert b"".join(encode(record) for block in blocks for record in block) == out.read_bytes()
+
+
+def test_a_row_engine_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises((ValueError, OSError), match="missing"):
+        RowEngine(None, options=EngineOptions(model=str(tmp_path / "missing")))
 
 
 def test_a_finished_output_is_left_as_it_is(model: list[str], tmp_path: Path) -> None:
