@@ -31,7 +31,7 @@ PROGRAM = "ray_serve"
 END_TIMEOUT_S = ServerSettings().request_timeout_s + 20
 # Sequences that wait in the engine, for each that runs: its scheduler knows whose turn it is, a proxy does not.
 ONGOING_PER_SEQUENCE = 2
-_ANY_ADDRESS = "0.0.0.0"  # noqa: S104: nothing is bound to it
+_ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - nothing is bound to it
 _OF_THE_PROXY = ("host", "port", "uds")
 
 
@@ -42,14 +42,13 @@ def build_app(args: Mapping[str, object]) -> serve.Application:
         OptionError: a flag is wrong, or is not for Serve; one line names it.
     """
     flags = flags_from(args)
-    replica = serve.deployment(
-        Replica,
+    of_serve = serve.deployment(
         name="Replica",
         ray_actor_options={"num_cpus": flags.threads},
         max_ongoing_requests=ONGOING_PER_SEQUENCE * flags.max_num_seqs,
         graceful_shutdown_timeout_s=END_TIMEOUT_S,
     )
-    return replica.bind(flags)
+    return of_serve(Replica).bind(flags)
 
 
 def flags_from(args: Mapping[str, object]) -> argparse.Namespace:
@@ -90,7 +89,8 @@ def _parsed(words: tuple[str, ...]) -> argparse.Namespace:
         with redirect_stderr(said):
             return parse_flags(words, program=PROGRAM)
     except SystemExit:
-        raise OptionError(said.getvalue().strip() or f"{PROGRAM}: error: {' '.join(words)} asks for no server") from None
+        why = said.getvalue().strip() or f"{PROGRAM}: error: {' '.join(words)} asks for no server"
+        raise OptionError(why) from None
 
 
 class WithoutRequestId:

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -163,8 +162,7 @@ def test_a_killed_replica_takes_only_its_own_requests_with_it(two: Cluster) -> N
     failed = [each for each in begun if isinstance(each, Exception)]
     assert {each for each in begun if isinstance(each, str)} == {expected}
     assert 0 < len(failed) < len(begun), begun
-    open("/tmp/w/rs_failed.txt","w").write(repr(failed)+repr([e.__cause__ for e in failed]))
-    assert all(isinstance(each, openai.APIError | httpx.TransportError) for each in failed), failed
+    assert all(isinstance(each, openai.APIConnectionError | openai.InternalServerError) for each in failed), failed
     wait_until(lambda: killed not in two.replicas() and two.has_settled(2), timeout_s=120)
 
 
@@ -175,13 +173,9 @@ async def _streams_under_a_kill(cluster: Cluster) -> tuple[list[Any], str]:
 
     async def stream() -> str:
         text = ""
-        finish_reason = None
         async for chunk in await sdk.completions.create(**LONG, stream=True):
             first_chunks.release()
             text += chunk.choices[0].text
-            finish_reason = chunk.choices[0].finish_reason
-        if finish_reason is None:
-            raise openai.APIError("the stream ended early", None, body=None)  # type: ignore[arg-type]
         return text
 
     async with sdk:
