@@ -119,6 +119,16 @@ def test_an_upload_that_finds_no_room_is_a_clear_error_and_leaves_nothing(tmp_pa
         assert httpx.post(f"{server.url}/v1/files", files=files, data={"purpose": "batch"}).status_code == 200
 
 
+@pytest.mark.parametrize("by_s", [-2 * DAYS_S, 2 * DAYS_S])
+def test_a_clock_that_is_set_ends_no_batch(stores: Stores, monkeypatch: pytest.MonkeyPatch, by_s: int) -> None:
+    worker = stores.worker(stores.batch(num_rows=3, window_s=DAYS_S))
+    with clock_moved(monkeypatch, by_s):
+        asyncio.run(worker.run())
+    assert (worker.batch.status, worker.batch.completed) == (BatchStatus.COMPLETED, 3)
+    times = [worker.batch.created_at, *worker.batch.times.values()]
+    assert times == sorted(times)
+
+
 def test_a_batch_whose_window_is_over_expires_whatever_the_clock_does_then(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
