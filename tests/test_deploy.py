@@ -7,6 +7,8 @@ tools, by hand (docs/deploy.md).
 import json
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,13 @@ import yaml
 from prometheus_client import generate_latest
 
 from engine.engine_info import EngineStats
+from openai_api.batch.file_store import FileLimits
+from openai_api.batch.files_api import MAX_FORM_BYTES
 from openai_api.command_line import parse_flags
 from openai_api.metrics import PREFIX, Metrics
 from openai_api.routing.routes import ROUTES
+from openai_api.run import CLOSE_TIMEOUT_S
+from openai_api.settings import ServerSettings
 
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
 _SUFFIXES = ("_bucket", "_sum", "_count")
@@ -98,3 +104,47 @@ def test_the_image_is_built_from_what_the_package_is_made_of() -> None:
     packages = project["tool"]["scikit-build"]["wheel"]["packages"]
     files = [project["project"]["readme"], *project["project"]["license-files"], "pyproject.toml"]
     assert sorted(names) == sorted([*packages, *files])
+
+
+def test_a_pod_has_the_time_that_its_end_takes() -> None:
+    """It leaves the Service first, then drains, then uvicorn closes."""
+    pod = documents("kubernetes.yaml")[0]["spec"]["template"]["spec"]
+    command, wait_s = container()["lifecycle"]["preStop"]["exec"]["command"]
+    assert command == "sleep"
+    needed_s = int(wait_s) + ServerSettings().drain_timeout_s + CLOSE_TIMEOUT_S
+    assert pod["terminationGracePeriodSeconds"] > needed_s
+
+
+def test_a_disruption_leaves_a_replica() -> None:
+    deployment, _, autoscaler, budget = documents("kubernetes.yaml")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert budget["spec"]["maxUnavailable"] < autoscaler["spec"]["minReplicas"]
+    (spread,) = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert budget["spec"]["selector"]["matchLabels"] == spread["labelSelector"]["matchLabels"] == labels
+
+
+def test_nginx_has_the_limits_of_the_server() -> None:
+    text = (DEPLOY / "nginx.conf").read_text()
+    settings, files = ServerSettings(), FileLimits()
+    sizes = [int(size) << 20 for size in re.findall(r"client_max_body_size (\d+)m;", text)]
+    assert sizes[0] == settings.max_body_bytes
+    assert 0 <= sizes[1] - (files.max_file_bytes + MAX_FORM_BYTES) < 1 << 20
+    (read_s,) = re.findall(r"proxy_read_timeout (\d+)s;", text)
+    assert int(read_s) > settings.request_timeout_s
+
+
+def test_every_group_of_nginx_has_the_same_replicas() -> None:
+    groups = re.findall(r"^upstream .*?^}", (DEPLOY / "nginx.conf").read_text(), re.MULTILINE | re.DOTALL)
+    replicas = {tuple(re.findall(r"server (\S+) ", group)) for group in groups}
+    assert len(groups) == 3
+    assert len(replicas) == 1
+
+
+def test_the_tables_of_the_plan_are_what_the_program_prints() -> None:
+    page = (DEPLOY.parent / "docs" / "scale.md").read_text()
+    commands = re.findall(r"^python benchmarks/plan_capacity\.py(.*)$", page, re.MULTILINE)
+    tables = re.findall(r"^\| replicas \| time.*?(?=\n\n)", page, re.MULTILINE | re.DOTALL)
+    for words, told in zip(commands, tables, strict=True):
+        program = [sys.executable, str(DEPLOY.parent / "benchmarks" / "plan_capacity.py"), *words.split()]
+        assert subprocess.run(program, capture_output=True, text=True, check=True).stdout.strip() == told
+    assert len(tables) == 2

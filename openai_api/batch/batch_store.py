@@ -73,8 +73,9 @@ class BatchState:
     num_error_bytes: int = 0
 
     def at(self, status: BatchStatus) -> "BatchState":
-        """The same one in another state from now on."""
-        return replace(self, status=status, times={**self.times, status.value: int(time.time())})
+        """The same one in another state from now on, which is never before the last one: clocks are set back."""
+        now = max(int(time.time()), self.created_at, *self.times.values())
+        return replace(self, status=status, times={**self.times, status.value: now})
 
 
 def new_batch(

@@ -41,6 +41,8 @@ class BatchWorker:
         self._caller = Caller(name=f"owner {batch.owner}", prefix_salt=f"owner {batch.owner}").giving_way()
         self._unwritten = (bytearray(), bytearray())  # answers, errors
         self._saving = threading.Lock()  # whoever is cancelled leaves a save behind that still runs
+        # A clock that is set while this runs makes nothing late.
+        self._deadline_s = time.monotonic() + batch.expires_at - time.time()
 
     async def run(self) -> None:
         """To its end; cancelled, it can be run again by another worker.
@@ -83,7 +85,7 @@ class BatchWorker:
             request = row if isinstance(row, BadRow) else task.request(row)
             if isinstance(request, BadRow):
                 return task.record(row, request)
-            if time.time() >= self.batch.expires_at:
+            if self._is_late():
                 return task.record(row, BadRow("The batch expired before this row was computed."))
             return task.record(row, await outcome_of(request, self._app_state, caller=self._caller))
 
@@ -112,10 +114,14 @@ class BatchWorker:
             self._write()
 
     def _write(self) -> None:
-        ids = (self.batch.output_file_id, self.batch.error_file_id)
-        for file_id, data in zip(ids, self._unwritten, strict=True):
+        marks = (
+            (self.batch.output_file_id, self.batch.num_output_bytes),
+            (self.batch.error_file_id, self.batch.num_error_bytes),
+        )
+        for (file_id, num_bytes), data in zip(marks, self._unwritten, strict=True):
             if data:
                 with self._files.path(file_id).open("ab") as file:
+                    file.truncate(num_bytes)  # a save that failed may have left a part of the same rows
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
@@ -143,8 +149,10 @@ class BatchWorker:
         if self.batch.status is BatchStatus.CANCELLING:
             await self._reach(BatchStatus.CANCELLED)
         else:
-            is_late = time.time() >= self.batch.expires_at
-            await self._reach(BatchStatus.EXPIRED if is_late else BatchStatus.COMPLETED)
+            await self._reach(BatchStatus.EXPIRED if self._is_late() else BatchStatus.COMPLETED)
+
+    def _is_late(self) -> bool:
+        return time.monotonic() >= self._deadline_s
 
     def _give_files(self) -> None:
         self._cut_files()

@@ -17,7 +17,7 @@ from openai_api.answer.models import json_response
 from openai_api.app_state import app_state_of, caller_of, owner_of
 from openai_api.batch.batch_store import BatchState, BatchStatus, new_batch
 from openai_api.batch.paging import page_query
-from openai_api.batch.service import BatchService, service_of
+from openai_api.batch.service import BatchService, service_of, storage_errors
 from openai_api.errors import ApiError, invalid_value
 from openai_api.request.batch_fields import BATCH_FIELDS, WINDOWS_S, BatchRequest
 from openai_api.request.body import read_body
@@ -46,7 +46,8 @@ async def create_batch(request: Request) -> Response:
         metadata=body.metadata,
         output_lives_s=None if expires is None else expires.seconds,
     )
-    await service.create(batch)
+    with storage_errors():
+        await service.create(batch)
     return json_response(batch_answer(batch))
 
 
@@ -68,7 +69,8 @@ async def retrieve_batch(request: Request) -> Response:
 async def cancel_batch(request: Request) -> Response:
     """Raises: ApiError 404, or 409 for one that has ended."""
     service = service_of(request)
-    batch = await service.cancel(_found(request, service))
+    with storage_errors():
+        batch = await service.cancel(_found(request, service))
     if batch.status not in (BatchStatus.CANCELLING, BatchStatus.CANCELLED):
         raise ApiError(409, f"The batch has ended already: it is {batch.status}.", code="batch_has_ended")
     return json_response(batch_answer(batch))

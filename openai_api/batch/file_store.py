@@ -9,6 +9,7 @@ thread.
 import os
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -164,7 +165,8 @@ class NewFile:
 
     def discard(self) -> None:
         """It never was."""
-        self._file.close()
+        with suppress(OSError):  # closing writes what is left, and the disk may be full
+            self._file.close()
         self._path.unlink(missing_ok=True)
 
 

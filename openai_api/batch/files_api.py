@@ -15,7 +15,7 @@ from openai_api.answer.models import json_response
 from openai_api.app_state import app_state_of, owner_of
 from openai_api.batch.file_store import NewFile, NoRoomError, StoredFile
 from openai_api.batch.paging import page_query
-from openai_api.batch.service import BatchService, service_of
+from openai_api.batch.service import BatchService, service_of, storage_errors
 from openai_api.batch.upload import FormWithFile, boundary_of
 from openai_api.errors import ApiError, invalid_value
 from openai_api.request.batch_fields import MAX_LIFE_S, MIN_LIFE_S
@@ -61,7 +61,8 @@ async def upload_file(request: Request) -> Response:
         raise ApiError(408, "The file did not arrive in time.", code="request_timeout") from None
     except (ApiError, ClientDisconnect, OSError, asyncio.CancelledError):
         _discard(new)
-        raise
+        with storage_errors():
+            raise
     return json_response(file_answer(stored))
 
 
@@ -136,7 +137,8 @@ async def delete_file(request: Request) -> Response:
     """Raises: ApiError 404."""
     service = service_of(request)
     stored = _found(request, service)
-    await asyncio.to_thread(service.files.delete, stored.id)
+    with storage_errors():
+        await asyncio.to_thread(service.files.delete, stored.id)
     return json_response(DeletedFile(id=stored.id, object="file", deleted=True))
 
 

@@ -6,7 +6,8 @@ and what becomes of them when the server ends: they go on with the next one. Eve
 
 import asyncio
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from starlette.requests import Request
@@ -17,7 +18,7 @@ from openai_api.batch.batch_store import UNFINISHED, BatchState, BatchStatus, Ba
 from openai_api.batch.batch_worker import BatchWorker
 from openai_api.batch.database import Database
 from openai_api.batch.file_store import FileLimits, FileStore
-from openai_api.errors import ApiError
+from openai_api.errors import ApiError, retry_after
 from openai_api.logs import log_event, where_it_failed
 
 RETRY_S = 5.0
@@ -128,3 +129,15 @@ def service_of(request: Request) -> BatchService:
         raise ApiError(404, message, code="no_data_dir")
     assert isinstance(service, BatchService)
     return service
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Raises: ApiError 503 in place of ``OSError``, without its path: there is no room, or the folder is read-only."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or "its database cannot be written"
+        log_event(logging.ERROR, "data_dir_failed", {"reason": str(error)})
+        message = f"Nothing was stored: the server's data folder cannot be used ({reason})."
+        raise ApiError(503, message, code="storage_failed", headers=retry_after(60)) from None
