@@ -42,13 +42,18 @@ def main(argv: Sequence[str] | None = None, *, program: str = PROGRAM) -> int:
 def flag_parser(program: str) -> FlagParser:
     """All flags."""
     parser = FlagParser(prog=program, description="Answer every row of a file: OpenAI's batch lines, or a table.")
+    add_io_flags(parser)
+    add_table_flags(parser.add_argument_group("table"))
+    add_engine_flags(parser)
+    return parser
+
+
+def add_io_flags(parser: FlagParser) -> None:
+    """Which file is read and which is written."""
     add = parser.add_argument
     add("input", type=Path, help="Read these rows: .jsonl, .csv or .parquet.")
     add("-o", "--output", type=Path, required=True, metavar="FILE", help="Write the answers here: .jsonl or .csv.")
     add("--quiet", action="store_true", help="Show no progress (default: a bar, if stderr is a terminal).")
-    add_table_flags(parser.add_argument_group("table"))
-    add_engine_flags(parser)
-    return parser
 
 
 def add_table_flags(group: argparse._ArgumentGroup) -> None:
