@@ -28,8 +28,9 @@ from engine.terminal.flag_parser import FlagParser
 from engine.terminal.guard import WRONG_USE, is_for_a_person, run_guarded, say
 from openai_api.batch.batch_run import Question, task_of
 from openai_api.batch.command import add_io_flags, add_table_flags, check_formats, identity_of, question_of, settings_of
-from openai_api.batch.journal import Journal, Mark
-from openai_api.batch.outputs import encoder, header
+from openai_api.batch.journal import Journal
+from openai_api.batch.outputs import encoder
+from openai_api.batch.parts import Part, Parts, join
 from openai_api.batch.row_engine import RowEngine
 from openai_api.batch.sources import open_source
 from openai_api.command_line import add_engine_flags, engine_options
@@ -54,48 +55,6 @@ BLOCKS_AT_ONCE = 2  # in an engine: one begins while the other's last rows are a
 # Of a machine, what its engine leaves to Ray's small tasks, which would wait for ever for a whole CPU.
 CPUS_BESIDE_ENGINE = 0.4
 CPUS_OF_READER = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The answers to the rows ``[first, first + num_rows)``, ``num_failed`` of which have none."""
-
-    first: int
-    num_rows: int
-    num_failed: int
-
-    @property
-    def name(self) -> str:
-        """Sorts by the place in the output."""
-        return f"{self.first:015}-{self.num_rows}-{self.num_failed}.part"
-
-    @classmethod
-    def of(cls, path: Path) -> "Part":
-        """By its name alone."""
-        return cls(*map(int, path.stem.split("-")))
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """A folder on storage that every machine sees; in it one folder, that of the model that answers."""
-
-    folder: Path
-
-    def found(self) -> list[Path]:
-        """In the order of their rows."""
-        return sorted(self.folder.glob("*/*.part"), key=lambda path: path.name)
-
-    def folder_of(self, fingerprint: str) -> Path:
-        """Where the answers of a model go. Raises: ValueError, there are another one's."""
-        own = self.folder / fingerprint
-        own.mkdir(parents=True, exist_ok=True)
-        for other in self.folder.iterdir():
-            if other != own:
-                raise ValueError(
-                    f"{self.folder}: answers of {other.name} are there, and this machine has {fingerprint}: other weights, "
-                    "arithmetic or version; remove the folder, or give another --output"
-                )
-        return own
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +156,7 @@ def _run(flags: argparse.Namespace) -> int:
                     f"{output}: there is a file that no batch has begun; remove it, or give another --output"
                 )
             _answer(flags.input.resolve(), job, num_engines=flags.engines, shows_progress=not flags.quiet)
-            mark = _join(job)
+            mark = join(job.parts.found(), job.output, job.columns)
             journal.set_mark(mark)
         shutil.rmtree(job.parts.folder, ignore_errors=True)
     say(f"{flags.output}: {mark.num_rows} rows, {mark.num_failed} of them failed")
@@ -238,25 +197,6 @@ def _answer(source: Path, job: Job, *, num_engines: int | None, shows_progress: 
         raise
     finally:
         ray.shutdown()
-
-
-def _join(job: Job) -> Mark:
-    """The parts, which stay, as one file. Raises: OSError, it cannot be written."""
-    unfinished = job.output.with_name(f"{job.output.name}.unfinished")
-    num_rows = num_failed = 0
-    with unfinished.open("wb") as file:
-        file.write(header(job.output, job.columns))
-        for path in job.parts.found():
-            part = Part.of(path)
-            assert part.first == num_rows, f"{path} is behind row {num_rows}"
-            with path.open("rb") as rows:
-                shutil.copyfileobj(rows, file)
-            num_rows, num_failed = num_rows + part.num_rows, num_failed + part.num_failed
-        file.flush()
-        os.fsync(file.fileno())
-        num_bytes = file.tell()
-    unfinished.replace(job.output)
-    return Mark(num_rows, num_bytes, num_failed)
 
 
 if __name__ == "__main__":

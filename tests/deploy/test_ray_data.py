@@ -95,7 +95,7 @@ def wait_for_parts(output: Path, num_parts: int, process: "subprocess.Popen[str]
 
 @pytest.mark.parametrize("words", [["--temperature", "1", "--seed", "7"], ["--choice", "yes", "no"]])
 def test_a_node_killed_in_the_middle_changes_no_byte(model: list[str], tmp_path: Path, words: list[str]) -> None:
-    num_rows = 6_000
+    num_rows = 3_000
     asked = [table(tmp_path / "in.jsonl", num_rows), "--template", "{text}: ", "--max-tokens", "8", *words, *model]
     alone, many = tmp_path / "alone.jsonl", tmp_path / "many.jsonl"
     assert on_one_machine([*asked, "-o", alone]) == 1
@@ -109,7 +109,7 @@ def test_a_node_killed_in_the_middle_changes_no_byte(model: list[str], tmp_path:
 
 
 def test_a_killed_driver_goes_on_where_it_was(model: list[str], tmp_path: Path) -> None:
-    num_rows = 6_000
+    num_rows = 3_000
     asked = [table(tmp_path / "in.jsonl", num_rows), "--template", "{text}: ", "--max-tokens", "8", *model]
     alone, many = tmp_path / "alone.jsonl", tmp_path / "many.jsonl"
     assert on_one_machine([*asked, "-o", alone]) == 1

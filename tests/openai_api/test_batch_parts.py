@@ -13,6 +13,7 @@ from openai_api.batch import sources
 from openai_api.batch.journal import Journal, Mark
 from openai_api.batch.line_task import LineTask
 from openai_api.batch.outputs import Output
+from openai_api.batch.parts import Part, join
 from openai_api.batch.row import BadRow, Columns, Record, RowOutcome, RowRequest
 from openai_api.batch.runner import AHEAD, in_order
 from openai_api.batch.sources import open_source
@@ -242,3 +243,14 @@ def test_an_output_that_has_lost_rows_is_not_continued(tmp_path: Path) -> None:
         path.write_text("{}\n")
         with pytest.raises(ValueError, match="shorter"):
             Output(path, journal, columns=())
+
+
+def test_a_part_that_was_computed_twice_counts_once(tmp_path: Path) -> None:
+    """Drawn anew without a seed, so that another number of rows failed."""
+    names = [Part(0, 2, 0).name, Part(2, 2, 0).name, Part(2, 2, 1).name, Part(4, 1, 1).name]
+    paths = [tmp_path / name for name in names]
+    for number, path in enumerate(paths):
+        path.write_text(f"{number}\n" * Part.of(path).num_rows)
+    output = tmp_path / "out.jsonl"
+    assert join(paths, output, ()) == Mark(5, 10, 1)
+    assert output.read_text() == "0\n0\n1\n1\n3\n"
