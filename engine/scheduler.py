@@ -1,6 +1,6 @@
 """Who runs in the next step, and what the step's result means for every sequence.
 
-Owns the waiting and the running queue; knows neither text nor HTTP nor tensors. Engine thread only.
+Moves sequences between the waiting and the running queue; knows neither text nor HTTP nor tensors. Engine thread only.
 
 Continuous batching, in three parts of ``schedule``:
 
@@ -42,7 +42,6 @@ only decode, one a round of the pace, come on top.
   and its seat is kept meanwhile.
 """
 
-from bisect import insort
 from collections import abc
 
 from engine.batch import Batch, ScheduledSequence
@@ -53,6 +52,7 @@ from engine.kv_cache_sizes import BlockCounts
 from engine.masking import with_masks
 from engine.prefill_pace import PrefillPace, PrefillShare
 from engine.request_checks import check_length
+from engine.running_queue import RunningQueue
 from engine.scheduler_config import SchedulerConfig
 from engine.sequence import Sequence, SequenceStatus
 from engine.step_failures import StepFailures
@@ -76,9 +76,8 @@ class Scheduler:
         self._kv = kv_cache_manager
         self._waiting = WaitingRanks()
         self._small_steps = config.in_small_steps()
-        self._running: list[Sequence] = []  # oldest first
+        self._running = RunningQueue()
         self._newest_seq_id = -1
-        self._num_admitted = 0
         self._planner = StepPlanner()
 
     @property
@@ -166,7 +165,7 @@ class Scheduler:
                 if seq.waits_for_leader:
                     continue
                 hit = self._kv.find_prefix(seq)
-                if not self._kv.has_room_for(seq, hit, running=self._running):
+                if not self._kv.has_room_for(seq, hit, running=list(self._running)):
                     break
                 self._kv.attach(seq, hit)
                 self._start(seq, hit.num_tokens)
@@ -176,23 +175,19 @@ class Scheduler:
         if is_new:
             seq.begin()  # it still waits if this fails
         self._waiting.of(seq).admit(seq)
+        self._running.admit(seq)
         if is_new:  # not when it comes back: those tokens were its own
-            seq.age = self._num_admitted
-            self._num_admitted += 1
             seq.num_cached_tokens = num_cached_tokens
             if seq.index == 0:  # siblings always hit: counting them would only hide how well requests share
                 self.num_prefix_query_tokens += seq.num_tokens
                 self.num_prefix_hit_tokens += num_cached_tokens
-        seq.status = SequenceStatus.RUNNING
-        insort(self._running, seq, key=lambda peer: peer.age)
 
     def _plan_and_place(self, share_beside: abc.Callable[[int], PrefillShare]) -> Batch:
         """Give the planned tokens their blocks, oldest sequence first."""
-        gives_way = bool(self._running) and self._running[0].caller.gives_way  # then all do
-        config = self._small_steps if gives_way else self.config
+        config = self._small_steps if self._running.all_give_way else self.config
         plan = self._planner.plan(self._running, config, share_beside=share_beside)
         scheduled = []
-        for seq in self._running.copy():
+        for seq in list(self._running):
             if seq.status is SequenceStatus.RUNNING:  # not preempted for an older one just now
                 num_tokens = self._make_room(seq, plan[seq])
                 if num_tokens > 0:
@@ -202,11 +197,10 @@ class Scheduler:
     def _make_room(self, seq: Sequence, num_tokens: int) -> int:
         """Allocate, if need be at the cost of younger ones; the youngest makes do with the rest."""
         while not self._kv.allocate(seq, num_tokens):
-            youngest = self._running[-1]
-            if youngest is seq:
+            if self._running.youngest is seq:
                 num_tokens = self._kv.num_tokens_with_room(seq)
             else:
-                self._preempt(youngest)
+                self._preempt(self._running.youngest)
         return num_tokens
 
     def _preempt(self, seq: Sequence) -> None:
@@ -242,14 +236,11 @@ class Scheduler:
     def check_integrity(self) -> None:
         """Assert every invariant of queues and memory that must hold between two calls."""
         assert len(self._running) <= self.config.max_num_seqs
-        ages = [seq.age for seq in self._running]
-        assert ages == sorted(set(ages)), f"the running sequences are out of order: {ages}"
+        self._running.check_integrity()
         self._waiting.check_integrity()
         for seq in self._waiting:
             assert seq.status in (SequenceStatus.WAITING, SequenceStatus.PREEMPTED)
             assert seq.num_computed_tokens == 0
-        assert len({seq.caller.gives_way for seq in self._running}) <= 1, "somebody has not given way"
         for seq in self._running:
-            assert seq.status is SequenceStatus.RUNNING
             assert seq.num_tokens <= seq.max_num_tokens <= self.config.max_model_len
-        self._kv.check_integrity(self._running)
+        self._kv.check_integrity(list(self._running))

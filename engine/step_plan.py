@@ -22,7 +22,7 @@ class StepPlanner:
 
     def plan(
         self,
-        running: abc.Sequence[Sequence],
+        running: abc.Iterable[Sequence],
         config: SchedulerConfig,
         *,
         share_beside: abc.Callable[[int], PrefillShare],

@@ -31,6 +31,7 @@ _SUBFOLDERS = "*/*"  # a pattern's * matches slashes, too; trainers' checkpoints
 # Neither part begins or ends with a dot or dash, so ./folder and ../folder are paths.
 _REPO_ID = re.compile(r"\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 _SHA256_NAME = re.compile(r"[0-9a-f]{64}")
+_ANSWER_S = 5.0  # to connect, and to answer
 
 log = logging.getLogger("gemma3")
 
@@ -89,9 +90,30 @@ def download_snapshot(repo_id: str) -> Path:
     if cached is not None:
         _remove_damaged(cached.iterdir())
     with asking(repo_id):
+        file_names(repo_id)  # the library's own first question may wait for ever
         folder = Path(snapshot_download(repo_id, allow_patterns=list(FILES), ignore_patterns=[_SUBFOLDERS]))
     verify(folder.iterdir(), repo_id)
     return folder
+
+
+def file_names(repo_id: str) -> list[str]:
+    """What a repository holds, asked of the Hub once; called inside ``asking``.
+
+    The library repeats its own listing for 24 s where nobody listens, and sets no limit where packets are lost.
+
+    Raises:
+        ConnectionError: the Hub cannot be reached.
+        HfHubHTTPError: it refuses.
+    """
+    from huggingface_hub import HfApi, constants, errors
+
+    try:
+        info = HfApi().model_info(repo_id, timeout=_ANSWER_S)
+    except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled):
+        raise
+    except Exception as error:  # of whichever client the library uses
+        raise ConnectionError(f"{constants.ENDPOINT} cannot be reached ({_one_line(error)}).") from error
+    return [file.rfilename for file in info.siblings or ()]
 
 
 @contextmanager

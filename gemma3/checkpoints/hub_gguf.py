@@ -81,11 +81,12 @@ def find_only_gguf(repo_id: str) -> Found | None:
     """The file of a repository that holds GGUF files instead of a folder; ``None`` if it is another
     repository.
 
-    A Hub that does not answer is another one, too: whoever asks next puts its refusal into words.
+    Of half a folder a Hub that does not answer is another one, too: whoever asks next says what is missing.
 
     Raises:
-        WeightsNotFoundError: it holds several; the message lists them.
-        CheckpointError: the transfer failed.
+        GatedRepoError: the licence of the repository has not been accepted by this account.
+        WeightsNotFoundError: no such repository, or it holds several files; the message lists them.
+        CheckpointError: the Hub cannot be reached, or the transfer failed.
     """
     snapshot, reference = hub.cached_snapshot(repo_id), Reference(repo_id, None)
     if snapshot is not None and any(snapshot.glob("*.safetensors")):
@@ -95,6 +96,8 @@ def find_only_gguf(repo_id: str) -> Found | None:
     try:
         names = _listed(repo_id)
     except Gemma3Error:
+        if snapshot is None:
+            raise
         return None
     is_folder = any(name.endswith(".safetensors") and "/" not in name for name in names)
     return None if is_folder or not first_parts(names) else _fetched(reference, names)
@@ -119,11 +122,8 @@ def _in_cache(reference: Reference, name: str) -> Path:
 
 
 def _listed(repo_id: str) -> list[str]:
-    """The names of all files of a repository, asked of the Hub."""
-    from huggingface_hub import HfApi
-
     with hub.asking(repo_id):
-        return list(HfApi().list_repo_files(repo_id))
+        return hub.file_names(repo_id)
 
 
 def _fetched(reference: Reference, names: Sequence[str]) -> Found:

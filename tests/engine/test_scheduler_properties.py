@@ -191,8 +191,7 @@ class Workload:
         self.engine.complete(batch)
 
     def running(self) -> list[Sequence]:
-        running: list[Sequence] = self.engine.scheduler._running
-        return running
+        return list(self.engine.scheduler._running)
 
     def twin_without_drafts(self) -> Scheduler:
         shared = {id(seq.params): seq.params for seq in self.engine.sequences}

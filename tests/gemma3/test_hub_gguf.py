@@ -2,6 +2,7 @@
 cache without a Hub."""
 
 import random
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -229,6 +230,21 @@ def test_refusals(hub: FakeHub, kind: str) -> None:
     assert "\n" not in str(caught.value)
     hub.fail, hub.corrupt = 0, False
     assert general_name(locate_weights(f"{REPO}:Q8_0").path) == "q8_0", "what was damaged is fetched again"
+
+
+@pytest.mark.parametrize("model", [REPO, f"{REPO}:Q8_0"])
+def test_a_hub_that_never_answers(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    """It takes connections and says nothing; what the cache holds needs no answer."""
+    monkeypatch.setattr("gemma3.checkpoints.hub._ANSWER_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with monkeypatch.context() as patch:
+            patch.setattr(constants, "ENDPOINT", url)
+            with pytest.raises(CheckpointError, match=rf"failed: {url} cannot be reached \(.*timed out.*\)\.$"):
+                locate_weights(model)
+        locate_weights(f"{REPO}:Q8_0")
+        monkeypatch.setattr(constants, "ENDPOINT", url)
+        assert general_name(locate_weights(f"{REPO}:Q8_0").path) == "q8_0"
 
 
 def test_the_program_takes_a_tag(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def test_nothing_named_after_a_home_that_nobody_has_is_made(tmp_path: Path, monk
 
 
 def test_a_home_that_may_not_be_written_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gemma3.checkpoints.hub.file_names", lambda _: [])
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: refused("/home/ann/.cache"))
     with pytest.raises(CheckpointError, match=r"/home/ann/.cache may not be used.*set HF_HOME"):
         download_snapshot("owner/name")
