@@ -10,6 +10,7 @@ from tests.openai_api.harness import LiveServer
 from tests.openai_api.npm import with_packages
 from tests.page.browsing import visit
 from tests.page.test_chat import MARKDOWN, said, say
+from tests.page.test_shapes import ask
 from tests.page.test_text import complete
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def fill(page: "Page", view: str) -> None:
         complete(page, "ab")
         page.locator(".token").nth(3).focus()
         page.locator(".popup").wait_for()
+    if view == "shapes":
+        ask(page)
     for each in page.locator("summary:visible").all():
         each.click()
     page.wait_for_timeout(300)
@@ -57,13 +60,27 @@ def fill(page: "Page", view: str) -> None:
 def test_no_serious_finding(
     browser: "Browser", live: LiveServer, engine: FakeEngine, axe: str, *, view: str, scheme: str, width: int
 ) -> None:
-    engine.script = Script(text=MARKDOWN)
+    engine.script = Script(text=MARKDOWN, forced=bytes([1, 0] * 20))
     look = {"color_scheme": scheme, "viewport": {"width": width, "height": 800}}
     with visit(browser, live.url, view, bypass_csp=True, **look) as page:
         page.locator(f".view.{view}").wait_for()
         fill(page, view)
         assert findings(page, axe) == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_decisions_and_their_programs(
+    browser: "Browser", live: LiveServer, axe: str, *, scheme: str, width: int
+) -> None:
+    look = {"color_scheme": scheme, "viewport": {"width": width, "height": 800}}
+    with visit(browser, live.url, "shapes", bypass_csp=True, **look) as page:
+        page.get_by_label("Start from an example").select_option("Where a letter belongs, as decisions")
+        ask(page)
+        assert findings(page, axe) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.get_by_role("button", name="Show as", exact=True).click()
+        assert findings(page, axe) == []
 
 
 def test_the_key_dialog(browser: "Browser", live: LiveServer, axe: str) -> None:
