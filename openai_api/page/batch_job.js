@@ -29,9 +29,10 @@ export class BatchJob {
   }
 
   update(batch, nowS = performance.now() / 1000) {
-    const { total, completed, failed } = batch.request_counts;
+    const { completed, failed } = batch.request_counts;
+    const total = batch.status === "failed" ? 0 : batch.request_counts.total; // then none was computed
     this.batch = batch;
-    this.#speed.add(completed + failed, nowS);
+    if (batch.status === "in_progress") this.#speed.add(completed + failed, nowS);
     this.state.textContent = stateOf(batch);
     this.state.className = `state ${batch.status}`;
     set(this.bar, { hidden: !total, max: Math.max(1, total), value: completed + failed });

@@ -26,7 +26,15 @@ export class BatchList {
   async look(batches, signal) {
     this.start.element.hidden = this.list.hidden = !batches;
     if (!batches) return this.#say("This server keeps no files, so it has no batches: start it with --data-dir DIR.");
-    const { data, has_more: hasMore } = await this.api.get(`/v1/batches?limit=${this.#limit}`, { signal });
+    try {
+      this.#take(batches, await this.api.get(`/v1/batches?limit=${this.#limit}`, { signal }));
+    } catch (error) {
+      if (isAbort(error)) throw error;
+      this.#say(error.message);
+    }
+  }
+
+  #take(batches, { data, has_more: hasMore }) {
     this.#show(data);
     this.more.hidden = !hasMore;
     const others = batches.in_progress - data.filter(({ status }) => status === "in_progress").length;

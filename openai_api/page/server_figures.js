@@ -45,7 +45,7 @@ export class RowSpeed {
   // null until it has been looked at for a while.
   get perS() {
     const first = this.#seen[0], last = this.#seen.at(-1);
-    return last.atS - first.atS < 2 ? null : rate(last.rows, first.rows, last.atS - first.atS);
+    return first && last.atS - first.atS >= 2 ? rate(last.rows, first.rows, last.atS - first.atS) : null;
   }
 }
 

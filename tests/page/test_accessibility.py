@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from openai_api.settings import ServerSettings
 from tests.openai_api.fake_engine import FakeEngine, Script
-from tests.openai_api.harness import LiveServer
+from tests.openai_api.harness import LiveServer, live_server
 from tests.openai_api.npm import with_packages
 from tests.page.browsing import visit
+from tests.page.test_batches import lines, row, start
 from tests.page.test_chat import MARKDOWN, said, say
 from tests.page.test_shapes import ask
 from tests.page.test_text import complete
@@ -81,6 +83,24 @@ def test_decisions_and_their_programs(
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         page.get_by_role("button", name="Show as", exact=True).click()
         assert findings(page, axe) == []
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_jobs(browser: "Browser", engine: FakeEngine, axe: str, tmp_path: Path, *, scheme: str, width: int) -> None:
+    """One that has ended, one that failed, one that runs, and a form with something wrong in it."""
+    look = {"color_scheme": scheme, "viewport": {"width": width, "height": 800}}
+    with (
+        live_server(engine, ServerSettings(data_dir=str(tmp_path / "data"))) as live,
+        visit(browser, live.url, "server", bypass_csp=True, **look) as page,
+    ):
+        start(page, lines(row(0), row(1, temperature=-1))).locator(".completed").wait_for()
+        start(page, b"no JSON\n", "x" * 200).locator(".failed").wait_for()
+        engine.script = Script(token_s=0.05)
+        start(page, lines(*map(row, range(2000)))).get_by_text(" left").wait_for()
+        page.get_by_role("button", name="Start", exact=True).click()
+        page.get_by_text("Choose a file first.").wait_for()
+        assert findings(page, axe) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_the_key_dialog(browser: "Browser", live: LiveServer, axe: str) -> None:

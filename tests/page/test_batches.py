@@ -107,6 +107,7 @@ def test_what_is_wrong_stands_where_it_is(browser: "Browser", live: LiveServer) 
         assert told[0].startswith("Line 2, custom_id: This 'custom_id' was in an earlier line.")
         assert told[1].startswith("Line 3: ")
         assert file.get_attribute("aria-invalid") is None
+        assert job.locator("progress").is_hidden()
 
         def refuse(route: Any) -> None:
             error = {"message": "'endpoint' is <b>wrong</b>.", "param": "endpoint", "code": "invalid_value"}

@@ -35,8 +35,8 @@ class ServerView {
       prefixHits: new Chart("Prefix cache hits", percentOf, { most: 1 }),
       firstTokenS: new Chart("Time to first token", duration),
       interTokenS: new Chart("Between outputs", duration),
-      batchRowsPerS: new Chart("Batch rows", perSecond),
       bytesPerS: new Chart("Weights read", (value) => `${(value / GIGA).toFixed(1)} GB/s`),
+      batchRowsPerS: new Chart("Batch rows", perSecond),
     };
     this.#build(root);
     onModel(() => this.#isShown && this.show()); // with a new key, too
