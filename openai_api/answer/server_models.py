@@ -152,6 +152,13 @@ class LatencyAnswer(Answer):
     sum_s: float
 
 
+class BatchTotals(Answer):
+    """Everybody's: batches whose rows are computed now, and all rows that were, with or without an answer."""
+
+    in_progress: int
+    rows: int
+
+
 class RunningRequest(Answer):
     """What a request does now. ``id`` is the beginning of the answer's; all counts are tokens.
 
@@ -177,7 +184,8 @@ class RunningRequest(Answer):
 
 
 class ServerAnswer(Answer):
-    """The server at a glance; ``model`` and ``kv_cache`` are ``null`` while it loads.
+    """The server at a glance; ``model`` and ``kv_cache`` are ``null`` while it loads, ``batches`` where
+    no files are kept.
 
     ``running`` and ``waiting`` count choices, as in ``/metrics``; ``requests`` has the caller's
     own, oldest first, and ``other_requests`` counts the rest.
@@ -195,5 +203,6 @@ class ServerAnswer(Answer):
     totals: ServerTotals
     time_to_first_token: LatencyAnswer
     inter_token_latency: LatencyAnswer
+    batches: BatchTotals | None
     requests: list[RunningRequest]
     other_requests: int

@@ -16,11 +16,14 @@ from openai_api.answer.batch_models import (
 from openai_api.answer.models import json_response
 from openai_api.app_state import app_state_of, caller_of, owner_of
 from openai_api.batch.batch_store import BatchState, BatchStatus, new_batch
-from openai_api.batch.paging import page_query
+from openai_api.batch.paging import LIMIT, page_answer, page_query
 from openai_api.batch.service import BatchService, service_of, storage_errors
 from openai_api.errors import ApiError, invalid_value
 from openai_api.request.batch_fields import BATCH_FIELDS, WINDOWS_S, BatchRequest
 from openai_api.request.body import read_body
+from openai_api.request.query import AFTER
+
+LIST_QUERY = (LIMIT, AFTER)
 
 
 async def create_batch(request: Request) -> Response:
@@ -52,13 +55,10 @@ async def create_batch(request: Request) -> Response:
 
 
 async def list_batches(request: Request) -> Response:
-    """The caller's own, the newest first."""
-    service, query = service_of(request), page_query(request)
-    found = service.batches.page(owner_of(request), after=query.after, limit=query.limit + 1)
-    data = [batch_answer(batch) for batch in found[: query.limit]]
-    first, last = (data[0].id, data[-1].id) if data else (None, None)
-    has_more = len(found) > query.limit
-    return json_response(BatchList(object="list", data=data, first_id=first, last_id=last, has_more=has_more))
+    """The caller's own, the newest first. Raises: ApiError 400."""
+    query = page_query(request)
+    found = service_of(request).batches.page(owner_of(request), after=query["after"], limit=query["limit"] + 1)
+    return page_answer(BatchList, [batch_answer(batch) for batch in found], limit=query["limit"])
 
 
 async def retrieve_batch(request: Request) -> Response:

@@ -14,17 +14,20 @@ from openai_api.answer.batch_models import DeletedFile, FileAnswer, FileList
 from openai_api.answer.models import json_response
 from openai_api.app_state import app_state_of, owner_of
 from openai_api.batch.file_store import NewFile, NoRoomError, StoredFile
-from openai_api.batch.paging import page_query
+from openai_api.batch.paging import LIMIT, page_answer, page_query
 from openai_api.batch.service import BatchService, service_of, storage_errors
 from openai_api.batch.upload import FormWithFile, boundary_of
 from openai_api.errors import ApiError, invalid_value
 from openai_api.request.batch_fields import MAX_LIFE_S, MIN_LIFE_S
+from openai_api.request.query import AFTER, QueryParameter, order_of
 
 MAX_FORM_BYTES = 64 * 1024  # of an upload beside its file
 PURPOSES = ("batch", "user_data")
 EXPIRES_ANCHOR, EXPIRES_SECONDS = "expires_after[anchor]", "expires_after[seconds]"
 BATCH_LIFE_S = MAX_LIFE_S  # of an input file, unless its upload says otherwise, as with OpenAI
 _FIELDS = ("purpose", EXPIRES_ANCHOR, EXPIRES_SECONDS)
+PURPOSE = QueryParameter(name="purpose", about="Only files of this purpose.")
+LIST_QUERY = (LIMIT, AFTER, order_of("desc"), PURPOSE)
 
 
 async def upload_file(request: Request) -> Response:
@@ -105,19 +108,16 @@ def _life_s(fields: dict[str, str]) -> int | None:
 
 
 async def list_files(request: Request) -> Response:
-    """The caller's own."""
-    service, query = service_of(request), page_query(request, "order", "purpose")
-    found = service.files.page(
+    """The caller's own. Raises: ApiError 400."""
+    query = page_query(request)
+    found = service_of(request).files.page(
         owner_of(request),
-        purpose=query.text("purpose"),
-        after=query.after,
-        limit=query.limit + 1,
-        is_newest_first=query.text("order") != "asc",
+        purpose=query["purpose"],
+        after=query["after"],
+        limit=query["limit"] + 1,
+        is_newest_first=query["order"] == "desc",
     )
-    data = [file_answer(stored) for stored in found[: query.limit]]
-    first, last = (data[0].id, data[-1].id) if data else (None, None)
-    has_more = len(found) > query.limit
-    return json_response(FileList(object="list", data=data, first_id=first, last_id=last, has_more=has_more))
+    return page_answer(FileList, [file_answer(stored) for stored in found], limit=query["limit"])
 
 
 async def retrieve_file(request: Request) -> Response:

@@ -1,42 +1,31 @@
-"""What a list is asked for: how many, behind which, and a few words more.
+"""A page of a list of files or batches: what is asked for, and how it is told.
 
-Owns the checks of these parameters. Pure; on the event loop.
+Owns how a page says whether more follows. Knows neither files nor batches. Pure; on the event loop.
 """
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from starlette.requests import Request
+from starlette.responses import Response
 
-from openai_api.errors import ApiError, invalid_value
+from openai_api.answer.batch_models import BatchAnswer, BatchList, FileAnswer, FileList
+from openai_api.answer.models import json_response
+from openai_api.request.query import limit_of, query_of, refuse_unknown
 
-MAX_LIMIT, DEFAULT_LIMIT = 10_000, 20
-
-
-@dataclass(frozen=True, slots=True)
-class PageQuery:
-    """``after`` is an id, ``None`` for the beginning."""
-
-    limit: int
-    after: str | None
-    others: Mapping[str, str]
-
-    def text(self, name: str) -> str | None:
-        """Another parameter, ``None`` if it is not there."""
-        return self.others.get(name)
+LIMIT = limit_of(20, 10_000)
 
 
-def page_query(request: Request, *others: str) -> PageQuery:
-    """Of the URL. Raises: ApiError 400, a parameter is unknown or wrong."""
-    given = dict(request.query_params)
-    for name in given:
-        if name not in ("limit", "after", *others):
-            allowed = ", ".join(("limit", "after", *others))
-            raise ApiError(400, f"Unknown parameter; allowed are {allowed}.", code="unknown_parameter", param=name)
-    limit = given.pop("limit", str(DEFAULT_LIMIT))
-    if not re.fullmatch(r"\d{1,6}", limit) or not 1 <= int(limit) <= MAX_LIMIT:
-        raise invalid_value("limit", f"'limit' must be from 1 to {MAX_LIMIT}.")
-    if given.get("order", "asc") not in ("asc", "desc"):
-        raise invalid_value("order", "'order' must be asc or desc.")
-    return PageQuery(int(limit), given.pop("after", None), given)
+def page_query(request: Request) -> Mapping[str, Any]:
+    """What the route declares, and nothing else. Raises: ApiError 400."""
+    refuse_unknown(request)
+    return query_of(request)
+
+
+def page_answer(
+    kind: type[FileList | BatchList], found: Sequence[FileAnswer] | Sequence[BatchAnswer], *, limit: int
+) -> Response:
+    """200 with the first ``limit`` of ``found``, which has one more where another page follows."""
+    data: list[Any] = list(found[:limit])
+    first, last = (data[0].id, data[-1].id) if data else (None, None)
+    return json_response(kind(object="list", data=data, first_id=first, last_id=last, has_more=len(found) > limit))

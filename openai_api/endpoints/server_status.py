@@ -7,6 +7,7 @@ its requests only while there are any. Never tells content. Runs on the event lo
 import re
 import time
 
+from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,6 +17,7 @@ from engine.request_status import RequestStatus
 from gemma3 import __version__
 from openai_api.answer.models import json_response
 from openai_api.answer.server_models import (
+    BatchTotals,
     BlockPoolAnswer,
     KVCacheAnswer,
     LatencyAnswer,
@@ -63,6 +65,7 @@ def _answer(app_state: AppState, own: list[RequestStatus], *, num_others: int) -
         totals=_totals(stats),
         time_to_first_token=_latency(collected(metrics.time_to_first_token)),
         inter_token_latency=_latency(collected(metrics.inter_token_latency)),
+        batches=_batches(app_state),
         requests=[_row(status, info) for status in own],
         other_requests=num_others,
     )
@@ -117,6 +120,19 @@ def _totals(stats: EngineStats) -> ServerTotals:
         accepted_draft_tokens=stats.num_accepted_draft_tokens,
         preemptions=stats.num_preemptions,
     )
+
+
+def _batches(app_state: AppState) -> BatchTotals | None:
+    if app_state.settings.data_dir is None:
+        return None
+    metrics = app_state.metrics
+    return BatchTotals(in_progress=_value(metrics.batches_in_progress), rows=_value(metrics.batch_rows))
+
+
+def _value(metric: Collector) -> int:
+    """As it would be scraped now, over all labels."""
+    samples = [sample for family in metric.collect() for sample in family.samples]
+    return int(sum(sample.value for sample in samples if not sample.name.endswith("_created")))
 
 
 def _latency(seen: Collected) -> LatencyAnswer:

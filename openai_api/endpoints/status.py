@@ -23,6 +23,8 @@ from openai_api.request.neutral_fields import IN_ANY_REQUEST
 from openai_api.request.neutral_values import in_words
 from openai_api.request.request_field import RequestField, Support
 
+ANTHROPIC_VERSION = "anthropic-version"
+
 
 async def health(request: Request) -> Response:
     """200 if a request would be served now.
@@ -92,7 +94,7 @@ async def retrieve_model(request: Request) -> Response:
 
 def _is_anthropics(request: Request) -> bool:
     """Both APIs have the same paths here; the header stands in every request of Anthropic's clients."""
-    return "anthropic-version" in request.headers
+    return ANTHROPIC_VERSION in request.headers
 
 
 def _model(info: ModelInfo, name: str) -> ModelCard:

@@ -15,10 +15,12 @@ from openai_api.answer.models import json_response
 from openai_api.answer.response_models import DeletedResponse, ResponseItemList
 from openai_api.app_state import app_state_of, owner_of
 from openai_api.errors import ApiError, invalid_value
+from openai_api.request.query import AFTER, QueryParameter, limit_of, order_of, query_of
 from openai_api.response_store import StoredResponse
 
-DEFAULT_LIMIT = 20
-MAX_LIMIT = 100
+# OpenAI's clients send the parameter in words of their own: False, false, 0.
+STREAM = QueryParameter(name="stream", about="A stored response is not streamed again.", default="false")
+ITEMS_QUERY = (limit_of(20, 100), AFTER, order_of("desc"))
 
 
 async def retrieve_response(request: Request) -> Response:
@@ -27,7 +29,7 @@ async def retrieve_response(request: Request) -> Response:
     Raises:
         ApiError: 404, it is not there; 400, it is to be streamed once more.
     """
-    if request.query_params.get("stream", "false").lower() not in ("false", "0", ""):
+    if query_of(request)["stream"].lower() not in ("false", "0", ""):
         raise invalid_value("stream", "A stored response is not streamed again; only 'stream=false' can be given.")
     stored = await _stored(request)
     return Response(stored.response, media_type="application/json")
@@ -62,9 +64,10 @@ async def list_input_items(request: Request) -> Response:
         ApiError: 404, it is not there; 400, the page cannot be.
     """
     items: list[Mapping[str, Any]] = json.loads((await _stored(request)).items)
-    limit, is_ascending = _limit(request), _is_ascending(request)
-    items = items if is_ascending else items[::-1]
-    begin = _begin(items, request.query_params.get("after"))
+    query = query_of(request)
+    limit = query["limit"]
+    items = items if query["order"] == "asc" else items[::-1]
+    begin = _begin(items, query["after"])
     page = [dict(item) for item in items[begin : begin + limit]]
     ids = [item["id"] for item in page] or [None]
     has_more = begin + limit < len(items)
@@ -82,20 +85,6 @@ async def _stored(request: Request) -> StoredResponse:
 
 def _not_found() -> ApiError:
     return ApiError(404, "There is no stored response of this id.", code="response_not_found", param="response_id")
-
-
-def _limit(request: Request) -> int:
-    text = request.query_params.get("limit", str(DEFAULT_LIMIT))
-    if not (text.isascii() and text.isdecimal() and len(text) < 4 and 1 <= int(text) <= MAX_LIMIT):
-        raise invalid_value("limit", f"Invalid value for 'limit': expected an integer from 1 to {MAX_LIMIT}.")
-    return int(text)
-
-
-def _is_ascending(request: Request) -> bool:
-    order = request.query_params.get("order", "desc")
-    if order not in ("asc", "desc"):
-        raise invalid_value("order", "Invalid value for 'order': expected 'asc' or 'desc'.")
-    return order == "asc"
 
 
 def _begin(items: list[Mapping[str, Any]], after: str | None) -> int:

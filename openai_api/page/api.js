@@ -42,6 +42,18 @@ export class Api {
     return (await this.#request(path, { method: "POST", body: JSON.stringify(body), signal })).json();
   }
 
+  async blob(path, { signal } = {}) {
+    return (await this.#request(path, { signal })).blob();
+  }
+
+  async upload(path, form, { signal } = {}) {
+    return (await this.#request(path, { method: "POST", body: form, signal })).json();
+  }
+
+  async delete(path) {
+    return (await this.#request(path, { method: "DELETE" })).json();
+  }
+
   // The JSON of each server-sent event. Raises ApiError for an event that is an error and for a stream that
   // breaks off.
   async *stream(path, body, { signal } = {}) {
@@ -82,7 +94,7 @@ export class Api {
   }
 
   async #request(path, options) {
-    const headers = options.body ? { "Content-Type": "application/json" } : {};
+    const headers = typeof options.body === "string" ? { "Content-Type": "application/json" } : {};
     while (true) {
       if (this.#key) headers.Authorization = `Bearer ${this.#key}`;
       const response = await this.#fetch(path, { ...options, headers, cache: "no-store" });

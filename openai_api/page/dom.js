@@ -46,6 +46,18 @@ export function field(label, control, help) {
   return h("div", { class: "field" }, h("label", { for: control.id }, label), control, note);
 }
 
+// Words below a control that is wrong, which screen readers tell with it; show("") takes them away. The control is
+// in its field already.
+export function fault(control) {
+  const element = h("p", { class: "error", role: "status", id: `${control.id}-error` });
+  control.setAttribute("aria-describedby", `${control.getAttribute("aria-describedby") ?? ""} ${element.id}`.trim());
+  function show(words) {
+    set(control, { "aria-invalid": words !== "" });
+    if (element.textContent !== words) element.textContent = words;
+  }
+  return { element, show };
+}
+
 // Copies text and says so on the button, in place of its words, for a moment.
 export function copyButton(words, text) {
   const element = button(words, copy);

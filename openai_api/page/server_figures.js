@@ -18,6 +18,7 @@ export function figures(now, before) {
     prefixHits: share(totals.prefix_cache_hits - old.prefix_cache_hits, totals.prefix_cache_queries - old.prefix_cache_queries),
     firstTokenS: same ? mean(now.time_to_first_token, before.time_to_first_token) : null,
     interTokenS: same ? mean(now.inter_token_latency, before.inter_token_latency) : null,
+    batchRowsPerS: same && now.batches && before.batches ? rate(now.batches.rows, before.batches.rows, seconds) : null,
     bytesPerS: steps === null || !now.model?.step_bytes ? null : steps * now.model.step_bytes,
   };
 }
@@ -28,6 +29,24 @@ export function requestRates(now, before) {
   const earlier = new Map((before?.requests ?? []).map((row) => [row.id, row.output_tokens]));
   return new Map(now.requests.map((row) =>
     [row.id, earlier.has(row.id) && seconds > 0 ? Math.max(0, row.output_tokens - earlier.get(row.id)) / seconds : null]));
+}
+
+const WINDOW_S = 30;
+
+// Of one batch, whose rows are told once a second: many looks make a speed.
+export class RowSpeed {
+  #seen = [];
+
+  add(rows, atS) {
+    this.#seen.push({ rows, atS });
+    while (this.#seen.length > 2 && atS - this.#seen[1].atS > WINDOW_S) this.#seen.shift();
+  }
+
+  // null until it has been looked at for a while.
+  get perS() {
+    const first = this.#seen[0], last = this.#seen.at(-1);
+    return first && last.atS - first.atS >= 2 ? rate(last.rows, first.rows, last.atS - first.atS) : null;
+  }
 }
 
 // Words

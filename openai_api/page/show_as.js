@@ -1,5 +1,6 @@
 // A request as a program: curl, Python with OpenAI's package, JavaScript with OpenAI's package. The key is named,
-// never shown. Each function takes {path, body} and returns text.
+// never shown. Each function takes {path, body} and returns text. Paths that these packages have no method for, as
+// that of decisions, are posted to.
 
 import { copyButton, field, h } from "./dom.js";
 
@@ -30,7 +31,8 @@ const OPENAI = new Set([
 ]);
 
 const json = (value) => JSON.stringify(value, null, 2);
-const method = (path) => (path.includes("chat") ? "chat.completions" : "completions");
+const METHODS = { "/v1/chat/completions": "chat.completions", "/v1/completions": "completions" };
+const belowBase = (path) => path.replace(/^\/v1/, "");
 
 export function curlOf({ path, body }) {
   const quoted = json(body).replaceAll("'", "'\\''");
@@ -43,6 +45,21 @@ export function curlOf({ path, body }) {
 }
 
 export function pythonOf({ path, body }) {
+  return `import os
+
+from openai import OpenAI
+
+client = OpenAI(base_url="${location.origin}/v1", api_key=os.environ.get("API_KEY", "none"))
+${METHODS[path] ? pythonCall(path, body) : pythonPost(path, body)}
+`;
+}
+
+function pythonPost(path, body) {
+  return `answer = client.post("${belowBase(path)}", body=${python(body, 0)}, cast_to=object)
+print(answer)`;
+}
+
+function pythonCall(path, body) {
   const [known, others] = split(body);
   const args = Object.entries(known).map(([name, value]) => `    ${name}=${python(value, 1)},\n`);
   if (Object.keys(others).length) args.push(`    extra_body=${python(others, 1)},\n`);
@@ -52,30 +69,33 @@ export function pythonOf({ path, body }) {
     for choice in chunk.choices:
         print(choice.${content[0]}, end="", flush=True)`
     : `print(answer.choices[0].${content[1]})`;
-  return `import os
-
-from openai import OpenAI
-
-client = OpenAI(base_url="${location.origin}/v1", api_key=os.environ.get("API_KEY", "none"))
-answer = client.${method(path)}.create(
+  return `answer = client.${METHODS[path]}.create(
 ${args.join("")})
-${show}
-`;
+${show}`;
 }
 
 export function javascriptOf({ path, body }) {
+  return `import OpenAI from "openai";
+
+const client = new OpenAI({ baseURL: "${location.origin}/v1", apiKey: process.env.API_KEY ?? "none" });
+${METHODS[path] ? javascriptCall(path, body) : javascriptPost(path, body)}
+`;
+}
+
+function javascriptPost(path, body) {
+  return `const answer = await client.post("${belowBase(path)}", { body: ${json(body)} });
+console.log(JSON.stringify(answer, null, 2));`;
+}
+
+function javascriptCall(path, body) {
   const content = path.includes("chat") ? ['delta.content ?? ""', "message.content"] : ["text", "text"];
   const show = body.stream
     ? `for await (const chunk of answer) {
   for (const choice of chunk.choices) process.stdout.write(choice.${content[0]});
 }`
     : `console.log(answer.choices[0].${content[1]});`;
-  return `import OpenAI from "openai";
-
-const client = new OpenAI({ baseURL: "${location.origin}/v1", apiKey: process.env.API_KEY ?? "none" });
-const answer = await client.${method(path)}.create(${json(body)});
-${show}
-`;
+  return `const answer = await client.${METHODS[path]}.create(${json(body)});
+${show}`;
 }
 
 function split(body) {

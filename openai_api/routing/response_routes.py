@@ -8,6 +8,8 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from openai_api.answer.response_models import DeletedResponse, InputTokens, ResponseItemList, ResponseObject
 from openai_api.endpoints.responses import count_input_tokens, create_response
 from openai_api.endpoints.stored_responses import (
+    ITEMS_QUERY,
+    STREAM,
     cancel_response,
     delete_response,
     list_input_items,
@@ -46,7 +48,12 @@ RESPONSE_ROUTES = (
         errors=BODY,
     ),
     Route(
-        path=STORED, serve=retrieve_response, answer=ResponseObject, errors=STORED_ERRORS, parameters=("response_id",)
+        path=STORED,
+        serve=retrieve_response,
+        answer=ResponseObject,
+        errors=STORED_ERRORS,
+        parameters=("response_id",),
+        query=(STREAM,),
     ),
     Route(
         path=STORED,
@@ -62,6 +69,7 @@ RESPONSE_ROUTES = (
         answer=ResponseItemList,
         errors=STORED_ERRORS,
         parameters=("response_id",),
+        query=ITEMS_QUERY,
     ),
     Route(
         path=f"{STORED}/cancel",

@@ -10,6 +10,8 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from openai_api.request.query import QueryParameter
+
 DESCRIPTIONS: Mapping[int, str] = {
     400: "The request is wrong: `error.param` names the field.",
     401: "No valid API key.",
@@ -40,6 +42,9 @@ class Route:
         verb: the method, where it is not ``POST`` for an endpoint with a body and else ``GET``.
         streams: the media type of the events that the answer may also be.
         text: the media type of an answer that is not JSON.
+        anthropic_answer: the answer to a client of Anthropic's, where that is another.
+        parameters: those of the path.
+        query: those behind it; the handler can read no others.
     """
 
     path: str
@@ -51,6 +56,8 @@ class Route:
     text: str = ""
     verb: str = ""
     parameters: tuple[str, ...] = ()
+    query: tuple[QueryParameter, ...] = ()
+    anthropic_answer: type[BaseModel] | None = None
 
     @property
     def method(self) -> str:

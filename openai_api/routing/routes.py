@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from openai_api.answer.anthropic_models import AnthropicErrorAnswer
+from openai_api.answer.anthropic_models import AnthropicErrorAnswer, AnthropicModel, AnthropicModelList
 from openai_api.answer.decision_models import Decision, SystemOneAnswer
 from openai_api.answer.models import ChatCompletion, Completion, ErrorAnswer
 from openai_api.answer.ollama_models import OllamaErrorAnswer
@@ -40,9 +40,11 @@ from openai_api.endpoints.completions import create_completion
 from openai_api.endpoints.decisions import create_decision, system_one
 from openai_api.endpoints.home_page import home_page, page_file
 from openai_api.endpoints.server_status import server_status
+from openai_api.endpoints.status import ANTHROPIC_VERSION
 from openai_api.endpoints.tokenization import detokenize, tokenize, tokenizer_info
 from openai_api.page_files import PAGE_PREFIX
 from openai_api.request.decision_fields import DecisionRequest
+from openai_api.request.query import QueryParameter
 from openai_api.request.schemas import ChatCompletionRequest, CompletionRequest
 from openai_api.request.system_one_fields import SystemOneRequest
 from openai_api.request.tokenize_fields import DetokenizeRequest, TokenizeRequest
@@ -57,6 +59,13 @@ ERROR_OF_WIRE: Mapping[Wire, type[BaseModel]] = {
     Wire.OPENAI: ErrorAnswer,
     Wire.ANTHROPIC: AnthropicErrorAnswer,
     Wire.OLLAMA: OllamaErrorAnswer,
+}
+
+ANTHROPIC_HEADER = {
+    "name": ANTHROPIC_VERSION,
+    "in": "header",
+    "description": "Stands in every request of Anthropic's clients, and asks for the answer in their form.",
+    "schema": {"type": "string"},
 }
 
 ROUTES = (
@@ -85,12 +94,19 @@ ROUTES = (
     Route(path="/detokenize", serve=detokenize, body=DetokenizeRequest, answer=DetokenizeAnswer, errors=BODY),
     Route(path="/tokenizer_info", serve=tokenizer_info, answer=TokenizerInfoAnswer, errors=MODEL),
     Route(path="/version", serve=status.version, answer=VersionAnswer, errors=MODEL),
-    Route(path="/v1/models", serve=status.list_models, answer=ModelList, errors=MODEL),
+    Route(
+        path="/v1/models",
+        serve=status.list_models,
+        answer=ModelList,
+        anthropic_answer=AnthropicModelList,
+        errors=MODEL,
+    ),
     # A path, as a model may be called OWNER/NAME.
     Route(
         path="/v1/models/{model:path}",
         serve=status.retrieve_model,
         answer=ModelCard,
+        anthropic_answer=AnthropicModel,
         errors=(404, *MODEL),
         parameters=("model",),
     ),
@@ -159,7 +175,7 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
         _document(documented, route)
     document = get_openapi(title=app.title, version=app.version, routes=documented.routes)
     bodies = [(route.body, "validation") for route in ROUTES if route.body is not None]
-    answers = [(route.answer, "serialization") for route in ROUTES if route.answer is not None]
+    answers = [(answer, "serialization") for route in ROUTES for answer in _answers(route)]
     errors = [(error, "serialization") for error in ERROR_OF_WIRE.values()]
     models: Any = [*bodies, *answers, *errors]
     _, schemas = models_json_schema(models, ref_template="#/components/schemas/{model}")
@@ -180,7 +196,8 @@ def _document(router: APIRouter, route: Route) -> None:
 
 
 def _responses(route: Route) -> dict[int | str, dict[str, Any]]:
-    content: dict[str, Any] = {} if route.answer is None else _json_of(route.answer)
+    answers = _answers(route)
+    content: dict[str, Any] = _json_of(*answers) if answers else {}
     if route.streams:
         content[route.streams] = {}
     if route.text:
@@ -191,15 +208,28 @@ def _responses(route: Route) -> dict[int | str, dict[str, Any]]:
     return responses
 
 
-def _json_of(model: type[BaseModel]) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
+def _answers(route: Route) -> list[type[BaseModel]]:
+    return [answer for answer in (route.answer, route.anthropic_answer) if answer is not None]
+
+
+def _json_of(*models: type[BaseModel]) -> dict[str, Any]:
+    references = [{"$ref": f"#/components/schemas/{model.__name__}"} for model in models]
+    return {"application/json": {"schema": references[0] if len(references) == 1 else {"anyOf": references}}}
 
 
 def _openapi_extra(route: Route) -> dict[str, Any]:
-    parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in route.parameters
-    ]
+    parameters = [*map(_path_parameter, route.parameters), *map(_query_parameter, route.query)]
+    if route.anthropic_answer is not None:
+        parameters.append(ANTHROPIC_HEADER)
     extra: dict[str, Any] = {"parameters": parameters} if parameters else {}
     if route.body is not None:
         extra["requestBody"] = {"required": True, "content": _json_of(route.body)}
     return extra
+
+
+def _path_parameter(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _query_parameter(parameter: QueryParameter) -> dict[str, Any]:
+    return {"name": parameter.name, "in": "query", "description": parameter.about, "schema": parameter.schema}

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,6 +84,16 @@ def test_the_model_and_its_cache(asgi: Asgi, engine: FakeEngine) -> None:
     assert (cache["block_tokens"], cache["usage"]) == (16, 0.25)
     assert cache["global_layers"] == {"used_blocks": 0, "blocks": 9, "block_bytes": 16 * 3 * 1024}
     assert cache["sliding_layers"]["blocks"] == 4
+
+
+def test_batches_are_counted_where_files_are_kept(asgi: Asgi, engine: FakeEngine, tmp_path: Path) -> None:
+    assert look(asgi)["batches"] is None
+    keeping = Asgi(engine, ServerSettings(data_dir=str(tmp_path / "data")))
+    metrics = keeping.app.state.app_state.metrics
+    for outcome, num_rows in (("completed", 5), ("failed", 2)):
+        metrics.batch_rows.labels(outcome).inc(num_rows)
+    metrics.batches_in_progress.inc()
+    assert look(keeping)["batches"] == {"in_progress": 1, "rows": 7}
 
 
 def test_it_answers_while_the_model_loads(engine: FakeEngine) -> None:

@@ -1,6 +1,9 @@
 """*Shapes* in a real browser: checked while typed, what was forced beside what was chosen, decisions as bars."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.openai_api.fake_engine import FakeEngine, Script
@@ -98,3 +101,25 @@ def test_a_call_of_a_tool_is_shown(browser: "Browser", live: LiveServer, engine:
         assert page.get_by_role("heading", name="Calls get_weather").count() == 1
         told = page.get_by_label("Arguments of get_weather").inner_text()
         assert json.loads(told) == {"city": "Rome", "unit": "celsius"}
+
+
+def test_a_decision_is_shown_as_programs_that_run(browser: "Browser", live: LiveServer, tmp_path: Path) -> None:
+    """What the page shows asks what the page has asked, and gets the same answer."""
+    with visit(browser, live.url, "shapes") as page:
+        page.get_by_label("Start from an example").select_option("Where a letter belongs, as decisions")
+        page.get_by_label("Message").fill('it\'s "here" \\ \u2028 \u00e9')
+        ask(page)
+        labels = page.locator(".bars li > span:first-child").all_inner_texts()
+        page.get_by_role("button", name="Show as", exact=True).click()
+        programs = {}
+        for language in ("curl", "Python", "JavaScript"):
+            page.get_by_label("The same request in").select_option(language)
+            programs[language] = page.locator("dialog pre").text_content() or ""
+    assert f"{live.url}/v1/decisions" in programs["curl"]
+    assert 'client.post("/decisions", { body: {' in programs["JavaScript"]
+    (tmp_path / "python.py").write_text(programs["Python"])
+    (tmp_path / "curl.sh").write_text(programs["curl"])
+    for command in ([sys.executable, "python.py"], ["sh", "curl.sh"]):
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        assert ran.returncode == 0, ran.stderr
+        assert all(label in ran.stdout for label in labels if label not in ("yes", "no"))

@@ -1,7 +1,8 @@
-// Server: live figures, what each request does now, the model and the machine. Asks /v1/server once a second
-// while it is shown; the engine itself is only asked while it has requests.
+// Server: live figures, what each request does now, the batches, the model and the machine. Asks /v1/server and,
+// where files are kept, /v1/batches once a second while it is shown; the engine itself is only asked while it has requests.
 
 import { isAbort } from "../api.js";
+import { BatchList } from "../batch_list.js";
 import { Chart } from "../charts.js";
 import { field, h, replace } from "../dom.js";
 import { bytes, count, duration, figures, percentOf, perSecond, requestRates } from "../server_figures.js";
@@ -23,8 +24,9 @@ class ServerView {
   #before = null;
   #isShown = false;
 
-  constructor(root, { api, onModel }) {
+  constructor(root, { api, announce, onModel }) {
     this.api = api;
+    this.batches = new BatchList({ api, announce });
     this.charts = {
       outputTokensPerS: new Chart("Generated tokens", perSecond),
       running: new Chart("Running", count),
@@ -34,6 +36,7 @@ class ServerView {
       firstTokenS: new Chart("Time to first token", duration),
       interTokenS: new Chart("Between outputs", duration),
       bytesPerS: new Chart("Weights read", (value) => `${(value / GIGA).toFixed(1)} GB/s`),
+      batchRowsPerS: new Chart("Batch rows", perSecond),
     };
     this.#build(root);
     onModel(() => this.#isShown && this.show()); // with a new key, too
@@ -54,6 +57,7 @@ class ServerView {
       h("h2", null, title), this.state, this.error,
       h("div", { class: "charts" }, Object.values(this.charts).map((chart) => chart.element)),
       h("h2", null, "Requests"), h("div", { class: "wide-table", tabindex: "0", role: "region", "aria-label": "Requests" }, table), this.others,
+      this.batches.element,
       h("h2", null, "Model and machine"), this.facts,
       this.share,
       h("div", { class: "narrow" }, field("Memory bandwidth in GB/s", this.bandwidth, "As `gemma3-server doctor` measures it; kept in this browser.")),
@@ -81,7 +85,9 @@ class ServerView {
   async #look(signal) {
     while (!signal.aborted) {
       try {
-        this.#take(await this.api.get(PATH, { signal }));
+        const now = await this.api.get(PATH, { signal });
+        this.#take(now);
+        await this.batches.look(now.batches, signal);
       } catch (error) {
         if (isAbort(error)) return;
         this.#fail(error);
@@ -101,6 +107,7 @@ class ServerView {
     this.error.hidden = true;
     const found = figures(now, this.#before);
     for (const [name, chart] of Object.entries(this.charts)) chart.add(found[name]);
+    this.charts.batchRowsPerS.element.hidden = !now.batches;
     replace(this.state, `${now.status}, up for ${duration(now.uptime_s)}, version ${now.version}`);
     this.#showRequests(now, requestRates(now, this.#before));
     this.#showFacts(now);

@@ -3,7 +3,7 @@
 
 import { isAbort } from "../api.js";
 import { decisionBars } from "../decision_bars.js";
-import { field, h, replace } from "../dom.js";
+import { fault, field, h, replace } from "../dom.js";
 import { Figures } from "../figures.js";
 import { ForcedText } from "../forced_text.js";
 import { checkOf, EXAMPLES, KINDS, prettyJson, ShapeError, takeCall } from "../shape_kinds.js";
@@ -45,21 +45,15 @@ class ShapesView {
     this.input = h("textarea", { rows: 3, oninput: typed });
     this.shape = h("textarea", { rows: 12, class: "code", spellcheck: "false", oninput: typed });
     this.maxTokens = h("input", { type: "number", min: 1, step: 1, oninput: typed });
-    this.inputError = h("p", { class: "error", role: "status" });
-    this.shapeError = h("p", { class: "error", role: "status" });
     root.addEventListener("keydown", (event) => this.#onKey(event));
+    const message = field("Message", this.input), shape = field("Shape", this.shape, "Checked while you type. Ctrl+Enter asks for the answer.");
+    this.inputFault = fault(this.input);
+    this.shapeFault = fault(this.shape);
     const write = h("div", null,
       h("div", { class: "fields" }, field("Start from an example", this.examples), field("Kind of shape", this.kind), field("At most so many tokens", this.maxTokens)),
-      field("Message", this.input), this.inputError, field("Shape", this.shape, "Checked while you type. Ctrl+Enter asks for the answer."), this.shapeError,
+      message, this.inputFault.element, shape, this.shapeFault.element,
       this.#buttons(), this.settings.form());
-    this.#tie(this.input, this.inputError);
-    this.#tie(this.shape, this.shapeError);
     root.append(h("h2", { class: "unseen" }, title), h("div", { class: "two" }, write, this.#answerPart()));
-  }
-
-  #tie(control, error) {
-    error.id = `${control.id}-error`;
-    control.setAttribute("aria-describedby", `${control.getAttribute("aria-describedby") ?? ""} ${error.id}`.trim());
   }
 
   #buttons() {
@@ -68,9 +62,8 @@ class ShapesView {
     this.askButton.classList.add("primary");
     this.stopButton = button("Stop", () => this.#stop?.abort());
     this.stopButton.disabled = true;
-    this.showAsButton = button("Show as", () => this.#showAs());
     this.verdict = h("span", { class: "soft verdict" });
-    return h("div", { class: "row" }, this.askButton, this.stopButton, this.showAsButton, this.verdict);
+    return h("div", { class: "row" }, this.askButton, this.stopButton, button("Show as", () => this.#showAs()), this.verdict);
   }
 
   #answerPart() {
@@ -97,12 +90,6 @@ class ShapesView {
     Object.assign(this.input, { value: input });
     this.shape.value = shape;
     this.maxTokens.value = maxTokens;
-    this.#showKind();
-  }
-
-  // OpenAI's packages have nothing for decisions.
-  #showKind() {
-    this.showAsButton.hidden = KINDS[this.kind.value].isDecision === true;
   }
 
   // Checks
@@ -113,7 +100,6 @@ class ShapesView {
     clearTimeout(this.#timer);
     this.#checking?.abort();
     this.verdict.textContent = "";
-    this.#showKind();
     this.#timer = setTimeout(() => this.#check(), CHECK_MS);
   }
 
@@ -137,18 +123,12 @@ class ShapesView {
   #showFault(error) {
     const isInput = /^(messages|input|prompt)/.test(error?.param ?? "");
     const isShape = error instanceof ShapeError || (error?.status === 400 && !isInput);
-    this.#mark(this.shape, this.shapeError, isShape ? error.message : "");
-    this.#mark(this.input, this.inputError, isInput ? error.message : "");
+    this.shapeFault.show(isShape ? error.message : "");
+    this.inputFault.show(isInput ? error.message : "");
     const other = error && !isShape && !isInput ? error.message : "";
     this.error.hidden = !other;
     this.error.textContent = other;
     if (error) this.verdict.textContent = "";
-  }
-
-  #mark(control, place, words) {
-    if (words) control.setAttribute("aria-invalid", "true");
-    else control.removeAttribute("aria-invalid");
-    if (place.textContent !== words) place.textContent = words;
   }
 
   // Answers
