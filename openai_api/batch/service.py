@@ -74,12 +74,14 @@ class BatchService:
         """What was answered stays, nothing more is. Already ended, it stays as it is."""
         if batch.status not in UNFINISHED or batch.status is BatchStatus.CANCELLING:
             return batch
-        await self._pause(batch.owner)
-        batch = self.batches.find(batch.owner, batch.id) or batch
-        if batch.status in UNFINISHED:
-            batch = batch.at(BatchStatus.CANCELLING)
-            await asyncio.to_thread(self.batches.save, batch)
-        self._run(batch.owner)
+        try:
+            await self._pause(batch.owner)
+            batch = self.batches.find(batch.owner, batch.id) or batch
+            if batch.status in UNFINISHED:
+                batch = batch.at(BatchStatus.CANCELLING)
+                await asyncio.to_thread(self.batches.save, batch)
+        finally:
+            self._run(batch.owner)  # it goes on, too, where its end cannot be written
         return batch
 
     async def _pause(self, owner: str) -> None:
@@ -88,8 +90,8 @@ class BatchService:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         for worker in [worker for worker in self._workers.values() if worker.batch.owner == owner]:
+            del self._workers[worker.batch.id]  # rows that cannot be saved are computed again
             await worker.save()
-            del self._workers[worker.batch.id]
 
     def _run(self, owner: str) -> None:
         if owner not in self._tasks:

@@ -1,6 +1,7 @@
 """Full disks, folders that cannot be written and clocks that are set: a clear error, and no row lost or twice."""
 
 import asyncio
+import errno
 import os
 import resource
 import shutil
@@ -22,6 +23,7 @@ from openai_api.batch.batch_worker import BatchWorker
 from openai_api.batch.database import Database
 from openai_api.batch.file_store import FileLimits, FileStore
 from openai_api.batch.row import Record
+from openai_api.batch.service import BatchService
 from openai_api.response_store import MemoryStore
 from openai_api.settings import ServerSettings
 from tests.openai_api.fake_engine import MODEL_ID, FakeEngine
@@ -30,6 +32,24 @@ from tests.openai_api.test_batch import request, write_lines
 from tests.openai_api.test_program import ROOT
 
 DAYS_S = 86_400
+
+
+def batch_of(files: FileStore, *, num_rows: int, window_s: int) -> BatchState:
+    """One that nobody knows yet, with its input."""
+    source = files.begin()
+    body = {"model": MODEL_ID, "prompt": "Hi", "max_tokens": 3}
+    lines = [{**request(number), "body": body} for number in range(num_rows)]
+    source.write(write_lines(files.path("lines"), lines).read_bytes())
+    files.add(source, owner="", filename="a", purpose="batch", lives_s=None)
+    return new_batch(
+        "",
+        endpoint="/v1/completions",
+        input_file_id=source.id,
+        window="24h",
+        window_s=window_s,
+        metadata=None,
+        output_lives_s=None,
+    )
 
 
 class Stores:
@@ -48,20 +68,7 @@ class Stores:
 
     def batch(self, *, num_rows: int, window_s: int) -> BatchState:
         """A new one, with its input."""
-        source = self.files.begin()
-        body = {"model": MODEL_ID, "prompt": "Hi", "max_tokens": 3}
-        lines = [{**request(number), "body": body} for number in range(num_rows)]
-        source.write(write_lines(self.files.path("lines"), lines).read_bytes())
-        self.files.add(source, owner="", filename="a", purpose="batch", lives_s=None)
-        batch = new_batch(
-            "",
-            endpoint="/v1/completions",
-            input_file_id=source.id,
-            window="24h",
-            window_s=window_s,
-            metadata=None,
-            output_lives_s=None,
-        )
+        batch = batch_of(self.files, num_rows=num_rows, window_s=window_s)
         self.batches.add(batch)
         return batch
 
@@ -105,6 +112,29 @@ def test_a_save_that_the_disk_has_cut_off_and_the_next_write_every_row_once(stor
     content = stores.files.path(worker.batch.output_file_id).read_bytes()
     assert [line[:6] for line in content.splitlines()] == [f'{{"n":{number}'.encode() for number in range(9)]
     assert worker.batch.num_output_bytes == len(content)
+
+
+def test_a_batch_whose_cancelling_cannot_be_written_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        state = new_app_state(cast(Any, FakeEngine()), ServerSettings(), MemoryStore(max_responses=1, max_bytes=1))
+        service = BatchService(tmp_path, state)
+        service.start()
+        batch = batch_of(service.files, num_rows=300, window_s=DAYS_S)
+        await service.create(batch)
+        with monkeypatch.context() as patch:
+            patch.setattr(service.batches, "save", no_room)
+            with pytest.raises(OSError, match="No space left"):
+                await service.cancel(batch)
+        async with asyncio.timeout(30):
+            while (ended := service.find("", batch.id)) is None or ended.status is not BatchStatus.COMPLETED:
+                await asyncio.sleep(0.01)
+        assert ended.completed + ended.failed == 300
+        await service.stop()
+
+    def no_room(_batch: BatchState) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    asyncio.run(run())
 
 
 def test_an_upload_that_finds_no_room_is_a_clear_error_and_leaves_nothing(tmp_path: Path) -> None:
