@@ -12,8 +12,8 @@ Continuous batching, in three parts of ``schedule``:
   chunks: a whole one to the sequence whose turn it is, the rest to the shortest remainders.
 * Memory: oldest first, by the first admission. If none is free, the youngest is preempted for now.
 
-Before all of that, those who give way leave their seats as soon as there is anybody else. While there is
-not, their steps are small, so whoever comes waits for one of them, and not paced: nobody reads as they come.
+Before all of that, those who give way leave their seats as soon as there is anybody else, and take
+small steps while there is not: whoever comes waits for one such step.
 
 And a fourth that costs nobody anything: while no prompt is computed, guesses at the next tokens
 (``prompt_lookup``) go into rows, tokens of the budget and blocks that are left over, so a step may
@@ -50,7 +50,7 @@ from engine.drafting import with_drafts
 from engine.kv_cache_manager import EmptyBlocks, KVCacheManager
 from engine.kv_cache_sizes import BlockCounts
 from engine.masking import with_masks
-from engine.prefill_pace import PrefillPace
+from engine.prefill_pace import PrefillPace, PrefillShare
 from engine.request_checks import check_length
 from engine.running_queue import RunningQueue
 from engine.scheduler_config import SchedulerConfig
@@ -143,9 +143,9 @@ class Scheduler:
         for seq in self._running:
             self._kv.release_surplus(seq)
         self._admit(self._queue_in_turn(), failures)
-        batch = self._plan_and_place(is_paced=not self._running.all_give_way)  # nobody reads those as they come
+        batch = self._plan_and_place(self.pace.share)
         if not batch.scheduled:  # all was for decodes, which lack memory
-            batch = self._plan_and_place(is_paced=False)
+            batch = self._plan_and_place(lambda _: self.pace.share(0))
         if all(seq.decodes for seq in self._running):
             batch = with_drafts(batch, self.config, self._kv, failures)
         return with_masks(batch, failures)
@@ -182,12 +182,10 @@ class Scheduler:
                 self.num_prefix_query_tokens += seq.num_tokens
                 self.num_prefix_hit_tokens += num_cached_tokens
 
-    def _plan_and_place(self, *, is_paced: bool) -> Batch:
+    def _plan_and_place(self, share_beside: abc.Callable[[int], PrefillShare]) -> Batch:
         """Give the planned tokens their blocks, oldest sequence first."""
         config = self._small_steps if self._running.all_give_way else self.config
-        plan = self._planner.plan(
-            self._running, config, share_beside=lambda num: self.pace.share(num if is_paced else 0)
-        )
+        plan = self._planner.plan(self._running, config, share_beside=share_beside)
         scheduled = []
         for seq in list(self._running):
             if seq.status is SequenceStatus.RUNNING:  # not preempted for an older one just now

@@ -8,7 +8,6 @@ from engine.batch import Batch
 from engine.errors import ContextLengthError, RequestError
 from engine.kv_cache_sizes import BlockCounts, KVCacheLayout, num_blocks_for
 from engine.outputs import FinishReason
-from engine.prefill_pace import PrefillPace
 from engine.scheduler_config import SchedulerConfig
 from engine.sequence import Sequence, SequenceStatus
 from tests.engine.fakes import FakeEngine, Setup, generate_alone, less
@@ -430,16 +429,3 @@ def test_16_sequences_of_2000_tokens_run_at_once_in_the_blocks_of_1_gib() -> Non
     assert engine.scheduler.num_preemptions == 0
     assert most_used.num_global == 16 * 125
     engine.check_idle()
-
-
-@pytest.mark.parametrize("gives_way", [True, False])
-def test_prefill_beside_those_who_give_way_is_not_paced(gives_way: bool) -> None:
-    pace = PrefillPace()  # has seen no decode yet, so it allows little or nothing beside one
-    engine = FakeEngine(Setup(max_model_len=64, prefill_chunk_tokens=16, pace=pace))
-    engine.add([5, 6], gives_way=gives_way, max_tokens=20, ignore_eos=True)
-    for _ in range(4):  # beside its first tokens short prompts are not paced in any case
-        engine.step()
-    (second,) = engine.add(range(3, 35), gives_way=gives_way, max_tokens=1)
-    batch = engine.schedule()
-    num_prefilled = sum(item.num_scheduled_tokens for item in batch.scheduled if item.seq is second)
-    assert (num_prefilled == 16) == gives_way
