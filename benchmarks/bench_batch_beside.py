@@ -17,7 +17,7 @@ from bench_interference import Figures, Prompts, percentile, times_of_tokens
 from common import line, parser, print_header, print_json
 from compare_batch import loop_s
 from serving import Server, server
-from structured_tasks import LABELS, message
+from structured_tasks import LABELS, new_rows
 
 ALONE_S = 15.0
 ROWS_OVER_HTTP = 512
@@ -40,8 +40,8 @@ def started_batch(address: Server, num_rows: int) -> str:
     shape = {"model": "m", "max_tokens": 200, "temperature": 0, "structured_outputs": {"choice": list(LABELS)}}
     rows = [
         {"custom_id": str(i), "method": "POST", "url": "/v1/completions"}
-        | {"body": shape | {"prompt": f"Message: {message(i)} ({i})\nAnswer: "}}
-        for i in range(num_rows)
+        | {"body": shape | {"prompt": f"Message: {row['text']}\nAnswer: "}}
+        for i, row in enumerate(new_rows(0, num_rows))
     ]
     file = "".join(json.dumps(row) + "\n" for row in rows)
     form = (
@@ -88,11 +88,11 @@ def main() -> None:
     args = flags.parse_args()
     bandwidth = print_header(args.threads, f"a batch of {args.rows} rows")
     prompts, figures = Prompts(), Figures()
-    rows = [{"text": f"{message(i)} ({i})"} for i in range(ROWS_OVER_HTTP)]
+    rows = new_rows(args.rows, ROWS_OVER_HTTP)
     with tempfile.TemporaryDirectory() as folder, server(args.threads, "--data-dir", folder) as ours:
         talk(ours, prompts, "warm", 3)
         figures |= talk(ours, prompts, "alone", args.talks)
-        loop_s(ours, "choice", rows[:64], 64)
+        loop_s(ours, "choice", new_rows(2 * args.rows, 64), 64)
         figures["rows that do not give way, rows/s"] = [ROWS_OVER_HTTP / loop_s(ours, "choice", rows, 64)]
         batch_id = started_batch(ours, args.rows)
         figures["batch alone, rows/s"] = [rows_per_s(ours, batch_id)]

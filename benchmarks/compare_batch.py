@@ -10,17 +10,15 @@ import asyncio
 import json
 import queue
 import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from bench_batch import SHAPES, batch_s, task_of
 from common import line, parser, print_header, print_json
 from serving import Server, llama_server, server
-from structured_tasks import LABELS, SCHEMA, message
+from structured_tasks import LABELS, SCHEMA, new_rows
 
 from engine.async_engine import AsyncLLMEngine
 from engine.engine_options import EngineOptions
@@ -68,28 +66,28 @@ def loop_s(address: Server, case: str, rows: Sequence[Mapping[str, str]], num_st
     return time.perf_counter() - began_s
 
 
-async def batch_figures(case: str, rows: Sequence[Mapping[str, str]], args: Any) -> list[float]:
-    """Rows a second of each round."""
+async def batch_figures(case: str, args: Any) -> list[float]:
+    """Rows a second of each round, which has rows of its own: no prefix cache knows them."""
     options = EngineOptions(threads=args.threads)
     engine = AsyncLLMEngine(
         lambda: load_engine(options, pace=Unpaced()), max_num_waiting=1 << 40, max_waiting_prompt_tokens=1 << 40
     )
     await engine.start()
     state = new_app_state(engine, ServerSettings(), MemoryStore(max_responses=1, max_bytes=1))
+    await batch_s(new_rows(0, args.streams), task_of(case), state, options.max_num_seqs)
     speeds = []
-    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
-        file.flush()
-        for _ in range(args.rounds + 1):
-            seconds = await batch_s(Path(file.name), task_of(case), state, options.max_num_seqs)
-            speeds.append(len(rows) / seconds)
+    for round_number in range(1, args.rounds + 1):
+        rows = new_rows(round_number * args.rows, args.rows)
+        speeds.append(args.rows / await batch_s(rows, task_of(case), state, options.max_num_seqs))
     await engine.shutdown()
-    return speeds[1:]  # the first warms up
+    return speeds
 
 
-def loop_figures(address: Server, case: str, rows: Sequence[Mapping[str, str]], args: Any) -> list[float]:
-    loop_s(address, case, rows[: args.streams], args.streams)
-    return [len(rows) / loop_s(address, case, rows, args.streams) for _ in range(args.rounds)]
+def loop_figures(address: Server, case: str, args: Any) -> list[float]:
+    """The same of a loop."""
+    loop_s(address, case, new_rows(0, args.streams), args.streams)
+    rounds = [new_rows(number * args.rows, args.rows) for number in range(1, args.rounds + 1)]
+    return [args.rows / loop_s(address, case, rows, args.streams) for rows in rounds]
 
 
 def main() -> None:
@@ -102,13 +100,12 @@ def main() -> None:
     args = made.parse_args()
     bandwidth = print_header(args.threads, f"{args.rows} rows, {args.streams} connections")
     figures: dict[str, list[float]] = {}
-    rows = [{"text": message(number)} for number in range(args.rows)]
     for case in args.cases:
-        told = {"batch": asyncio.run(batch_figures(case, rows, args))}
+        told = {"batch": asyncio.run(batch_figures(case, args))}
         with server(args.threads) as ours:
-            told["our server"] = loop_figures(ours, case, rows, args)
+            told["our server"] = loop_figures(ours, case, args)
         with llama_server(args.llama_server, args.model, args.threads, args.streams) as port:
-            told["llama-server"] = loop_figures(Server("127.0.0.1", port, 0), case, rows, args)
+            told["llama-server"] = loop_figures(Server("127.0.0.1", port, 0), case, args)
         for name, speeds in told.items():
             ratio = statistics.median(told["batch"]) / statistics.median(speeds)
             print(line(f"{case}, {name}", speeds, f"batch {ratio:.2f}x", unit="rows/s"), flush=True)

@@ -65,3 +65,8 @@ def extraction_prompt(number: int) -> str:
 def lark_choice(labels: Sequence[str]) -> str:
     """A grammar of the labels alone, as the server makes one of ``structured_outputs.choice``."""
     return f"start: CHOICE\nCHOICE: {' | '.join(map(json.dumps, labels))}"
+
+
+def new_rows(first: int, num_rows: int) -> list[dict[str, str]]:
+    """Rows ``[first, first + num_rows)`` of a table; no two texts share more than their first words, so no cache helps."""
+    return [{"text": f"{number}: {message(number)}"} for number in range(first, first + num_rows)]
