@@ -1,6 +1,6 @@
 """How long a table takes and what it costs, by the number of replicas: the tables of docs/scale.md.
 
-    python benchmarks/plan_capacity.py [--rows 1000000] [--rows-per-s 97] [--replicas 1 10 100 1000] [--price-per-hour 1]
+    python benchmarks/plan_capacity.py [--rows 1000000] [--rows-per-s 28.4] [--replicas 1 10 100 1000] [--price-per-hour 1]
 
 The rate is of one replica and comes from ``bench_batch.py`` on the machine that is meant; the price is the reader's.
 Replicas share nothing while they compute: rows are cut into files, a file is one replica's, and the last one to end
@@ -75,7 +75,7 @@ def flag_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--rows", type=int, default=1_000_000)
-    add("--rows-per-s", type=float, default=97.0, help="Of one replica (default: labels, two AVX512 cores).")
+    add("--rows-per-s", type=float, default=28.4, help="Of one replica (default: labels, two AVX512 cores).")
     add("--rows-per-file", type=int, default=10_000)
     add("--start-s", type=float, default=60.0, help="From the order of a machine to its first row.")
     add("--price-per-hour", type=float, default=1.0, help="Of one replica; with 1 the costs are in units of it, P.")
