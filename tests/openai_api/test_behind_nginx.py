@@ -32,7 +32,10 @@ NAME = "gemma.example.com"
 KEYS = ("first-key-0123456789", "second-key-0123456789")
 RUNNING = "num_requests_running"
 
-pytestmark = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
+# Where Debian puts it, which is in the path of root alone.
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+
+pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 
 
 @dataclass
@@ -72,7 +75,7 @@ def balanced(folder: Path, *scripts: dict[str, Any], flags: tuple[str, ...] = ()
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
         main = configured(folder, port, [replica.url.removeprefix("http://") for replica in replicas])
-        process = subprocess.Popen(["nginx", "-c", str(main), "-p", str(folder)], stderr=subprocess.DEVNULL)
+        process = subprocess.Popen([str(NGINX), "-c", str(main), "-p", str(folder)], stderr=subprocess.DEVNULL)
         try:
             url = f"http://127.0.0.1:{port}"
             wait_until(lambda: answers(url))
