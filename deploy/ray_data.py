@@ -177,7 +177,7 @@ def _answer(source: Path, job: Job, *, num_engines: int | None, shows_progress: 
         context = DataContext.get_current()
         context.enable_progress_bars = shows_progress
         context.target_max_block_size = 1  # bytes: each row of Ray's, a block of ours, goes by itself
-        cpus = [node["Resources"]["CPU"] for node in ray.nodes() if node["Alive"] and "CPU" in node["Resources"]]
+        threads, num_machines = _threads_and_machines(job.options.threads)
         blocks = read_datasource(
             Blocks(source, frozenset(Part.of(path).first for path in job.parts.found())),
             override_num_blocks=1,
@@ -186,8 +186,8 @@ def _answer(source: Path, job: Job, *, num_engines: int | None, shows_progress: 
         told = blocks.map(
             Answerer,
             fn_constructor_args=[job],
-            compute=ActorPoolStrategy(size=num_engines or len(cpus), max_concurrent_calls_per_actor=BLOCKS_AT_ONCE),
-            num_cpus=(job.options.threads or min(cpus)) - CPUS_BESIDE_ENGINE,
+            compute=ActorPoolStrategy(size=num_engines or num_machines, max_concurrent_calls_per_actor=BLOCKS_AT_ONCE),
+            num_cpus=threads - CPUS_BESIDE_ENGINE,
         )
         for _ in told.iter_internal_ref_bundles():
             pass
@@ -197,6 +197,18 @@ def _answer(source: Path, job: Job, *, num_engines: int | None, shows_progress: 
         raise
     finally:
         ray.shutdown()
+
+
+def _threads_and_machines(threads: int | None) -> tuple[float, int]:
+    """Of an engine, and how many machines have room for one. Raises: ValueError, none has: Ray would wait for ever."""
+    cpus = [node["Resources"]["CPU"] for node in ray.nodes() if node["Alive"] and "CPU" in node["Resources"]]
+    needed = threads or min(cpus, default=1)
+    num_machines = sum(each >= needed for each in cpus)
+    if num_machines == 0:
+        raise ValueError(
+            f"--threads {needed:g}: the machines of the cluster have {max(cpus, default=0):g} processors at most"
+        )
+    return needed, num_machines
 
 
 if __name__ == "__main__":

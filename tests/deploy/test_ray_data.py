@@ -139,3 +139,12 @@ def test_wrong_use_is_one_line(model: list[str], tmp_path: Path) -> None:
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
         assert words[-2] in done.stderr or words[-1] in done.stderr
+
+
+def test_more_threads_than_any_machine_has_are_refused(model: list[str], tmp_path: Path) -> None:
+    asked = [table(tmp_path / "in.jsonl", 3), "-o", tmp_path / "out.jsonl", "--template", "{n}", *model, "--threads", 3]
+    with two_nodes() as cluster:
+        process = program(cluster, asked)
+        _, told = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 2
+    assert "--threads 3: the machines of the cluster have 1 processors at most" in told
