@@ -1,6 +1,7 @@
 """What the tests share: the real weights, the official tokenizer, and where they come from."""
 
 import hashlib
+import logging
 import os
 import shutil
 import signal
@@ -43,6 +44,15 @@ def signals_as_at_a_terminal() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """A program that a test runs in this process sends all records to a stderr that is closed after it."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ character beyond ASCII is split over tokens. It remembers what it was asked and 
 
 import asyncio
 import codecs
+import threading
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -42,6 +43,7 @@ class Script:
     tokens_per_output: int = 1
     num_accepted_predictions: int = 0  # in every choice's first output
     num_rejected_predictions: int = 0
+    hold: threading.Event | None = None  # awaited in the middle of the answer
     forced: bytes = b""  # as in ``SequenceDelta``, of the first choice
 
 
@@ -269,6 +271,8 @@ class FakeEngine:
         num_steps = max(map(len, plans))
         for step in range(num_steps):
             await self._pause(script.token_s)
+            while step == num_steps // 2 and script.hold is not None and not script.hold.is_set():
+                await self._pause(0.01)
             if script.fail is not None and step == script.fail_at:
                 raise script.fail
             yield RequestOutput(

@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import logging
 import resource
 import socket
 import sys
@@ -197,7 +196,6 @@ def test_a_fault_without_end_is_logged_at_a_bounded_rate(capsys: pytest.CaptureF
     """As asyncio tells of it when no connection can be accepted."""
     from openai_api.logs import configure_logging
 
-    handlers, level = logging.root.handlers[:], logging.root.level
     configure_logging("info")
     loop = asyncio.new_event_loop()
     try:
@@ -206,6 +204,4 @@ def test_a_fault_without_end_is_logged_at_a_bounded_rate(capsys: pytest.CaptureF
             loop.call_exception_handler({"message": "socket.accept() out of system resource", "exception": error})
     finally:
         loop.close()
-        logging.root.handlers[:] = handlers
-        logging.root.setLevel(level)
     assert len(capsys.readouterr().err.splitlines()) == 1

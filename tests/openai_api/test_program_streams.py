@@ -1,14 +1,12 @@
 """The server as a program where a stream, a module or a signal is not as usual: it serves on, or says why not."""
 
 import asyncio
-import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -112,27 +110,14 @@ def test_what_still_loads_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> 
     """Nor is the interpreter taken apart under it."""
     ends: list[int] = []
     monkeypatch.setattr("openai_api.run.os._exit", ends.append)
-    with root_logger_as_before():
-        assert main(["--port", "0"], engine_builder=lambda _flags: StopsWhileLoading()) == 0
+    assert main(["--port", "0"], engine_builder=lambda _flags: StopsWhileLoading()) == 0
     assert ends == [0]
-
-
-@contextmanager
-def root_logger_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    try:
-        yield
-    finally:
-        root.handlers[:] = before
-        root.setLevel(level)
 
 
 def test_options_that_exclude_each_other_are_told_before_anything_is_loaded(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with root_logger_as_before():
-        assert main(["--port", "0", "--max-num-seqs", "1000"], program="main.py serve") == 2
+    assert main(["--port", "0", "--max-num-seqs", "1000"], program="main.py serve") == 2
     (line,) = capsys.readouterr().err.splitlines()
     words = "main.py serve: error: --max-num-batched-tokens 512 must be at least --max-num-seqs 1000 + 16"
     assert line.startswith(words)

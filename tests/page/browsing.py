@@ -77,6 +77,11 @@ def visit(
         assert watched.problems == []
 
 
+def announced(page: "Page", words: str) -> None:
+    """Wait until screen readers are told ``words``, which is a moment after the eye saw them."""
+    page.locator("#live", has_text=words).wait_for(state="attached")
+
+
 def record_lengths(page: "Page", selector: str) -> None:
     """Note each length that the text of an element has from now on."""
     page.evaluate(

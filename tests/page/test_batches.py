@@ -11,7 +11,7 @@ import pytest
 from openai_api.settings import ServerSettings
 from tests.openai_api.fake_engine import FakeEngine, Script
 from tests.openai_api.harness import LiveServer, live_server, wait_until
-from tests.page.browsing import visit
+from tests.page.browsing import announced, visit
 from tests.page.test_hostile import HOSTILE, LOADED
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def test_a_file_becomes_a_batch_whose_answers_are_saved(browser: "Browser", live
             saved = (tmp_path / "saved").read_text().splitlines()
             assert [json.loads(line)["custom_id"] for line in saved] == ids
         assert job.get_by_role("button", name="Cancel").count() == 0
-        assert "completed" in page.locator("#live").inner_text()
+        announced(page, "completed")
 
 
 def test_a_batch_that_runs_has_a_speed_and_can_be_cancelled(

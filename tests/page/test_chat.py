@@ -1,13 +1,14 @@
 """*Chat* in a real browser, with an engine that says what it is told to."""
 
 import json
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openai_api.settings import ServerSettings
 from tests.openai_api.fake_engine import MODEL_ID, FakeEngine, Script
 from tests.openai_api.harness import LiveServer, live_server, wait_until
-from tests.page.browsing import num_lengths, record_lengths, visit
+from tests.page.browsing import announced, visit
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -49,14 +50,16 @@ def asked(engine: FakeEngine) -> list[tuple[str, str]]:
 
 
 def test_an_answer_grows_and_is_kept(browser: "Browser", live: LiveServer, engine: FakeEngine) -> None:
-    engine.script = Script(text="one two three four five six", token_s=0.03, num_cached_tokens=3)
+    middle = threading.Event()
+    engine.script = Script(text="one two three four five six", hold=middle, num_cached_tokens=3)
     with visit(browser, live.url) as page:
-        record_lengths(page, ".message.assistant .body")
         say(page, "Count!")
+        page.locator(".message.assistant[aria-busy=true] .body", has_text="one two three").wait_for()
+        assert "six" not in page.locator(".message.assistant").inner_text()
+        middle.set()
         assert said(page) == engine.script.text
-        assert num_lengths(page) > 3
         assert "3 of" in page.locator(".message.assistant .actions small").inner_text()
-        assert "one two three" in page.locator("#live").inner_text()
+        announced(page, "one two three")
         page.reload()
         assert said(page) == engine.script.text
     assert asked(engine) == [("user", "Count!")]

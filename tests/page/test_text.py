@@ -1,11 +1,12 @@
 """*Text* in a real browser, with an engine whose tokens are bytes and whose likelihoods are known."""
 
+import threading
 from typing import TYPE_CHECKING
 
 from engine.errors import QueueFullError
 from tests.openai_api.fake_engine import FakeEngine, Script
 from tests.openai_api.harness import LiveServer, wait_until
-from tests.page.browsing import num_lengths, record_lengths, visit
+from tests.page.browsing import announced, visit
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -13,10 +14,18 @@ if TYPE_CHECKING:
 BOS_ID = 2
 
 
-def complete(page: "Page", prompt: str) -> None:
+def ask(page: "Page", prompt: str) -> None:
     page.get_by_label("Prompt", exact=True).fill(prompt)
     page.keyboard.press("Control+Enter")
+
+
+def wait_for_the_end(page: "Page") -> None:
     page.locator(".summary:not(:empty)").wait_for()
+
+
+def complete(page: "Page", prompt: str) -> None:
+    ask(page, prompt)
+    wait_for_the_end(page)
 
 
 def tokens(page: "Page") -> list[str]:
@@ -24,12 +33,14 @@ def tokens(page: "Page") -> list[str]:
 
 
 def test_tokens_of_prompt_and_answer_are_shown(browser: "Browser", live: LiveServer, engine: FakeEngine) -> None:
-    engine.script = Script(text="xyz\n \u20ac", tokens_per_output=2, num_cached_tokens=1, token_s=0.05)
+    middle = threading.Event()
+    engine.script = Script(text="xyz\n \u20ac", tokens_per_output=2, num_cached_tokens=1, hold=middle)
     with visit(browser, live.url, "text") as page:
-        page.get_by_label("Prompt", exact=True).wait_for()
-        record_lengths(page, ".tokens")
-        complete(page, "ab")
-        assert num_lengths(page) > 2
+        ask(page, "ab")
+        page.locator(".token", has_text="y").wait_for()
+        assert "<eos>" not in tokens(page)
+        middle.set()
+        wait_for_the_end(page)
         assert tokens(page) == ["<bos>", "a", "b", "x", "y", "z", "\u21b5", "\u2423", *"\ufffd\ufffd\ufffd", "<eos>"]
         assert page.locator(".token.of-prompt").all_inner_texts() == ["<bos>", "a", "b"]
         assert page.locator(".token.special").all_inner_texts() == ["<bos>", "<eos>"]
@@ -38,7 +49,7 @@ def test_tokens_of_prompt_and_answer_are_shown(browser: "Browser", live: LiveSer
         assert "1 of 3 prompt tokens from the cache" in summary
         assert "4 tokens came as drafts" in summary
         assert "ended with stop" in summary
-        assert page.locator("#live").inner_text() == summary
+        announced(page, summary)
 
 
 def test_alternatives_on_hover_and_on_focus(browser: "Browser", live: LiveServer) -> None:
@@ -70,7 +81,7 @@ def test_an_alternative_is_a_way_on_and_back(browser: "Browser", live: LiveServe
         page.locator(".popup button:not([aria-current])").first.click()
         page.get_by_role("button", name="Back to before").wait_for()
         wait_until(lambda: len(engine.calls) == 2)
-        page.locator(".summary:not(:empty)").wait_for()
+        wait_for_the_end(page)
         branch = engine.calls[-1]
         assert branch.prompt_token_ids[:4] == (
             *first.prompt_token_ids,
