@@ -1,12 +1,15 @@
 """From log likelihoods of options to probabilities.
 
-Owns the rule, chosen by measurement (docs/decisions.md): the log likelihood of an option's full text, less that
-of the same text where the question has no input (contextual calibration). So neither the length of an option nor how
-common its words are counts. Pure.
+Owns the rule, chosen by measurement (docs/decisions.md): how much likelier an option's full text is than where the
+question has no input (contextual calibration), measured by the root of how surprising it is there. So neither the length
+of an option nor how common its words are counts. Pure.
 """
 
 import math
 from collections.abc import Sequence
+
+LEAST_SURPRISE = 1.0
+"""Nats: of what is expected anyway the root would be near zero."""
 
 DIGITS = 9
 """Clients hold a sum of probabilities against 1, and a score against its probabilities, within what was rounded."""
@@ -21,7 +24,7 @@ def probabilities(
     likelihoods: Sequence[float], without_input: Sequence[float], *, temperature: float = 1.0
 ) -> list[float]:
     """Of each option; they add up to 1. ``temperature`` 0 leaves the likeliest alone, the first of equal ones."""
-    gains = [_gain(told, usual) for told, usual in zip(likelihoods, without_input, strict=True)]
+    gains = _gains(likelihoods, without_input)
     best = max(gains)
     if temperature == 0:
         return [float(index == gains.index(best)) for index in range(len(gains))]
@@ -32,9 +35,18 @@ def probabilities(
     return [round(weight / total, DIGITS) for weight in weights]
 
 
-def _gain(told: float, usual: float) -> float:
-    """An impossible text stays so, however rare it is."""
-    return told - usual if math.isfinite(told) and math.isfinite(usual) else -math.inf
+def _gains(likelihoods: Sequence[float], without_input: Sequence[float]) -> list[float]:
+    """Of each option, in nats. An impossible text stays so, however rare it is.
+
+    A text of many unlikely tokens gains and loses more by any input than a likely word does: like the spread of a sum,
+    by about the root of its surprise. In these units the options are compared, and brought back to nats by their mean.
+    """
+    surprises = [max(LEAST_SURPRISE, -usual) if math.isfinite(usual) else LEAST_SURPRISE for usual in without_input]
+    mean = math.fsum(surprises) / len(surprises)
+    return [
+        (told - usual) * math.sqrt(mean / surprise) if math.isfinite(told) and math.isfinite(usual) else -math.inf
+        for told, usual, surprise in zip(likelihoods, without_input, surprises, strict=True)
+    ]
 
 
 def expected_level(of_levels: Sequence[float]) -> float:

@@ -2,6 +2,7 @@
 
 import asyncio
 from enum import StrEnum
+from statistics import mean
 from typing import Annotated, Any, Literal
 
 import httpx
@@ -45,7 +46,7 @@ def test_every_score_is_what_echoed_log_probabilities_say(client: OpenAI, server
         input=text,
         questions=[choice("What?", values), {"type": "predicate", "instructions": "So?"}],
     )
-    gains = []
+    gains, surprises = [], []
     for option in options:
         of_option = []
         for told in (text, "N/A"):
@@ -54,9 +55,11 @@ def test_every_score_is_what_echoed_log_probabilities_say(client: OpenAI, server
             echoed = client.completions.create(
                 model="gemma-3-270m", prompt=prompt + option, max_tokens=0, echo=True, logprobs=0
             )
-            # The answer leaves out <bos>.
-            of_option.append(sum(echoed.choices[0].logprobs.token_logprobs[num_tokens - 1 :]))
+            # Neither side counts <bos>.
+            of_option.append(sum(echoed.choices[0].logprobs.token_logprobs[num_tokens:]))
         gains.append(of_option[0] - of_option[1])
+        surprises.append(-of_option[1])
+    gains = [gain * (mean(surprises) / surprise) ** 0.5 for gain, surprise in zip(gains, surprises, strict=True)]
     found = [each.probability for each in decision.answers[0].probabilities]
     for gain, probability in zip(gains, found, strict=True):
         assert probability == pytest.approx(found[0] * 2.718281828459045 ** (gain - gains[0]), rel=1e-4, abs=1e-9)

@@ -254,6 +254,7 @@ def test_probabilities_add_up_whatever_the_likelihoods() -> None:
     assert probabilities([-float("inf")] * 4, [-1.0] * 4) == [0.25] * 4
     assert probabilities([-2.0, -1.0, -1.0], [0.0] * 3, temperature=0) == [0.0, 1.0, 0.0]
     assert expected_level([0.25, 0.25, 0.5]) == 1.25
+    assert probabilities([-17.0, -36.0], [-20.0, -40.0])[0] > 0.5, "4 nats more of 40 are less than 3 of 20"
     assert abs(sum(probabilities([-i / 7 for i in range(255)], [0.0] * 255)) - 1) < 1e-6
 
 
