@@ -35,17 +35,21 @@ class Cluster:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def deploy(self, *, num_replicas: int, **options: object) -> None:
-        """Give Serve the config of ``deploy/`` with these args, and return when as many replicas serve."""
-        self.submit(num_replicas=num_replicas, **options)
+    def deploy(self, *, num_replicas: int) -> None:
+        """Return when as many replicas serve."""
+        self.submit(num_replicas=num_replicas)
+        self.wait_for(num_replicas)
+
+    def wait_for(self, num_replicas: int) -> None:
         wait_until(lambda: self.has_settled(num_replicas), timeout_s=START_TIMEOUT_S)
 
-    def submit(self, *, num_replicas: int, **options: object) -> None:
+    def submit(self, **options: object) -> None:
+        """Give Serve the config of ``deploy/`` with these args, and ``options`` of the deployment in place of its own."""
         config = yaml.safe_load(CONFIG.read_text())
         config["http_options"] |= {"port": self.port}
         (app,) = config["applications"]
         app["args"] = self.args
-        app["deployments"] = [{"name": DEPLOYMENT, "num_replicas": num_replicas, **options}]
+        app["deployments"] = [{"name": DEPLOYMENT, **options}]
         path = self.folder / "serve.yaml"
         path.write_text(yaml.safe_dump(config))
         command = [sys.executable, "-m", "ray.serve.scripts", "run", "--non-blocking", "--address", self.address, path]

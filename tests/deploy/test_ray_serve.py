@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -192,19 +192,38 @@ async def _streams_under_a_kill(cluster: Cluster) -> tuple[list[Any], str]:
 
 @pytest.mark.slow
 def test_replicas_come_and_go_without_an_error(two: Cluster) -> None:
-    answers = asyncio.run(_answers_while_scaling(two))
+    def scale() -> None:
+        for num_replicas in (1, 2, 1):
+            two.deploy(num_replicas=num_replicas)
+
+    assert_answers_while(two, scale)
+
+
+@pytest.mark.slow
+def test_replicas_follow_the_load(cluster: Cluster) -> None:
+    """A second one comes while clients wait, and goes when they are gone."""
+    names = ("upscale_delay_s", "downscale_delay_s", "look_back_period_s", "metrics_interval_s")
+    times = dict.fromkeys(names, 1)
+    cluster.submit(autoscaling_config={"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 2, **times})
+    cluster.wait_for(1)
+    assert_answers_while(cluster, lambda: cluster.wait_for(2))
+    cluster.wait_for(1)
+
+
+def assert_answers_while(cluster: Cluster, act: Callable[[], None]) -> None:
+    """Eight clients ask again and again until ``act`` returns: every answer is whole, and the same."""
+    answers = asyncio.run(_answers_while(cluster, act))
     assert len(answers) >= 8  # one of each client, however slow the machine
     assert len(set(answers)) == 1
 
 
-async def _answers_while_scaling(cluster: Cluster) -> list[str]:
-    """Of eight clients that ask again and again while Serve goes from two replicas to one, and back."""
+async def _answers_while(cluster: Cluster, act: Callable[[], None]) -> list[str]:
     sdk = openai.AsyncOpenAI(base_url=f"{cluster.url}/v1", api_key="none", timeout=60, max_retries=0)
-    has_scaled = asyncio.Event()
+    has_ended = asyncio.Event()
 
     async def ask() -> list[str]:
         texts = []
-        while not has_scaled.is_set():
+        while not has_ended.is_set():
             chunks = [chunk async for chunk in await sdk.completions.create(**LONG, stream=True)]
             assert chunks[-1].choices[0].finish_reason is not None
             texts.append("".join(chunk.choices[0].text for chunk in chunks))
@@ -212,9 +231,8 @@ async def _answers_while_scaling(cluster: Cluster) -> list[str]:
 
     async with sdk, asyncio.TaskGroup() as group:
         asking = [group.create_task(ask()) for _ in range(8)]
-        for num_replicas in (1, 2, 1):
-            await asyncio.to_thread(cluster.deploy, num_replicas=num_replicas)
-        has_scaled.set()
+        await asyncio.to_thread(act)
+        has_ended.set()
         texts = await asyncio.gather(*asking)
     return [each for of_one in texts for each in of_one]
 
