@@ -1,11 +1,13 @@
 """Answers of a promised shape beside free text of the same engine, in turn in one run.
 
     python benchmarks/bench_structured_output.py [--streams 1 16] [--cases extraction choice mask decisions] [--rounds 3]
+        [--labels FILE]
 
 * extraction: answers/s of an object of 8 keys, beside free greedy text of the same number of tokens without speculation.
 * choice: one of 77 labels, beside the prefill of its prompt.
 * mask: how much of the time of answers with free strings goes to their grammar.
-* decisions: texts/s of a question with 77 options about 60 tokens, over HTTP, by one and by 8 connections.
+* decisions: texts/s of a question with 77 options about 60 tokens, over HTTP, by one and by 8 connections. What they
+  cost goes by the tokens of the options: ``--labels`` has others, one in a line.
 """
 
 import json
@@ -14,6 +16,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from common import Prompts, line, parser, print_header, print_json
 from serving import Server, server
@@ -137,9 +140,11 @@ def mask(bench: Bench, num_streams: int) -> dict[str, list[float]]:
     return {name: shares[1:]}
 
 
-def decisions(address: Server, prompts: Prompts, num_streams: int, rounds: int) -> dict[str, list[float]]:
+def decisions(
+    address: Server, prompts: Prompts, num_streams: int, rounds: int, labels: Sequence[str]
+) -> dict[str, list[float]]:
     """The same question about texts that nobody read before."""
-    question = {"type": "choice", "instructions": "What is it about?", "choices": [{"value": v} for v in LABELS]}
+    question = {"type": "choice", "instructions": "What is it about?", "choices": [{"value": v} for v in labels]}
 
     def decide(text: str) -> None:
         connection = address.connect()
@@ -158,7 +163,7 @@ def decisions(address: Server, prompts: Prompts, num_streams: int, rounds: int) 
         with ThreadPoolExecutor(num_streams) as pool:
             list(pool.map(decide, texts))
         speeds.append(len(texts) / (time.perf_counter() - began_s))
-    name = f"decisions of {len(LABELS)}, {num_streams} streams"
+    name = f"decisions of {len(labels)}, {num_streams} streams"
     print(line(name, speeds[1:], unit="texts/s"), flush=True)
     return {name: speeds[1:]}
 
@@ -168,6 +173,7 @@ def main() -> None:
     flags.add_argument("--precision", choices=("int8", "int4"), default="int8")
     flags.add_argument("--streams", type=int, nargs="+", default=[1, 16])
     flags.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    flags.add_argument("--labels", type=Path, help="the options of decisions, one in a line")
     args = flags.parse_args()
     bandwidth = print_header(args.threads, f"{args.precision}, {args.rounds} rounds")
     bench = Bench.of(args.precision, args.threads, args.rounds)
@@ -181,9 +187,10 @@ def main() -> None:
         for num_prompt in (64, 256):
             figures |= choice(bench, num_prompt)
     if "decisions" in args.cases:
+        labels = LABELS if args.labels is None else args.labels.read_text().splitlines()
         with server(args.threads, "--quantization", args.precision) as ours:
             for num_streams in DECISION_STREAMS:
-                figures |= decisions(ours, bench.prompts, num_streams, args.rounds)
+                figures |= decisions(ours, bench.prompts, num_streams, args.rounds, labels)
     print_json("bench_structured_output", args.threads, bandwidth, figures, precision=args.precision)
 
 
