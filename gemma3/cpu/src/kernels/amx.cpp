@@ -88,8 +88,7 @@ GEMMA3_INLINE void multiply_block_by_tiles(const uint8_t* const* bytes, const Ac
 }
 
 template <typename Out>
-GEMMA3_INLINE void amx_product(const Matrix& matrix, const Activations& in, int first, int last, const Out& out,
-                               uint8_t* scratch) {
+GEMMA3_INLINE void product(const Matrix& matrix, const Activations& in, int first, int last, const Out& out, uint8_t* scratch) {
     if (in.num_rows <= kStreamRows) return vnni_product(matrix, in, first, last, out, scratch);
     configure(16);
     const uint8_t* panels = unpacked_panels(matrix, first, last, scratch);
@@ -195,18 +194,10 @@ void attend(const QueryRows& rows, const KeyBlocks& blocks, const KeyRange* rang
     }
 }
 
-void matmul(const Matrix& matrix, const Activations& in, int first_panel, int last_panel, float* out, int64_t out_stride,
-            uint8_t* scratch) {
-    amx_product(matrix, in, first_panel, last_panel, FloatOut{matrix, in, out, out_stride}, scratch);
-}
-
-void matmul_nibbles(const Matrix& matrix, const Activations& in, int first_panel, int last_panel, int32_t* out,
-                    int64_t out_stride, uint8_t* scratch) {
-    amx_product(matrix, in, first_panel, last_panel, IntOut{out, out_stride, first_panel}, scratch);
-}
-
 }  // namespace
 }  // namespace gemma3::amx
+
+#include "products.h"
 
 const gemma3::Kernels& gemma3::amx_kernels() {
     static constexpr Kernels kernels = amx::kernel_table("amx");

@@ -10,18 +10,15 @@
 namespace gemma3::avx512 {
 namespace {
 
-void matmul(const Matrix& matrix, const Activations& in, int first_panel, int last_panel, float* out, int64_t out_stride,
-            uint8_t* scratch) {
-    vnni_product(matrix, in, first_panel, last_panel, FloatOut{matrix, in, out, out_stride}, scratch);
-}
-
-void matmul_nibbles(const Matrix& matrix, const Activations& in, int first_panel, int last_panel, int32_t* out,
-                    int64_t out_stride, uint8_t* scratch) {
-    vnni_product(matrix, in, first_panel, last_panel, IntOut{out, out_stride, first_panel}, scratch);
+template <typename Out>
+GEMMA3_INLINE void product(const Matrix& matrix, const Activations& in, int first, int last, const Out& out, uint8_t* scratch) {
+    vnni_product(matrix, in, first, last, out, scratch);
 }
 
 }  // namespace
 }  // namespace gemma3::avx512
+
+#include "products.h"
 
 const gemma3::Kernels& gemma3::avx512_kernels() {
     static constexpr Kernels kernels = avx512::kernel_table("avx512");

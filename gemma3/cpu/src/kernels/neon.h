@@ -137,8 +137,7 @@ constexpr int kRowBlock = 32;  // rows that stay in the first cache while panels
 
 // All rows times the panels [first, last), to `out`; `scratch` as in kernels.h.
 template <typename Out>
-GEMMA3_INLINE void neon_product(const Matrix& matrix, const Activations& in, int first, int last, const Out& out,
-                                uint8_t* scratch) {
+GEMMA3_INLINE void product(const Matrix& matrix, const Activations& in, int first, int last, const Out& out, uint8_t* scratch) {
     if (matrix.format != Format::kInt8) switch (in.num_rows) {
             case 1: return stream_panels<1>(matrix, in, first, last, out);
             case 2: return stream_panels<2>(matrix, in, first, last, out);
@@ -155,15 +154,7 @@ GEMMA3_INLINE void neon_product(const Matrix& matrix, const Activations& in, int
     }
 }
 
-void matmul(const Matrix& matrix, const Activations& in, int first_panel, int last_panel, float* out, int64_t out_stride,
-            uint8_t* scratch) {
-    neon_product(matrix, in, first_panel, last_panel, FloatOut{matrix, in, out, out_stride}, scratch);
-}
-
-void matmul_nibbles(const Matrix& matrix, const Activations& in, int first_panel, int last_panel, int32_t* out,
-                    int64_t out_stride, uint8_t* scratch) {
-    neon_product(matrix, in, first_panel, last_panel, IntOut{out, out_stride, first_panel}, scratch);
-}
-
 }  // namespace
 }  // namespace gemma3::GEMMA3_ISA
+
+#include "products.h"

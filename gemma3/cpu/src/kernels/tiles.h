@@ -117,32 +117,24 @@ void multiply_rows(const Product<Out>& product, int row, int num_rows, int panel
 
 // All rows times the panels [first, last): kWideRows rows stay in the first caches while the panels pass by.
 template <typename Out>
-void multiply(const Matrix& matrix, const Activations& in, int first, int last, const Out& out, uint8_t* scratch) {
+void product(const Matrix& matrix, const Activations& in, int first, int last, const Out& out, uint8_t* scratch) {
     for (int row = 0; row < in.num_rows; row += kWideRows) {
         const int end = in.num_rows < row + kWideRows ? in.num_rows : row + kWideRows;
         const void* prepared = matrix.format == Format::kInt8 ? prepare(in, row, end - row, scratch) : nullptr;
-        const Product<Out> product{matrix, in, out, row, prepared};
+        const Product<Out> rows{matrix, in, out, row, prepared};
         const int tile_rows = matrix.format == Format::kInt8 ? kByteTileRows : kTileRows;
         const int num_tiles = (end - row + tile_rows - 1) / tile_rows;
         for (int panel = first; panel < last; ++panel) {
             for (int t = 0, from = row; t < num_tiles; ++t) {  // as even as can be: 8 rows are 4 and 4, not 6 and 2
                 const int count = (end - from) / (num_tiles - t);
-                multiply_rows(product, from, count, panel);
+                multiply_rows(rows, from, count, panel);
                 from += count;
             }
         }
     }
 }
 
-void matmul(const Matrix& matrix, const Activations& in, int first_panel, int last_panel, float* out, int64_t out_stride,
-            uint8_t* scratch) {
-    multiply(matrix, in, first_panel, last_panel, FloatOut{matrix, in, out, out_stride}, scratch);
-}
-
-void matmul_nibbles(const Matrix& matrix, const Activations& in, int first_panel, int last_panel, int32_t* out,
-                    int64_t out_stride, uint8_t* scratch) {
-    multiply(matrix, in, first_panel, last_panel, IntOut{out, out_stride, first_panel}, scratch);
-}
-
 }  // namespace
 }  // namespace gemma3::GEMMA3_ISA
+
+#include "products.h"
