@@ -98,8 +98,11 @@ void gelu_gate(const float* gate_up, float* out, int size) {
 void norm_rope(const float* head, const float* weight, float eps, const float* cos, const float* sin, int size,
                float scale, uint16_t* out) {
     const int half = size / 2;
-    float squares[16] = {};
-    for (int i = 0; i < size; ++i) squares[i & 15] = madd(head[i], head[i], squares[i & 15]);
+    Floats sums{};
+    for (int i = 0; i + 16 <= size; i += 16) sums = madd(load(head + i), load(head + i), sums);
+    float squares[16];
+    store(squares, sums);
+    for (int i = size / 16 * 16; i < size; ++i) squares[i & 15] = madd(head[i], head[i], squares[i & 15]);
     const float factor = 1.0f / __builtin_sqrtf(sum_lanes(load(squares)) / static_cast<float>(size) + eps);
     for (int i = 0; i < half; ++i) {
         const float low = head[i] * factor * (1.0f + weight[i]);

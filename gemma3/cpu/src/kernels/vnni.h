@@ -23,8 +23,9 @@ GEMMA3_INLINE __m512i splat_inputs(const int8_t* values) {
 
 GEMMA3_INLINE void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p + kPrefetch), _MM_HINT_T0); }
 
-// The planes that are joined next: a line of each is asked for with every line of two panels that is multiplied. Memory
-// would idle meanwhile: 16 rows over the whole head 24 -> 21 ms.
+// What is multiplied next, the two panels or the planes that make them: a line of each is asked for with every line of two
+// panels that is multiplied. Memory would idle meanwhile: 16 rows over the whole head 24 -> 21 ms, prompts of 64 tokens and
+// more 6 to 7 % faster.
 struct Next {
     const uint8_t* lines[2];
     GEMMA3_INLINE void fetch(int i) const {
@@ -204,6 +205,8 @@ GEMMA3_INLINE void vnni_product(const Matrix& matrix, const Activations& in, int
                 multiply_rows<1>(bytes, in, row, last_row, panel, Nothing(), out);
             } else if (matrix.next[0] && row == 0) {
                 multiply_rows<2>(bytes, in, row, last_row, panel, Next{{matrix.next[0] + offset, matrix.next[1] + offset}}, out);
+            } else if (matrix.format == Format::kInt8 && row == 0) {
+                multiply_rows<2>(bytes, in, row, last_row, panel, Next{{bytes[0] + 2 * size, bytes[1] + 2 * size}}, out);
             } else {
                 multiply_rows<2>(bytes, in, row, last_row, panel, Nothing(), out);
             }
