@@ -202,8 +202,7 @@ def test_replicas_come_and_go_without_an_error(two: Cluster) -> None:
 @pytest.mark.slow
 def test_replicas_follow_the_load(cluster: Cluster) -> None:
     """A second one comes while clients wait, and goes when they are gone."""
-    names = ("upscale_delay_s", "downscale_delay_s", "look_back_period_s", "metrics_interval_s")
-    times = dict.fromkeys(names, 1)
+    times = {"upscale_delay_s": 1, "downscale_delay_s": 1, "look_back_period_s": 11}
     cluster.submit(autoscaling_config={"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 2, **times})
     cluster.wait_for(1)
     assert_answers_while(cluster, lambda: cluster.wait_for(2))
@@ -235,6 +234,20 @@ async def _answers_while(cluster: Cluster, act: Callable[[], None]) -> list[str]
         has_ended.set()
         texts = await asyncio.gather(*asking)
     return [each for of_one in texts for each in of_one]
+
+
+@pytest.mark.slow
+def test_a_session_stays_on_one_replica(cluster: Cluster) -> None:
+    """With the router that docs/deploy.md names: what is stored on one replica alone is found again and again."""
+    router = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
+    cluster.submit(num_replicas=2, request_router_config={"request_router_class": router})
+    cluster.wait_for(2)
+    with httpx.Client(base_url=cluster.url, timeout=60) as http:
+        for session in ("a", "b", "c"):
+            http.headers["x-session-id"] = session
+            stored = http.post("/v1/responses", json={"model": "tiny", "input": "Hi", "max_output_tokens": 4})
+            found = [http.get(f"/v1/responses/{stored.json()['id']}").status_code for _ in range(8)]
+            assert found == [200] * 8
 
 
 @pytest.mark.slow
