@@ -237,20 +237,6 @@ async def _answers_while(cluster: Cluster, act: Callable[[], None]) -> list[str]
 
 
 @pytest.mark.slow
-def test_a_session_stays_on_one_replica(cluster: Cluster) -> None:
-    """With the router that docs/deploy.md names: what is stored on one replica alone is found again and again."""
-    router = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
-    cluster.submit(num_replicas=2, request_router_config={"request_router_class": router})
-    cluster.wait_for(2)
-    with httpx.Client(base_url=cluster.url, timeout=60) as http:
-        for session in ("a", "b", "c"):
-            http.headers["x-session-id"] = session
-            stored = http.post("/v1/responses", json={"model": "tiny", "input": "Hi", "max_output_tokens": 4})
-            found = [http.get(f"/v1/responses/{stored.json()['id']}").status_code for _ in range(8)]
-            assert found == [200] * 8
-
-
-@pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_is_told_in_the_status(cluster: Cluster) -> None:
     cluster.with_args(model="/no/such/model").submit(num_replicas=1)
     wait_until(lambda: "ray_serve: error:" in cluster.message(), timeout_s=120)
