@@ -18,10 +18,12 @@ PATIENCE_S = 60.0  # then it is made beside whoever is served: the first grammar
 log = logging.getLogger("gemma3")
 
 
-def build_when_idle(grammars: GrammarCompiler, core: EngineCore) -> None:
-    """Return at once; the thread ends with the process."""
+def build_when_idle(grammars: GrammarCompiler, core: EngineCore) -> threading.Thread:
+    """Return the thread at once; it ends with the process."""
     arguments = (grammars, weakref.ref(core))
-    threading.Thread(target=_build, args=arguments, name="vocabulary-table", daemon=True).start()
+    thread = threading.Thread(target=_build, args=arguments, name="vocabulary-table", daemon=True)
+    thread.start()
+    return thread
 
 
 def _build(grammars: GrammarCompiler, core: "weakref.ref[EngineCore]") -> None:

@@ -38,15 +38,9 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vocabulary_table, "DELAY_S", 0.0)
 
 
-def begin(grammars: Any, core: Any) -> threading.Thread:
-    build_when_idle(grammars, core)
-    (thread,) = [each for each in threading.enumerate() if each.name == "vocabulary-table"]
-    return thread
-
-
 def test_it_is_made_when_nobody_is_served() -> None:
     core, grammars = Core(), Grammars()
-    thread = begin(grammars, core)
+    thread = build_when_idle(grammars, core)
     assert core.was_asked.wait(timeout=20)
     assert not grammars.was_built.is_set()
     core.has_unfinished_requests = False
@@ -57,13 +51,13 @@ def test_it_is_made_when_nobody_is_served() -> None:
 def test_nobody_waits_for_it_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vocabulary_table, "PATIENCE_S", 0.2)
     grammars, core = Grammars(), Core()
-    begin(grammars, core).join(timeout=20)
+    build_when_idle(grammars, core).join(timeout=20)
     assert grammars.was_built.is_set()
 
 
 def test_an_engine_that_is_gone_gets_none() -> None:
     core, grammars = Core(), Grammars()
-    thread = begin(grammars, core)
+    thread = build_when_idle(grammars, core)
     assert core.was_asked.wait(timeout=20)
     del core
     gc.collect()
@@ -76,5 +70,5 @@ def test_a_table_that_cannot_be_made_is_told(caplog: pytest.LogCaptureFixture) -
     core, grammars = Core(), Grammars(RuntimeError("broken on purpose"))
     core.has_unfinished_requests = False
     with caplog.at_level(logging.ERROR, logger="gemma3"):
-        begin(grammars, core).join(timeout=20)
+        build_when_idle(grammars, core).join(timeout=20)
     assert "no table of the vocabulary" in caplog.text
