@@ -26,6 +26,7 @@ from engine.loading import load_engine
 from engine.prefill_pace import Unpaced
 from openai_api.answer.generation import Job
 from openai_api.app_state import AppState, new_app_state
+from openai_api.batch.answering import COMPLETIONS_URL
 from openai_api.batch.batch_run import answer_all
 from openai_api.batch.journal import Journal
 from openai_api.batch.outputs import Output
@@ -47,7 +48,9 @@ def task_of(case: str) -> TemplateTask:
     settings = {"max_tokens": 200, "temperature": 0.0, **SHAPES[case]}
     properties = tuple(SCHEMA["properties"]) if case == "extraction" else ()
     template = Template("Message: {text}\nAnswer: ")
-    return TemplateTask(template=template, is_chat=False, settings=settings, properties=properties, column="answer")
+    return TemplateTask(
+        template=template, url=COMPLETIONS_URL, settings=settings, properties=properties, column="answer"
+    )
 
 
 async def jobs_of(task: TemplateTask, rows: Sequence[Mapping[str, str]], state: AppState) -> list[Job]:

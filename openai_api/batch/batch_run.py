@@ -18,7 +18,7 @@ from engine.loading import load_engine
 from engine.prefill_pace import Unpaced
 from gemma3.progress import loading_news
 from openai_api.app_state import AppState, new_app_state
-from openai_api.batch.answering import URLS, outcome_of
+from openai_api.batch.answering import CHAT_URL, COMPLETIONS_URL, DECISIONS_URL, URLS, outcome_of
 from openai_api.batch.journal import Journal, Mark
 from openai_api.batch.line_task import LineTask
 from openai_api.batch.outputs import Output
@@ -44,6 +44,12 @@ class Question:
     settings: Mapping[str, Any]
     properties: tuple[str, ...]
     column: str
+
+    def url(self, *, is_instruction_tuned: bool) -> str:
+        """Who answers."""
+        if "questions" in self.settings:
+            return DECISIONS_URL
+        return CHAT_URL if is_instruction_tuned else COMPLETIONS_URL
 
 
 async def run_batch(
@@ -102,7 +108,7 @@ def task_of(question: Question | None, *, is_instruction_tuned: bool) -> Task:
         return LineTask(URLS)
     return TemplateTask(
         template=question.template,
-        is_chat=is_instruction_tuned,
+        url=question.url(is_instruction_tuned=is_instruction_tuned),
         settings=question.settings,
         properties=question.properties,
         column=question.column,

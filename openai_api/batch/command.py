@@ -2,6 +2,7 @@
 
     gemma3-server batch requests.jsonl -o answers.jsonl
     gemma3-server batch reviews.csv -o moods.csv --template "Review: {text}\\nMood:" --choice good bad
+    gemma3-server batch mails.csv -o topics.csv --template "{text}" --question "What is this about?" --choice money travel
 
 Owns the flags and the exit status: 0 if every row has its answer, 1 if one has an error instead, 2
 for wrong use, 130 after Ctrl-C. The same command goes on where it was stopped. Main thread.
@@ -21,11 +22,17 @@ from engine.flags import count, number
 from engine.sampling_params import SETTINGS
 from engine.terminal.flag_parser import FlagParser
 from engine.terminal.guard import run_guarded, say
+from openai_api.batch.answering import DECISIONS_URL
 from openai_api.batch.batch_run import Question, run_batch
 from openai_api.batch.journal import Journal
 from openai_api.batch.sources import fingerprint, open_source
 from openai_api.batch.template_task import Template
 from openai_api.command_line import add_engine_flags, engine_options
+from openai_api.errors import ApiError
+from openai_api.request.decision_fields import DecisionRequest
+from openai_api.request.fields_by_endpoint import FIELDS_BY_ENDPOINT
+from openai_api.request.questions import of_decisions
+from openai_api.request.validation import validate
 from openai_api.settings import ServerSettings
 
 PROGRAM = "gemma3-server batch"
@@ -63,6 +70,12 @@ def add_table_flags(group: argparse._ArgumentGroup) -> None:
         "--template",
         metavar="TEXT",
         help="Ask this of every row; {NAME} is a column, \\n a line break (default: rows are requests).",
+    )
+    add(
+        "--question",
+        metavar="TEXT",
+        help="Ask this about what --template makes of a row, and take the likeliest --choice "
+        "(default: the model writes a choice, token by token).",
     )
     shape = group.add_mutually_exclusive_group().add_argument
     shape("--choice", nargs="+", metavar="TEXT", help="Answer with one of these (default: freely).")
@@ -131,9 +144,15 @@ def question_of(flags: argparse.Namespace) -> Question | None:
         ValueError: the template or the schema is none.
         OSError: the schema cannot be read.
     """
+    _check_what_goes_together(flags)
     if flags.template is None:
         return None
-    settings: dict[str, Any] = {"max_tokens": flags.max_tokens, "temperature": flags.temperature}
+    # As a shell leaves them: there is no other easy way to write a line break.
+    template = Template(_with_line_breaks(flags.template))
+    if flags.question is not None:
+        settings = _decision(_with_line_breaks(flags.question), flags.choice)
+        return Question(template, settings, properties=(), column=flags.column)
+    settings = {"max_tokens": flags.max_tokens, "temperature": flags.temperature}
     if flags.seed is not None:
         settings["seed"] = flags.seed
     properties: tuple[str, ...] = ()
@@ -143,9 +162,36 @@ def question_of(flags: argparse.Namespace) -> Question | None:
         schema = _schema(flags.schema)
         properties = tuple(schema["properties"])
         settings["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
-    # As a shell leaves them: there is no other easy way to write a line break.
-    text = flags.template.replace("\\n", "\n").replace("\\t", "\t")
-    return Question(Template(text), settings, properties=properties, column=flags.column)
+    return Question(template, settings, properties=properties, column=flags.column)
+
+
+def _check_what_goes_together(flags: argparse.Namespace) -> None:
+    """Raises ``ValueError``: a flag that another one is needed for, or that would have no effect."""
+    for name in ("question", "choice", "schema"):
+        if getattr(flags, name) is not None and flags.template is None:
+            raise ValueError(f"--{name} needs --template: without it each row is a request of its own")
+    if flags.question is None:
+        return
+    if flags.choice is None:
+        raise ValueError("--question needs --choice: the answers to choose from")
+    for name, is_given in (("temperature", flags.temperature != 0), ("seed", flags.seed is not None)):
+        if is_given:
+            raise ValueError(f"--{name} does not go with --question, which draws nothing")
+
+
+def _with_line_breaks(text: str) -> str:
+    return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def _decision(question: str, choices: Sequence[str]) -> Mapping[str, Any]:
+    """The members of a body of ``/v1/decisions`` beside its input. Raises: ValueError, it would refuse them."""
+    asked = {"type": "choice", "instructions": question, "choices": [{"value": choice} for choice in choices]}
+    members = {"questions": [asked]}
+    try:
+        of_decisions(validate({"input": "", **members}, DecisionRequest, FIELDS_BY_ENDPOINT[DECISIONS_URL]).questions)
+    except ApiError as error:
+        raise ValueError(f"--choice: {error}") from None
+    return members
 
 
 def _schema(name: str) -> Mapping[str, Any]:
@@ -169,6 +215,7 @@ def identity_of(input_path: Path, question: Question | None) -> Mapping[str, obj
         "--template": question.template.text,
         "--choice": settings.pop("structured_outputs", None),
         "--schema": settings.pop("response_format", None),
+        "--question": settings.pop("questions", None),
         "--column": question.column,
         **{f"--{name.replace('_', '-')}": value for name, value in settings.items()},
     }

@@ -5,15 +5,22 @@ nothing of files or of the engine. Pure.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from string import Formatter
 from typing import Any
 
-from openai_api.batch.answering import CHAT_URL, COMPLETIONS_URL
+from openai_api.batch.answering import CHAT_URL, COMPLETIONS_URL, DECISIONS_URL
 from openai_api.batch.row import BadRow, Columns, Record, RowOutcome, RowRequest
 
-ERROR_COLUMN = "error"
+CONFIDENCE_COLUMN, ERROR_COLUMN = "confidence", "error"
+
+_BODIES: Mapping[str, Callable[[str], dict[str, object]]] = {
+    CHAT_URL: lambda text: {"messages": [{"role": "user", "content": text}]},
+    COMPLETIONS_URL: lambda text: {"prompt": text},
+    DECISIONS_URL: lambda text: {"input": text},
+}
+"""What a filled template is in a body, by the url of who answers."""
 
 
 class Template:
@@ -59,13 +66,14 @@ class TemplateTask:
     """The same of every row.
 
     Attributes:
-        settings: members of every body: how much, how drawn, of which shape.
+        url: who answers, one of ``URLS``.
+        settings: members of every body: how much, how drawn, of which shape; or the one question of decisions.
         properties: the columns of an answer that is a JSON object; empty: one column has its text.
         column: the name of that one.
     """
 
     template: Template
-    is_chat: bool
+    url: str
     settings: Mapping[str, Any]
     properties: tuple[str, ...]
     column: str
@@ -73,7 +81,8 @@ class TemplateTask:
     @property
     def columns(self) -> tuple[str, ...]:
         """What an answer adds to a row."""
-        return (*(self.properties or (self.column,)), ERROR_COLUMN)
+        told = (CONFIDENCE_COLUMN,) if self.url == DECISIONS_URL else ()
+        return (*(self.properties or (self.column,)), *told, ERROR_COLUMN)
 
     def request(self, row: Columns) -> RowRequest | BadRow:
         """What is asked of ``row``, or why nothing can be."""
@@ -83,10 +92,7 @@ class TemplateTask:
         for column in self.columns:
             if column in row:
                 return BadRow(f"The row has a column {column!r} already.")
-        asked: Mapping[str, object] = (
-            {"messages": [{"role": "user", "content": text}]} if self.is_chat else {"prompt": text}
-        )
-        return RowRequest(CHAT_URL if self.is_chat else COMPLETIONS_URL, {**asked, **self.settings})
+        return RowRequest(self.url, {**_BODIES[self.url](text), **self.settings})
 
     def record(self, row: Columns | BadRow, outcome: RowOutcome | BadRow) -> Record:
         """The row and its answer's columns, or its error."""
@@ -96,15 +102,22 @@ class TemplateTask:
         if outcome.is_failed:
             message = outcome.body["error"]["message"]
             return Record({**columns, ERROR_COLUMN: message}, is_failed=True)
-        choice = outcome.body["choices"][0]
-        text = choice["message"]["content"] if self.is_chat else choice["text"]
-        added = self._columns_of(text, choice["finish_reason"])
+        added = self._columns_of(outcome.body)
         return Record({**columns, **added}, is_failed=ERROR_COLUMN in added, num_tokens=outcome.num_tokens)
 
-    def _columns_of(self, text: str, finish_reason: str) -> Columns:
+    def _columns_of(self, body: Mapping[str, Any]) -> Columns:
+        if self.url == DECISIONS_URL:
+            (decided,) = body["answers"]
+            return {self.column: decided["choice"], CONFIDENCE_COLUMN: decided["confidence"]}
+        choice = body["choices"][0]
+        return self._columns_of_text(
+            choice["message"]["content"] if self.url == CHAT_URL else choice["text"], choice["finish_reason"]
+        )
+
+    def _columns_of_text(self, text: str, finish_reason: str) -> Columns:
+        if finish_reason == "length" and (self.properties or "structured_outputs" in self.settings):
+            return {ERROR_COLUMN: "The answer is longer than --max-tokens: it has no end."}
         if not self.properties:
             return {self.column: text}
-        if finish_reason == "length":
-            return {ERROR_COLUMN: "The answer is longer than --max-tokens: its JSON has no end."}
         value: dict[str, Any] = json.loads(text)
         return value

@@ -107,6 +107,32 @@ def test_a_table_gets_a_column(model: list[str], tmp_path: Path) -> None:
     assert {row["error"] for row in rows} == {""}
 
 
+def test_a_question_takes_the_choice_that_decisions_take(model: list[str], tmp_path: Path) -> None:
+    """With the same confidence, in every format; and the run goes on where it was."""
+    texts, choices = [f"line {n} {'ab' * n}" for n in range(12)], ["age limit", "card_arrival", "exchange"]
+    question = {"type": "choice", "instructions": "What\nis it?", "choices": [{"value": each} for each in choices]}
+    lines = [
+        {"custom_id": text, "url": "/v1/decisions", "body": {"input": f"Text: {text}", "questions": [question]}}
+        for text in texts
+    ]
+    asked, decided, out = write_lines(tmp_path / "a.jsonl", lines), tmp_path / "d.jsonl", tmp_path / "out.csv"
+    assert main([str(asked), "-o", str(decided), *model]) == 0
+    expected = [line["response"]["body"]["answers"][0] for line in answers_in(decided)]
+    source = write_lines(tmp_path / "in.csv", ["text", *texts])
+    flags = ["--template", "Text: {text}", "--question", "What\\nis it?", "--column", "topic", "--choice", *choices]
+    assert main([str(source), "-o", str(out), *model, *flags]) == 0
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["text"] for row in rows] == texts
+    assert [(row["topic"], float(row["confidence"])) for row in rows] == [
+        (each["choice"], each["confidence"]) for each in expected
+    ]
+    before = out.read_bytes()
+    assert main([str(source), "-o", str(out), *model, *flags]) == 0
+    assert out.read_bytes() == before
+    assert main([str(source), "-o", str(out), *model, *flags[:3], "Another?", *flags[4:]]) == 2
+
+
 def test_a_row_engine_gives_the_command_s_bytes_to_several_threads(model: list[str], tmp_path: Path) -> None:
     source, out = (
         write_lines(tmp_path / "in.csv", ["text", *(f"{n} {'ab' * n}" for n in range(40))]),
@@ -142,6 +168,9 @@ def test_a_finished_output_is_left_as_it_is(model: list[str], tmp_path: Path) ->
     assert (tmp_path / "out.jsonl").read_bytes() == before
 
 
+DECIDED = ["-o", "out.jsonl", "--template", "{text}", "--question", "Is it?", "--choice"]
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
@@ -150,6 +179,15 @@ def test_a_finished_output_is_left_as_it_is(model: list[str], tmp_path: Path) ->
         (["-o", "out.jsonl", "--template", "none"], "--template"),
         (["-o", "out.jsonl", "--template", "{text}", "--schema", "missing.json"], "missing.json"),
         (["-o", "nowhere/out.jsonl", "--template", "{text}"], "nowhere"),
+        (["-o", "out.jsonl", "--choice", "yes", "no"], "--choice needs --template"),
+        (["-o", "out.jsonl", "--schema", "any.json"], "--schema needs --template"),
+        (["-o", "out.jsonl", "--question", "Is it?"], "--question needs --template"),
+        (["-o", "out.jsonl", "--template", "{text}", "--question", "Is it?"], "--question needs --choice"),
+        ([*DECIDED, "yes"], "at least 2"),
+        ([*DECIDED, "yes", "no", "yes"], "choices[2]"),
+        ([*DECIDED, "yes", " "], "empty"),
+        ([*DECIDED, "yes", "no", "--temperature", "1"], "--temperature does not go with --question"),
+        ([*DECIDED, "yes", "no", "--seed", "0"], "--seed does not go with --question"),
     ],
 )
 def test_wrong_use_is_one_line(

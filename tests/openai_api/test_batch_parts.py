@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from openai_api.batch import sources
+from openai_api.batch.answering import CHAT_URL
 from openai_api.batch.journal import Journal, Mark
 from openai_api.batch.line_task import LineTask
 from openai_api.batch.outputs import Output
@@ -100,7 +101,7 @@ def test_a_wrong_line_is_told_what_is_allowed(change: Columns, named: str) -> No
 
 
 def template_task(**fields: object) -> TemplateTask:
-    settings = {"is_chat": True, "settings": {}, "properties": (), "column": "answer", **fields}
+    settings = {"url": CHAT_URL, "settings": {}, "properties": (), "column": "answer", **fields}
     return TemplateTask(template=Template("{text}"), **settings)  # type: ignore[arg-type]
 
 
@@ -118,6 +119,15 @@ def test_an_answer_becomes_columns_beside_the_row_s_own() -> None:
     assert cut.is_failed
     assert "--max-tokens" in cut.members["error"]
     assert isinstance(template_task().request({**row, "answer": 1}), BadRow)
+
+
+def test_a_piece_of_a_choice_is_no_answer() -> None:
+    row, cut = {"text": "Ann is 7"}, chat_outcome("ye", "length")
+    assert template_task().record(row, cut).members["answer"] == "ye"
+    told = template_task(settings={"structured_outputs": {"choice": ["yes", "no"]}}).record(row, cut)
+    assert told.is_failed
+    assert "--max-tokens" in told.members["error"]
+    assert "answer" not in told.members
 
 
 @pytest.mark.parametrize("seed", range(5))
