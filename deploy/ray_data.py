@@ -148,8 +148,9 @@ def _run(flags: argparse.Namespace) -> int:
     check_formats(flags)
     job, output = _job(flags), flags.output.resolve()
     with closing(Journal(output.with_name(f"{output.name}.journal"))) as journal:
-        journal.begin({"program": PROGRAM, **identity_of(flags.input, job.question)})
         mark = journal.mark
+        identity = {"program": PROGRAM, **identity_of(flags.input, job.question)}
+        journal.begin(identity, has_output=mark is not None or bool(job.parts.found()))
         if mark is None:
             if output.exists() and not job.parts.folder.exists():
                 raise ValueError(

@@ -6,7 +6,8 @@ an engine that is built anew, and asks once more when one failed beside it. Even
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 from engine.caller import ANYBODY, Caller
 from engine.engine_info import EngineStatus
@@ -18,18 +19,24 @@ from openai_api.batch.row import RowOutcome, RowRequest
 from openai_api.endpoints.chat import CHAT
 from openai_api.endpoints.completions import COMPLETION
 from openai_api.endpoints.decisions import decide
-from openai_api.endpoints.generate import generate
+from openai_api.endpoints.generate import Endpoint, check_body, generate
 from openai_api.errors import ApiError, error_body, to_api_error
 
 CHAT_URL, COMPLETIONS_URL, DECISIONS_URL = "/v1/chat/completions", "/v1/completions", "/v1/decisions"
-_ANSWERS: Mapping[str, Callable[[object, AppState, Caller], Awaitable[Answer]]] = {
-    CHAT_URL: lambda body, app_state, caller: generate(body, CHAT, app_state=app_state, caller=caller),
-    COMPLETIONS_URL: lambda body, app_state, caller: generate(body, COMPLETION, app_state=app_state, caller=caller),
-    DECISIONS_URL: lambda body, app_state, caller: decide(body, app_state=app_state, caller=caller),
-}
-URLS = tuple(_ANSWERS)
+_ENDPOINTS: Mapping[str, Endpoint[Any]] = {CHAT_URL: CHAT, COMPLETIONS_URL: COMPLETION}
+URLS = (*_ENDPOINTS, DECISIONS_URL)
 WAIT_S = 0.05
 MAX_STEP_FAILURES = 2
+
+
+async def check(request: RowRequest, app_state: AppState) -> None:
+    """Raises ``ValueError`` if rows that generate as ``request`` does would all be refused; decisions are not looked at."""
+    if request.url not in _ENDPOINTS:
+        return
+    try:
+        await check_body(request.body, _ENDPOINTS[request.url], app_state=app_state, caller=ANYBODY)
+    except (ApiError, SamplingParamsError) as error:
+        raise ValueError(f"no row can be asked this: {to_api_error(error, retry_after_s=1).message}") from None
 
 
 async def outcome_of(request: RowRequest, app_state: AppState, *, caller: Caller = ANYBODY) -> RowOutcome:
@@ -41,7 +48,7 @@ async def outcome_of(request: RowRequest, app_state: AppState, *, caller: Caller
     num_failures = 0
     while True:
         try:
-            return _answered(await _ANSWERS[request.url](request.body, app_state, caller))
+            return _answered(await _answer(request, app_state, caller))
         except (EngineNotReadyError, QueueFullError):
             if app_state.engine.status is EngineStatus.DEAD:
                 raise
@@ -52,6 +59,12 @@ async def outcome_of(request: RowRequest, app_state: AppState, *, caller: Caller
                 return _failed(error)
         except (ApiError, EngineError, SamplingParamsError) as error:
             return _failed(error)
+
+
+async def _answer(request: RowRequest, app_state: AppState, caller: Caller) -> Answer:
+    if request.url == DECISIONS_URL:
+        return await decide(request.body, app_state=app_state, caller=caller)
+    return await generate(request.body, _ENDPOINTS[request.url], app_state=app_state, caller=caller)
 
 
 def _answered(answer: Answer) -> RowOutcome:

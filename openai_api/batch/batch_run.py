@@ -18,7 +18,7 @@ from engine.loading import load_engine
 from engine.prefill_pace import Unpaced
 from gemma3.progress import loading_news
 from openai_api.app_state import AppState, new_app_state
-from openai_api.batch.answering import CHAT_URL, COMPLETIONS_URL, DECISIONS_URL, URLS, outcome_of
+from openai_api.batch.answering import CHAT_URL, COMPLETIONS_URL, DECISIONS_URL, URLS, check, outcome_of
 from openai_api.batch.journal import Journal, Mark
 from openai_api.batch.line_task import LineTask
 from openai_api.batch.outputs import Output
@@ -75,6 +75,7 @@ async def run_batch(
         journal.begin_with_model(engine.info.system_fingerprint)
         task = task_of(question, is_instruction_tuned=engine.info.is_instruction_tuned)
         state = batch_state(engine, settings)
+        await check_question(task, state)
         with closing(Output(output, journal, columns=(*source.columns, *task.columns))) as answers:
             rows = islice(source.rows(), answers.mark.num_rows, None)
             try:
@@ -113,6 +114,14 @@ def task_of(question: Question | None, *, is_instruction_tuned: bool) -> Task:
         properties=question.properties,
         column=question.column,
     )
+
+
+async def check_question(task: Task, state: AppState) -> None:
+    """Raises ``ValueError`` if no row could be asked this: it is better told once than in each row."""
+    if isinstance(task, TemplateTask):
+        request = task.request(dict.fromkeys(task.template.names, "Text"))
+        if not isinstance(request, BadRow):
+            await check(request, state)
 
 
 async def answer_all(

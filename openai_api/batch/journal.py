@@ -52,14 +52,14 @@ class Journal:
     def close(self) -> None:
         self._database.close()
 
-    def begin(self, identity: Mapping[str, object]) -> None:
-        """The run is one with this ``identity``: name of a flag -> its value.
+    def begin(self, identity: Mapping[str, object], *, has_output: bool) -> None:
+        """The run is one with this ``identity``: name of a flag -> its value. One without output may become another.
 
         Raises:
             ValueError: it was begun as another one; the text names what differs.
         """
         known = self._read("identity")
-        if known is None:
+        if known is None or not has_output:
             self._write("identity", identity)
             return
         told = json.loads(json.dumps(identity))
@@ -77,7 +77,7 @@ class Journal:
             ValueError: it was begun with another model, or on another kind of machine.
         """
         known = self._read("model")
-        if known is None:
+        if known is None or self.mark is None:
             self._write("model", {"fingerprint": fingerprint})
         elif known["fingerprint"] != fingerprint:
             raise ValueError(

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from engine.engine_options import EngineOptions
-from openai_api.batch.batch_run import Question, batch_engine, batch_state, records, task_of
+from openai_api.batch.batch_run import Question, batch_engine, batch_state, check_question, records, task_of
 from openai_api.batch.row import BadRow, Columns, Record
 from openai_api.settings import ServerSettings
 
@@ -29,7 +29,7 @@ class RowEngine:
         fingerprint: the model and its arithmetic: equal ones give the same bytes.
 
     Raises:
-        ValueError: the model cannot be loaded; the text says what to do.
+        ValueError: the model cannot be loaded, or no row can be asked the question; the text says what to do.
         OSError: a file of the model cannot be read.
     """
 
@@ -55,6 +55,11 @@ class RowEngine:
         self._task = task_of(question, is_instruction_tuned=self._engine.info.is_instruction_tuned)
         self._state = batch_state(self._engine, settings)
         self.columns = self._task.columns
+        try:
+            self._run(check_question(self._task, self._state))
+        except BaseException:
+            self.close()
+            raise
 
     def answers(self, rows: Iterable[Columns | BadRow]) -> list[Record]:
         """A record for each row, in their order; one that cannot be answered has its reason.

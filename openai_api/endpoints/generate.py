@@ -118,6 +118,16 @@ async def generate(value: object, endpoint: Endpoint[B], *, app_state: AppState,
     return rendered.writer.whole(await rendered.generation.fold(), rendered.generation.usage)
 
 
+async def check_body(value: object, endpoint: Endpoint[B], *, app_state: AppState, caller: Caller) -> None:
+    """Everything about a body but what its prompt makes of it in the engine; nothing is generated.
+
+    Raises:
+        ApiError: the body or the model is not what this server takes.
+    """
+    body = validate(value, endpoint.body, endpoint.fields)
+    await _render(body, endpoint, _new_head(body, endpoint, app_state), app_state=app_state, caller=caller)
+
+
 @dataclass(frozen=True, slots=True)
 class _Rendered:
     """A request that can run."""

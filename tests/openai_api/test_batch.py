@@ -200,6 +200,28 @@ def test_wrong_use_is_one_line(
     assert named in line
 
 
+@pytest.mark.parametrize("words", [["--schema", "bad.json"], ["--choice", "yes", ""]])
+def test_what_no_row_can_be_asked_is_told_once_and_can_be_mended(
+    model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    (tmp_path / "bad.json").write_text('{"properties": {"age": {"type": "integer", "not": {"multipleOf": 2}}}}')
+    source, out = write_lines(tmp_path / "in.csv", ["text", *"abc"]), tmp_path / "out.csv"
+    command = [str(source), "-o", str(out), "--template", "{text}", *model]
+    words = [str(tmp_path / word) if word.endswith("json") else word for word in words]
+    assert main([*command, *words]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "no row can be asked this" in told
+    assert not out.exists()
+    assert main([*command, "--max-tokens", "3"]) == 0
+
+
+def test_a_row_engine_refuses_a_question_for_all_rows(model: list[str]) -> None:
+    question = Question(Template("{text}"), {"structured_outputs": {"regex": "("}}, properties=(), column="answer")
+    with pytest.raises(ValueError, match="no row can be asked this"):
+        RowEngine(question, options=EngineOptions(model=model[1], kv_cache_memory=64 << 20))
+
+
 def test_a_full_disk_is_said_and_the_run_goes_on_later(
     model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -203,10 +203,11 @@ def test_a_file_that_is_no_journal_is_refused(tmp_path: Path) -> None:
 
 def test_another_question_does_not_go_on(tmp_path: Path) -> None:
     with closing(Journal(tmp_path / "journal")) as journal:
-        journal.begin({"--template": "a", "--seed": 1})
-        journal.begin({"--template": "a", "--seed": 1})
+        journal.begin({"--template": "a"}, has_output=False)
+        journal.begin({"--template": "a", "--seed": 1}, has_output=False)
+        journal.begin({"--template": "a", "--seed": 1}, has_output=True)
         with pytest.raises(ValueError, match="another --seed;"):
-            journal.begin({"--template": "a"})
+            journal.begin({"--template": "a"}, has_output=True)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
