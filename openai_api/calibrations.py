@@ -4,9 +4,11 @@ Owns the bounded memory of it, so that many inputs of one question cost its cali
 entries: the time of an answer must not tell one of another's questions. Event loop.
 """
 
+import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from weakref import WeakValueDictionary
 
 from engine.caller import Caller
 
@@ -20,6 +22,20 @@ class Calibrations:
     def __init__(self) -> None:
         self._known: OrderedDict[bytes, tuple[float, ...]] = OrderedDict()
         self._num_options = 0
+        self._turns = WeakValueDictionary[tuple[bytes, bool], asyncio.Lock]()
+
+    async def get(
+        self, key: bytes, caller: Caller, measure: Callable[[], Awaitable[tuple[float, ...]]]
+    ) -> tuple[float, ...]:
+        """What is kept under ``key``, or else what ``measure`` finds. Of those who ask at the same time one measures,
+        and the next if that one fails or goes away. Nobody waits for a caller who gives way but those who do too.
+        """
+        async with self._turns.setdefault((key, caller.gives_way), asyncio.Lock()):
+            known = self.find(key)
+            if known is None:
+                known = await measure()
+                self.keep(key, known)
+            return known
 
     def find(self, key: bytes) -> tuple[float, ...] | None:
         """What was kept under ``key``, if it still is."""

@@ -179,13 +179,13 @@ class _Asking:
 
     async def _usual(self, request_id: str, scored: ScoredQuestion) -> tuple[float, ...]:
         """What the options are without an input, remembered from an earlier request if it asked the same."""
-        prompt, known = scored.prompt_without_input, self.app_state.calibrations
-        key = calibration_key(self.caller, prompt, scored.options)
-        usual = known.find(key)
-        if usual is None:
-            told = await self.app_state.engine.score(
+        prompt, engine = scored.prompt_without_input, self.app_state.engine
+
+        async def measure() -> tuple[float, ...]:
+            told = await engine.score(
                 f"{request_id}-calibration", prompt, scored.options, caller=self.caller, is_further_prompt=True
             )
-            usual = log_likelihoods(told.logprobs)
-            known.keep(key, usual)
-        return usual
+            return log_likelihoods(told.logprobs)
+
+        key = calibration_key(self.caller, prompt, scored.options)
+        return await self.app_state.calibrations.get(key, self.caller, measure)

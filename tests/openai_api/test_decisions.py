@@ -3,6 +3,7 @@
 The scripted engine holds an option the likelier the more of its words are in the prompt.
 """
 
+import asyncio
 from dataclasses import replace
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -283,6 +284,40 @@ def test_calibrations_are_bounded_and_not_shared_between_callers(monkeypatch: py
         for options in ([[3], [4]], [[3, 4]])
     }
     assert len(keys) == 4
+
+
+def test_of_those_who_ask_at_once_one_measures() -> None:
+    """Whoever fails or goes away leaves it to the next, and only those who give way wait for one who does."""
+    begun: list[str] = []
+
+    async def ask(known: Calibrations, name: str, caller: Caller, may_end: asyncio.Event) -> tuple[float, ...]:
+        async def measure() -> tuple[float, ...]:
+            begun.append(name)
+            await may_end.wait()
+            if name == "fails":
+                raise StepError("broken on purpose")
+            return (float(len(begun)),)
+
+        return await known.get(b"key", caller, measure)
+
+    async def main() -> None:
+        known, ends, never, me = Calibrations(), asyncio.Event(), asyncio.Event(), Caller(name="me")
+        names = ("goes", "fails", "third", "fourth")
+        tasks = [asyncio.create_task(ask(known, name, me, never if name == "goes" else ends)) for name in names]
+        slow = [asyncio.create_task(ask(known, name, me.giving_way(), never)) for name in ("slow", "slower")]
+        await asyncio.sleep(0)
+        assert begun == ["goes", "slow"]
+        tasks[0].cancel()
+        ends.set()
+        told = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(each) for each in told[:2]] == [asyncio.CancelledError, StepError]
+        assert begun == ["goes", "slow", "fails", "third"]
+        assert told[2:] == [(4.0,), (4.0,)]
+        slow[0].cancel()
+        assert await slow[1] == (4.0,)
+        assert not known._turns
+
+    asyncio.run(main())
 
 
 def test_the_inner_fields_that_openai_defines_are_in_the_table() -> None:
