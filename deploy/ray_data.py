@@ -150,7 +150,7 @@ def _run(flags: argparse.Namespace) -> int:
     with closing(Journal(output.with_name(f"{output.name}.journal"))) as journal:
         mark = journal.mark
         identity = {"program": PROGRAM, **identity_of(flags.input, job.question)}
-        journal.begin(identity, has_output=mark is not None or bool(job.parts.found()))
+        journal.begin(identity, has_output=journal.has_output or bool(job.parts.found()))
         if mark is None:
             if output.exists() and not job.parts.folder.exists():
                 raise ValueError(

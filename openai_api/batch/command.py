@@ -106,7 +106,7 @@ def _run(flags: argparse.Namespace) -> int:
     question = question_of(flags)
     journal_path = flags.output.with_name(flags.output.name + JOURNAL_SUFFIX)
     with closing(open_source(flags.input)) as source, closing(Journal(journal_path)) as journal:
-        journal.begin(identity_of(flags.input, question), has_output=journal.mark is not None)
+        journal.begin(identity_of(flags.input, question), has_output=journal.has_output)
         mark = asyncio.run(
             run_batch(
                 source,

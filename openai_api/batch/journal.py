@@ -52,6 +52,11 @@ class Journal:
     def close(self) -> None:
         self._database.close()
 
+    @property
+    def has_output(self) -> bool:
+        """Whether there is anything that a run must go on with."""
+        return self.mark is not None and self.mark.num_bytes > 0
+
     def begin(self, identity: Mapping[str, object], *, has_output: bool) -> None:
         """The run is one with this ``identity``: name of a flag -> its value. One without output may become another.
 
@@ -77,7 +82,7 @@ class Journal:
             ValueError: it was begun with another model, or on another kind of machine.
         """
         known = self._read("model")
-        if known is None or self.mark is None:
+        if known is None or not self.has_output:
             self._write("model", {"fingerprint": fingerprint})
         elif known["fingerprint"] != fingerprint:
             raise ValueError(
@@ -87,7 +92,7 @@ class Journal:
 
     @property
     def mark(self) -> Mark | None:
-        """The last one; ``None`` before anything was written."""
+        """The last one; ``None`` before the output is opened."""
         known = self._read("mark")
         return None if known is None else Mark(**known)
 

@@ -33,6 +33,8 @@ class Output:
         known = journal.mark
         if known is None and path.exists() and path.stat().st_size:
             raise ValueError(f"{path}: there is a file that no batch has begun; remove it, or give another --output")
+        if known is None:
+            journal.set_mark(Mark())  # before the first byte: killed behind it, the file is ours all the same
         self.mark = known or Mark()
         num_bytes = path.stat().st_size if path.exists() else 0
         if num_bytes < self.mark.num_bytes:
@@ -42,7 +44,7 @@ class Output:
         self._file = path.open("ab", buffering=0)
         self._unwritten = bytearray()
         self._marked_s = -math.inf
-        if known is None:
+        if self.mark.num_bytes == 0:
             self._write(header(path, columns), Mark())
 
     def add(self, record: Record) -> None:

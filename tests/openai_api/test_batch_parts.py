@@ -239,6 +239,25 @@ def test_what_stands_behind_the_mark_is_written_anew(tmp_path: Path, suffix: str
         assert [json.loads(line) for line in path.read_text().splitlines()] == [dict(r.members) for r in records]
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_killed_before_its_first_mark_an_output_begins_anew(tmp_path: Path, suffix: str) -> None:
+    """Its bytes are in the file, and the journal does not say so yet."""
+    path, record = tmp_path / f"out{suffix}", Record({"n": 1})
+    with closing(Journal(tmp_path / "journal")) as journal:
+        for _ in range(2):
+            output = Output(path, journal, columns=("n",))
+            assert output.mark.num_rows == 0
+            output._file.write(b"half a row")
+            output.close()
+            assert not journal.has_output
+        output = Output(path, journal, columns=("n",))
+        output.add(record)
+        output.save()
+        output.close()
+        assert journal.has_output
+    assert path.read_bytes() == (b"n\n1\n" if suffix == ".csv" else b'{"n":1}\n')
+
+
 def test_somebody_s_file_is_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_text("mine\n")
