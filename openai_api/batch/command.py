@@ -26,7 +26,7 @@ from openai_api.batch.answering import DECISIONS_URL
 from openai_api.batch.batch_run import Question, run_batch
 from openai_api.batch.journal import Journal
 from openai_api.batch.sources import fingerprint, open_source
-from openai_api.batch.template_task import Template
+from openai_api.batch.template_task import CONFIDENCE_COLUMN, ERROR_COLUMN, Template
 from openai_api.command_line import add_engine_flags, engine_options
 from openai_api.errors import ApiError
 from openai_api.request.decision_fields import DecisionRequest
@@ -141,12 +141,15 @@ def question_of(flags: argparse.Namespace) -> Question | None:
     """``None`` without a template: the rows are requests.
 
     Raises:
-        ValueError: the template or the schema is none.
+        ValueError: the template or the schema is none, or a flag cannot be beside the others.
         OSError: the schema cannot be read.
     """
     _check_what_goes_together(flags)
     if flags.template is None:
         return None
+    own = (ERROR_COLUMN,) if flags.question is None else (ERROR_COLUMN, CONFIDENCE_COLUMN)
+    if flags.column in own:
+        raise ValueError(f"--column {flags.column}: the command has a column of that name itself")
     # As a shell leaves them: there is no other easy way to write a line break.
     template = Template(_with_line_breaks(flags.template))
     if flags.question is not None:
@@ -202,6 +205,10 @@ def _schema(name: str) -> Mapping[str, Any]:
         raise ValueError(f"--schema {name}: {error}") from None
     if not (isinstance(schema, dict) and isinstance(schema.get("properties"), dict) and schema["properties"]):
         raise ValueError(f"--schema {name}: it is not the schema of an object with 'properties'")
+    if ERROR_COLUMN in schema["properties"]:
+        raise ValueError(
+            f"--schema {name}: the command has a column {ERROR_COLUMN!r} itself; call the property otherwise"
+        )
     return schema
 
 

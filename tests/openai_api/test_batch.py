@@ -183,6 +183,8 @@ DECIDED = ["-o", "out.jsonl", "--template", "{text}", "--question", "Is it?", "-
         (["-o", "out.jsonl", "--schema", "any.json"], "--schema needs --template"),
         (["-o", "out.jsonl", "--question", "Is it?"], "--question needs --template"),
         (["-o", "out.jsonl", "--template", "{text}", "--question", "Is it?"], "--question needs --choice"),
+        (["-o", "out.jsonl", "--template", "{text}", "--column", "error"], "--column error"),
+        ([*DECIDED, "yes", "no", "--column", "confidence"], "--column confidence"),
         ([*DECIDED, "yes"], "at least 2"),
         ([*DECIDED, "yes", "no", "yes"], "choices[2]"),
         ([*DECIDED, "yes", " "], "empty"),
@@ -214,6 +216,13 @@ def test_what_no_row_can_be_asked_is_told_once_and_can_be_mended(
     assert "no row can be asked this" in told
     assert not out.exists()
     assert main([*command, "--max-tokens", "3"]) == 0
+
+
+def test_a_property_may_not_hide_the_reason_of_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "schema.json").write_text('{"properties": {"error": {"type": "string"}}}')
+    source, flags = write_lines(tmp_path / "in.csv", ["text", "a"]), ["--template", "{text}", "--schema"]
+    assert main([str(source), "-o", str(tmp_path / "out.csv"), *flags, str(tmp_path / "schema.json")]) == 2
+    assert "a column 'error' itself" in capsys.readouterr().err
 
 
 def test_a_row_engine_refuses_a_question_for_all_rows(model: list[str]) -> None:
