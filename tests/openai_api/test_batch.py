@@ -108,7 +108,7 @@ def test_a_table_gets_a_column(model: list[str], tmp_path: Path) -> None:
 
 
 def test_a_question_takes_the_choice_that_decisions_take(model: list[str], tmp_path: Path) -> None:
-    """With the same confidence, in every format; and the run goes on where it was."""
+    """With the same confidence; finished, it stays as it is, and another question does not go on."""
     texts, choices = [f"line {n} {'ab' * n}" for n in range(12)], ["age limit", "card_arrival", "exchange"]
     question = {"type": "choice", "instructions": "What\nis it?", "choices": [{"value": each} for each in choices]}
     lines = [
