@@ -25,7 +25,7 @@ from engine.loading import LoadedEngine
 from engine.news_queue import News
 from engine.request_state import running_statuses
 from engine.untold_news import UntoldNews
-from engine.vocabulary_table import build_when_idle
+from engine.vocabulary_table import built_when_idle
 from engine.weights_check import check_in_background
 
 IDLE_S = 60.0
@@ -91,13 +91,13 @@ class EngineThread:
         _on_loop(loop, _set_result, done, loaded)
         inbox = self._inbox
         check_in_background(loaded, lambda error: inbox.put(_Die(error)), delay_s=CHECK_DELAY_S)
-        build_when_idle(loaded.grammars, loaded.core)
-        try:
-            self._step_until_stopped(loaded.core, loop)
-        except BaseException as error:  # not even SystemExit may leave the requests without an end
-            log.exception("The engine thread has failed")
-            _forget_frames(error)
-            _on_loop(loop, self._die)
+        with built_when_idle(loaded.grammars, loaded.core):
+            try:
+                self._step_until_stopped(loaded.core, loop)
+            except BaseException as error:  # not even SystemExit may leave the requests without an end
+                log.exception("The engine thread has failed")
+                _forget_frames(error)
+                _on_loop(loop, self._die)
         del done, loaded  # who keeps the error keeps this frame
 
     def _step_until_stopped(self, core: EngineCore, loop: asyncio.AbstractEventLoop) -> None:

@@ -5,6 +5,7 @@ import gc
 import os
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -240,6 +241,24 @@ def test_drain(checkpoint: Path) -> None:
             await engine.drain(timeout_s=0.0)
             with pytest.raises(EngineNotReadyError):
                 await task
+
+    asyncio.run(main())
+
+
+def test_an_engine_that_has_ended_makes_no_table(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may end next, and must not take the interpreter apart under a thread in the grammars' library."""
+    monkeypatch.setattr("engine.vocabulary_table.DELAY_S", 0.0)
+    has_begun, is_made = threading.Event(), threading.Event()
+
+    def build() -> None:
+        has_begun.set()
+        time.sleep(0.3)
+        is_made.set()
+
+    async def main() -> None:
+        async with running(checkpoint, lambda loaded: monkeypatch.setattr(loaded.grammars, "build", build)):
+            assert await asyncio.to_thread(has_begun.wait, 60)
+        assert is_made.is_set()
 
     asyncio.run(main())
 
