@@ -36,8 +36,9 @@ def run_guarded(program: str, run: Callable[[], int]) -> int:
     except BrokenPipeError:
         status = READER_GONE
     except Exception as error:
-        status = WRONG_USE
-        say(f"{program}: error: {reason(error)}")
+        status = INTERRUPTED if _is_interrupt(error) else WRONG_USE
+        if status != INTERRUPTED:
+            say(f"{program}: error: {reason(error)}")
     _settle_errors()
     return status
 
@@ -125,6 +126,11 @@ def _settle_errors() -> None:
         sys.stderr.flush()
     except (OSError, ValueError):
         _drop(sys.stderr)
+
+
+def _is_interrupt(error: Exception) -> bool:
+    """A library in another language may tell of Ctrl-C by an error of its own: pydantic does, while it makes a schema."""
+    return not is_for_a_person(error) and KeyboardInterrupt.__name__ in str(error)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

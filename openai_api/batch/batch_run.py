@@ -1,6 +1,6 @@
 """One run of a batch: an engine, the rows that are left, their answers behind those there are.
 
-Owns the engine's life and the order of start and end; ``runner`` has the rows on their way,
+Owns the order of start and end; ``runner`` has the rows on their way,
 ``outputs`` the file. Event loop.
 """
 
@@ -53,23 +53,24 @@ class Question:
 
 
 async def run_batch(
+    engine: AsyncLLMEngine,
     source: Source,
     question: Question | None,
     *,
-    options: EngineOptions,
+    num_seqs: int,
     settings: ServerSettings,
     output: Path,
     journal: Journal,
     shows_progress: bool,
 ) -> Mark:
-    """Answer the rows of ``source`` that ``output`` has not yet; ``None`` asks what each row says.
+    """Answer the rows of ``source`` that ``output`` has not yet, ``num_seqs`` being computed at once; ``None`` asks what
+    each row says. The engine is started, and ended.
 
     Raises:
         ValueError: the model cannot be loaded, or the output is another run's; the text says what to do.
         OSError: the output cannot be written.
         EngineNotReadyError: the engine has died for good; what was written stays.
     """
-    engine = batch_engine(options)
     await engine.start()
     try:
         journal.begin_with_model(engine.info.system_fingerprint)
@@ -80,7 +81,7 @@ async def run_batch(
             rows = islice(source.rows(), answers.mark.num_rows, None)
             try:
                 with SpeedBar(source, answers.mark, is_shown=shows_progress) as bar:
-                    await answer_all(rows, task, state, answers, bar, num_seqs=options.max_num_seqs)
+                    await answer_all(rows, task, state, answers, bar, num_seqs=num_seqs)
             finally:
                 answers.save()
             return answers.mark

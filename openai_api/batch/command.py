@@ -12,20 +12,22 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from engine.engine_info import EngineStatus
 from engine.flags import count, number
 from engine.sampling_params import SETTINGS
 from engine.terminal.flag_parser import FlagParser
-from engine.terminal.guard import run_guarded, say
+from engine.terminal.guard import INTERRUPTED, run_guarded, say
 from openai_api.batch.answering import DECISIONS_URL
-from openai_api.batch.batch_run import Question, run_batch
-from openai_api.batch.journal import Journal
-from openai_api.batch.sources import fingerprint, open_source
+from openai_api.batch.batch_run import Question, batch_engine, run_batch
+from openai_api.batch.journal import Journal, Mark
+from openai_api.batch.sources import Source, fingerprint, open_source
 from openai_api.batch.template_task import CONFIDENCE_COLUMN, ERROR_COLUMN, Template
 from openai_api.command_line import add_engine_flags, engine_options
 from openai_api.errors import ApiError
@@ -107,19 +109,31 @@ def _run(flags: argparse.Namespace) -> int:
     journal_path = flags.output.with_name(flags.output.name + JOURNAL_SUFFIX)
     with closing(open_source(flags.input)) as source, closing(Journal(journal_path)) as journal:
         journal.begin(identity_of(flags.input, question), has_output=journal.has_output)
-        mark = asyncio.run(
-            run_batch(
-                source,
-                question,
-                options=engine_options(flags),
-                settings=settings_of(flags),
-                output=flags.output,
-                journal=journal,
-                shows_progress=not flags.quiet and sys.stderr.isatty(),
-            )
-        )
+        mark = _answer(flags, question, source, journal)
     say(f"{flags.output}: {mark.num_rows} rows, {mark.num_failed} of them failed")
     return SOME_FAILED if mark.num_failed else 0
+
+
+def _answer(flags: argparse.Namespace, question: Question | None, source: Source, journal: Journal) -> Mark:
+    options = engine_options(flags)
+    engine = batch_engine(options)
+    run = run_batch(
+        engine,
+        source,
+        question,
+        num_seqs=options.max_num_seqs,
+        settings=settings_of(flags),
+        output=flags.output,
+        journal=journal,
+        shows_progress=not flags.quiet and sys.stderr.isatty(),
+    )
+    try:
+        return asyncio.run(run)
+    except KeyboardInterrupt:
+        if engine.status is EngineStatus.LOADING:
+            # The interpreter would be taken apart under the thread that loads, and abort.
+            os._exit(INTERRUPTED)
+        raise
 
 
 def check_formats(flags: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ from io import StringIO
 from typing import Any, cast
 
 import pytest
+from pydantic_core import SchemaError
 
 from engine.errors import StepError
 from engine.flags import is_text, with_flag_names
@@ -44,6 +45,8 @@ def raising(error: BaseException) -> Callable[[], int]:
         (OSError("x.so: failed to map segment from shared object"), 2, "not enough memory"),
         (KeyError("bug"), 2, "KeyError at test_terminal.py:"),
         (KeyboardInterrupt(), 130, None),
+        (SchemaError("Error building `literal` serializer: KeyboardInterrupt: "), 130, None),  # as pydantic tells of it
+        (FileNotFoundError(errno.ENOENT, "No such file", "KeyboardInterrupt.csv"), 2, "KeyboardInterrupt.csv"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141, None),
         (SystemExit(7), 7, None),
     ],

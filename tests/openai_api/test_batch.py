@@ -245,6 +245,34 @@ def test_a_full_disk_is_said_and_the_run_goes_on_later(
         assert len(list(csv.DictReader(file))) == 5
 
 
+LOADS_FOR_EVER = """
+import sys
+import torch
+from openai_api.batch import batch_run, command
+
+def load_for_ever(*_, **__):
+    print("loading", flush=True)
+    matrix = torch.ones(100, 100)
+    while True:
+        matrix @ matrix  # each without the GIL
+
+batch_run.load_engine = load_for_ever
+sys.exit(command.main(sys.argv[1:]))
+"""
+
+
+def test_ctrl_c_while_the_model_is_loaded_ends_it_well(model: list[str], tmp_path: Path) -> None:
+    """Taken apart under a thread in torch, the interpreter would abort."""
+    source = write_lines(tmp_path / "in.jsonl", [request(0)])
+    command = [sys.executable, "-c", LOADS_FOR_EVER, str(source), "-o", str(tmp_path / "out.jsonl"), *model]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert (process.returncode, told) == (130, "")
+
+
 def killed_run(command: list[str], after_s: float, number: signal.Signals) -> int:
     process = subprocess.Popen(
         [sys.executable, "-m", "openai_api", "batch", *command], cwd=ROOT, stderr=subprocess.DEVNULL
