@@ -27,7 +27,15 @@ from engine.flags import count, number
 from engine.terminal.flag_parser import FlagParser
 from engine.terminal.guard import WRONG_USE, is_for_a_person, run_guarded, say
 from openai_api.batch.batch_run import Question, task_of
-from openai_api.batch.command import add_io_flags, add_table_flags, check_formats, identity_of, question_of, settings_of
+from openai_api.batch.command import (
+    add_io_flags,
+    add_table_flags,
+    check_columns,
+    check_formats,
+    identity_of,
+    question_of,
+    settings_of,
+)
 from openai_api.batch.journal import Journal
 from openai_api.batch.outputs import encoder
 from openai_api.batch.parts import Part, Parts, join
@@ -167,6 +175,7 @@ def _run(flags: argparse.Namespace) -> int:
 def _job(flags: argparse.Namespace) -> Job:
     question = question_of(flags)
     with closing(open_source(flags.input)) as source:
+        check_columns(question, source.columns)
         columns = (*source.columns, *task_of(question, is_instruction_tuned=True).columns)
     return Job(question, engine_options(flags), settings_of(flags), flags.output.resolve(), columns)
 

@@ -25,7 +25,7 @@ from engine.sampling_params import SETTINGS
 from engine.terminal.flag_parser import FlagParser
 from engine.terminal.guard import INTERRUPTED, run_guarded, say
 from openai_api.batch.answering import DECISIONS_URL
-from openai_api.batch.batch_run import Question, batch_engine, run_batch
+from openai_api.batch.batch_run import Question, batch_engine, run_batch, task_of
 from openai_api.batch.journal import Journal, Mark
 from openai_api.batch.sources import Source, fingerprint, open_source
 from openai_api.batch.template_task import CONFIDENCE_COLUMN, ERROR_COLUMN, Template
@@ -41,6 +41,8 @@ PROGRAM = "gemma3-server batch"
 SOME_FAILED = 1
 JOURNAL_SUFFIX = ".journal"
 FORMATS = (".jsonl", ".csv")
+MAX_LISTED = 20  # names of columns in an error
+TABLES = (".csv", ".parquet")  # whose rows all have the same columns
 
 
 def main(argv: Sequence[str] | None = None, *, program: str = PROGRAM) -> int:
@@ -107,9 +109,11 @@ def _run(flags: argparse.Namespace) -> int:
     check_formats(flags)
     question = question_of(flags)
     journal_path = flags.output.with_name(flags.output.name + JOURNAL_SUFFIX)
-    with closing(open_source(flags.input)) as source, closing(Journal(journal_path)) as journal:
-        journal.begin(identity_of(flags.input, question), has_output=journal.has_output)
-        mark = _answer(flags, question, source, journal)
+    with closing(open_source(flags.input)) as source:
+        check_columns(question, source.columns)
+        with closing(Journal(journal_path)) as journal:
+            journal.begin(identity_of(flags.input, question), has_output=journal.has_output)
+            mark = _answer(flags, question, source, journal)
     say(f"{flags.output}: {mark.num_rows} rows, {mark.num_failed} of them failed")
     return SOME_FAILED if mark.num_failed else 0
 
@@ -140,10 +144,30 @@ def check_formats(flags: argparse.Namespace) -> None:
     """Raises ``ValueError`` if the output is of no format, or of one that the input's rows do not fit."""
     if flags.output.suffix.lower() not in FORMATS:
         raise ValueError(f"--output {flags.output}: its name must end with {' or '.join(FORMATS)}")
-    if flags.output.suffix.lower() == ".csv" and (flags.template is None or flags.input.suffix.lower() == ".jsonl"):
+    is_table = flags.input.suffix.lower() in TABLES
+    if flags.output.suffix.lower() == ".csv" and (flags.template is None or not is_table):
         raise ValueError(
             f"--output {flags.output}: only rows of a .csv or .parquet file have the columns of a .csv file"
         )
+
+
+def check_columns(question: Question | None, columns: Sequence[str]) -> None:
+    """Raises ``ValueError`` if no row of a file with these ``columns`` can be asked; each row may have its own if there are
+    none.
+    """
+    if question is None or not columns:
+        return
+    for name in question.template.names:
+        if name not in columns:
+            raise ValueError(f"--template: the file has no column {name!r}; it has {_listed(columns)}")
+    for name in task_of(question, is_instruction_tuned=False).columns:
+        if name in columns:
+            other = "give another --column" if name == question.column else "rename it there"
+            raise ValueError(f"the answer's column {name!r} is in the file already; {other}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:MAX_LISTED])) + (", ..." if len(names) > MAX_LISTED else "")
 
 
 def settings_of(flags: argparse.Namespace) -> ServerSettings:

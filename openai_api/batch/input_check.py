@@ -40,7 +40,8 @@ def check_input(path: Path, endpoint: str) -> tuple[int, list[LineError]]:
 def _checked(path: Path, endpoint: str) -> Iterator[LineError | None]:
     task, seen = LineTask([endpoint]), set[int]()
     with closing(JsonLines(path)) as source:
-        for number, line in enumerate(source.rows(), 1):
+        for line in source.rows():
+            number = source.line_number
             request = line if isinstance(line, BadRow) else task.request(line)
             if isinstance(request, BadRow):
                 yield LineError("invalid_line", request.why, line=number)

@@ -6,7 +6,8 @@ nothing of what is asked of a row. Reads on the thread that iterates.
 
 import csv
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Protocol
@@ -66,6 +67,11 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _check_names(path: Path, names: Sequence[str], where: str) -> None:
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"{path}: {where} the names of its columns, each once")
+
+
 class _Bytes:
     """A file that tells how much of it was read."""
 
@@ -83,24 +89,26 @@ class _Bytes:
 
 
 class JsonLines(_Bytes):
-    """One JSON object a line; blank lines are no rows."""
+    """One JSON object a line; blank lines are no rows. Mutable: ``line_number`` is that of the latest row."""
+
+    line_number = 0
 
     def rows(self) -> Iterator[Columns | BadRow]:
         while line := self._file.readline(MAX_LINE_BYTES + 1):
+            self.line_number += 1
             if len(line) > MAX_LINE_BYTES:
                 while line and not line.endswith(b"\n"):
                     line = self._file.readline(MAX_LINE_BYTES)
-                yield BadRow(f"The line is longer than {MAX_LINE_BYTES} bytes.")
+                yield BadRow(f"Line {self.line_number} is longer than {MAX_LINE_BYTES} bytes.")
             elif text := line.removeprefix(b"\xef\xbb\xbf").strip():
-                yield _json_object(text)
+                yield self._json_object(text)
 
-
-def _json_object(line: bytes) -> Columns | BadRow:
-    try:
-        value = parse_json(line, max_depth=MAX_JSON_DEPTH, max_values=MAX_JSON_VALUES)
-    except ApiError as error:
-        return BadRow(error.message.replace("The request body", "The line"))
-    return value if isinstance(value, dict) else BadRow("The line is no JSON object.")
+    def _json_object(self, line: bytes) -> Columns | BadRow:
+        try:
+            value = parse_json(line, max_depth=MAX_JSON_DEPTH, max_values=MAX_JSON_VALUES)
+        except ApiError as error:
+            return BadRow(error.message.replace("The request body", f"Line {self.line_number}"))
+        return value if isinstance(value, dict) else BadRow(f"Line {self.line_number} is no JSON object.")
 
 
 class CsvRows(_Bytes):
@@ -109,31 +117,57 @@ class CsvRows(_Bytes):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         csv.field_size_limit(MAX_LINE_BYTES)
-        text = TextIOWrapper(self._file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        self._reader = csv.reader(text)
-        self.columns = tuple(next(self._reader, ()))
-        if not self.columns or len(set(self.columns)) != len(self.columns):
+        self._text = TextIOWrapper(self._file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        self._is_over = False
+        self._reader = csv.reader(self._lines())
+        try:
+            self.columns = self._header(path)
+        except ValueError:
             self.close()
-            raise ValueError(f"{path}: the first line of a CSV file has the names of its columns, each once")
+            raise
+
+    def _header(self, path: Path) -> tuple[str, ...]:
+        try:
+            names = tuple(next(self._reader, ()))
+        except csv.Error as error:
+            raise ValueError(f"{path}: its first line is no CSV: {error}") from None
+        _check_names(path, names, "the first line of a CSV file has")
+        if self._is_over:
+            raise ValueError(f"{path}: a quotation mark in its first line is never closed")
+        if not all(map(_is_utf8, names)):
+            raise ValueError(f"{path}: its first line is not UTF-8")
+        return names
+
+    def _lines(self) -> Iterator[str]:
+        yield from self._text
+        self._is_over = True
 
     def rows(self) -> Iterator[Columns | BadRow]:
         while True:
+            line_number = self._reader.line_num + 1
             try:
                 cells = next(self._reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                yield BadRow(f"The row is no CSV: {error}.")
+                yield BadRow(f"Line {line_number} is no CSV: {error}.")
                 continue
-            if cells:  # a blank line is none
-                yield self._row(cells)
+            if self._is_over:  # there was another line to be read for this row
+                yield BadRow(f"A quotation mark in line {line_number} is never closed, so all behind it is one row.")
+            elif cells:  # a blank line is none
+                yield self._row(cells, line_number)
 
-    def _row(self, cells: list[str]) -> Columns | BadRow:
+    def _row(self, cells: list[str], line_number: int) -> Columns | BadRow:
         if len(cells) != len(self.columns):
-            return BadRow(f"The row has {len(cells)} cells, the header {len(self.columns)}.")
-        if any("\udc80" <= char <= "\udcff" for cell in cells if not cell.isascii() for char in cell):
-            return BadRow("The row is not UTF-8.")
+            return BadRow(f"Line {line_number} has {len(cells)} cells, the header {len(self.columns)}.")
+        if not all(map(_is_utf8, cells)):
+            return BadRow(f"Line {line_number} is not UTF-8.")
         return dict(zip(self.columns, cells, strict=True))
+
+
+def _is_utf8(cell: str) -> bool:
+    """Bytes that are not were read as lone surrogates."""
+    return cell.isascii() or not any("\udc80" <= char <= "\udcff" for char in cell)
 
 
 class ParquetRows:
@@ -144,9 +178,22 @@ class ParquetRows:
             from pyarrow.parquet import ParquetFile
         except ImportError:
             raise ValueError("Parquet needs pyarrow: pip install 'gemma3-270m-server[parquet]'") from None
-        self._file = ParquetFile(path)
+        self._path = path
+        with self._named():
+            self._file = ParquetFile(path)
         self.columns = tuple(self._file.schema_arrow.names)
         self._num_read = 0
+        _check_names(path, self.columns, "a Parquet file has")
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """The library's errors do not say in which file."""
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            if isinstance(error, OSError) and error.errno:
+                raise
+            raise ValueError(f"{self._path}: {error}") from None
 
     def fraction_read(self) -> float:
         num_rows: int = self._file.metadata.num_rows
@@ -156,7 +203,12 @@ class ParquetRows:
         self._file.close()
 
     def rows(self) -> Iterator[Columns | BadRow]:
-        for batch in self._file.iter_batches(batch_size=_PARQUET_ROWS):
+        batches = self._file.iter_batches(batch_size=_PARQUET_ROWS)
+        while True:
+            with self._named():
+                batch = next(batches, None)
+            if batch is None:
+                return
             for row in batch.to_pylist():
                 self._num_read += 1
                 yield row

@@ -218,6 +218,31 @@ def test_what_no_row_can_be_asked_is_told_once_and_can_be_mended(
     assert main([*command, "--max-tokens", "3"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--template", "{word}"], "--template: the file has no column 'word'; it has 'text', 'answer', 'confidence'"),
+        (["--template", "{text}"], "'answer' is in the file already; give another --column"),
+        (["--template", "{text}", "--column", "mood", "--question", "?", "--choice", "a", "b"], "rename it there"),
+    ],
+)
+def test_columns_that_every_row_would_fail_for_are_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    source = write_lines(tmp_path / "in.csv", ["text,answer,confidence", "a,b,c"])
+    assert main([str(source), "-o", str(tmp_path / "out.csv"), *words]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert told in line
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_only_a_table_becomes_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_lines(tmp_path / "in.csv.gz", ["text", "a"])
+    assert main([str(source), "-o", str(tmp_path / "out.csv"), "--template", "{text}"]) == 2
+    assert "only rows of a .csv or .parquet file" in capsys.readouterr().err
+
+
 def test_a_property_may_not_hide_the_reason_of_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "schema.json").write_text('{"properties": {"error": {"type": "string"}}}')
     source, flags = write_lines(tmp_path / "in.csv", ["text", "a"]), ["--template", "{text}", "--schema"]

@@ -34,8 +34,8 @@ def test_a_line_that_cannot_be_read_is_one_bad_row(tmp_path: Path, monkeypatch: 
     path = tmp_path / "rows.jsonl"
     lines = [b'\xef\xbb\xbf{"n":1}', b"", b"[1]", b'{"n":', b'{"n":"\xff"}', b'{"n":"' + b"x" * 200 + b'"}', b'{"n":7}']
     path.write_bytes(b"\r\n".join(lines))
-    kinds = ["bad" if isinstance(row, BadRow) else row["n"] for row in rows_of(path)]
-    assert kinds == [1, "bad", "bad", "bad", "bad", 7]
+    told = [row.why[:6] if isinstance(row, BadRow) else row["n"] for row in rows_of(path)]
+    assert told == [1, "Line 3", "Line 4", "Line 5", "Line 6", 7]
 
 
 def test_rows_of_csv_have_the_header_s_columns_whatever_is_in_them(tmp_path: Path) -> None:
@@ -44,15 +44,59 @@ def test_rows_of_csv_have_the_header_s_columns_whatever_is_in_them(tmp_path: Pat
     found = rows_of(path)
     assert found[0] == {"id": "1", "text": 'two\nlines, "quoted"'}
     assert found[-1] == {"id": "4", "text": "last"}
-    assert [isinstance(row, BadRow) for row in found] == [False, True, True, False]
+    assert found[1:3] == [BadRow("Line 5 has 1 cells, the header 2."), BadRow("Line 6 is not UTF-8.")]
 
 
-@pytest.mark.parametrize("header", [b"", b"a,a\n1,2\n"])
-def test_a_csv_file_without_a_header_is_refused(tmp_path: Path, header: bytes) -> None:
+def test_a_csv_file_that_ends_within_quotation_marks_is_told(tmp_path: Path) -> None:
+    """All rows behind the mark would be one cell, and nobody would know."""
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b'id,text\n1,"a"\n2,"never closed\n3,c\n4,d\n')
+    good, bad = rows_of(path)
+    assert good == {"id": "1", "text": "a"}
+    assert isinstance(bad, BadRow)
+    assert "line 3 is never closed" in bad.why
+
+
+@pytest.mark.parametrize(
+    ("header", "named"),
+    [
+        (b"", "the names of its columns"),
+        (b"a,a\n1,2\n", "each once"),
+        (b'a,"b\n1,2\n', "never closed"),
+        ("a,b\n1,2\n".encode("utf-16"), "not UTF-8"),
+        (b"a," + b"b" * 100 + b"\n1,2\n", "no CSV"),
+    ],
+)
+def test_a_csv_file_without_a_header_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: bytes, named: str
+) -> None:
+    monkeypatch.setattr(sources, "MAX_LINE_BYTES", 64)
     path = tmp_path / "rows.csv"
     path.write_bytes(header)
-    with pytest.raises(ValueError, match="first line"):
+    with pytest.raises(ValueError, match=f"rows.csv: .*{named}"):
         open_source(path)
+
+
+def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="pip install 'gemma3-270m-server[parquet]'")
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(b"PAR1junk")
+    with pytest.raises(ValueError, match=r"rows\.parquet: "):
+        open_source(path)
+
+
+def test_a_parquet_file_that_is_damaged_further_on_is_named(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="pip install 'gemma3-270m-server[parquet]'")
+    from pyarrow import parquet
+
+    path = tmp_path / "rows.parquet"
+    texts = [random.Random(n).randbytes(64).hex() for n in range(2000)]
+    parquet.write_table(pyarrow.table({"text": texts}), path, row_group_size=1000, write_page_checksum=True)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 1000] = bytes(1000)
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"rows\.parquet: "):
+        rows_of(path)
 
 
 def test_parquet_rows_are_those_of_the_table(tmp_path: Path) -> None:
