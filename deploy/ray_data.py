@@ -31,7 +31,7 @@ from openai_api.batch.command import (
     add_io_flags,
     add_table_flags,
     check_columns,
-    check_formats,
+    check_files,
     identity_of,
     question_of,
     settings_of,
@@ -153,7 +153,7 @@ def flag_parser(program: str) -> FlagParser:
 
 
 def _run(flags: argparse.Namespace) -> int:
-    check_formats(flags)
+    check_files(flags)
     job, output = _job(flags), flags.output.resolve()
     with closing(Journal(output.with_name(f"{output.name}.journal"))) as journal:
         mark = journal.mark

@@ -106,7 +106,7 @@ def add_table_flags(group: argparse._ArgumentGroup) -> None:
 
 def _run(flags: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    check_formats(flags)
+    check_files(flags)
     question = question_of(flags)
     journal_path = flags.output.with_name(flags.output.name + JOURNAL_SUFFIX)
     with closing(open_source(flags.input)) as source:
@@ -140,8 +140,10 @@ def _answer(flags: argparse.Namespace, question: Question | None, source: Source
         raise
 
 
-def check_formats(flags: argparse.Namespace) -> None:
-    """Raises ``ValueError`` if the output is of no format, or of one that the input's rows do not fit."""
+def check_files(flags: argparse.Namespace) -> None:
+    """Raises ``ValueError`` if input or output is no file, which a run could not go on with, or the output is of no format
+    or of one that the input's rows do not fit.
+    """
     if flags.output.suffix.lower() not in FORMATS:
         raise ValueError(f"--output {flags.output}: its name must end with {' or '.join(FORMATS)}")
     is_table = flags.input.suffix.lower() in TABLES
@@ -149,6 +151,14 @@ def check_formats(flags: argparse.Namespace) -> None:
         raise ValueError(
             f"--output {flags.output}: only rows of a .csv or .parquet file have the columns of a .csv file"
         )
+    for path, is_wrong in (
+        (flags.input, flags.input.exists() and not flags.input.is_file()),
+        (flags.output, flags.output.is_fifo()),
+    ):
+        if is_wrong:
+            raise ValueError(f"{path}: it is no regular file, and a run that goes on needs it once more")
+    if flags.output.exists() and flags.output.samefile(flags.input):
+        raise ValueError(f"--output {flags.output}: it is the input; give another one")
 
 
 def check_columns(question: Question | None, columns: Sequence[str]) -> None:
@@ -186,6 +196,8 @@ def question_of(flags: argparse.Namespace) -> Question | None:
     if flags.template is None:
         return None
     own = (ERROR_COLUMN,) if flags.question is None else (ERROR_COLUMN, CONFIDENCE_COLUMN)
+    if not flags.column:
+        raise ValueError("--column must have at least 1 character")
     if flags.column in own:
         raise ValueError(f"--column {flags.column}: the command has a column of that name itself")
     # As a shell leaves them: there is no other easy way to write a line break.

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import random
 import signal
 import subprocess
@@ -176,6 +177,8 @@ DECIDED = ["-o", "out.jsonl", "--template", "{text}", "--question", "Is it?", "-
     [
         (["-o", "out.txt"], "--output"),
         (["-o", "out.csv", "--template", "{text}"], "--output"),
+        (["-o", "in.jsonl", "--template", "{text}"], "it is the input"),
+        (["-o", "out.jsonl", "--template", "{text}", "--column", ""], "--column must"),
         (["-o", "out.jsonl", "--template", "none"], "--template"),
         (["-o", "out.jsonl", "--template", "{text}", "--schema", "missing.json"], "missing.json"),
         (["-o", "nowhere/out.jsonl", "--template", "{text}"], "nowhere"),
@@ -196,7 +199,7 @@ def test_wrong_use_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], named: str
 ) -> None:
     source = write_lines(tmp_path / "in.jsonl", [request(0)])
-    assert main([str(source), *[str(tmp_path / w) if w.startswith(("out", "now")) else w for w in words]]) == 2
+    assert main([str(source), *[str(tmp_path / w) if w.startswith(("in.", "out", "now")) else w for w in words]]) == 2
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     assert named in line
@@ -235,6 +238,17 @@ def test_columns_that_every_row_would_fail_for_are_told_once(
     assert line.count("\n") == 1
     assert told in line
     assert list(tmp_path.iterdir()) == [source]
+
+
+@pytest.mark.parametrize("piped", ["in.jsonl", "out.jsonl"])
+def test_a_pipe_is_refused_before_anybody_waits_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], piped: str
+) -> None:
+    os.mkfifo(tmp_path / piped)
+    if piped.startswith("out"):
+        write_lines(tmp_path / "in.jsonl", [request(0)])
+    assert main([str(tmp_path / "in.jsonl"), "-o", str(tmp_path / "out.jsonl")]) == 2
+    assert f"{piped}: it is no regular file" in capsys.readouterr().err
 
 
 def test_only_a_table_becomes_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
