@@ -1,8 +1,8 @@
 """The same greedy answer every way: alone, in a batch, after a prefix hit, in any chunks, preempted, as one of n.
 
-On a tiny model by default, on the real weights (prompts up to 3,000 tokens) in the tests marked slow; torch, which takes ten
-times as long, has a dozen prompts there, and all of them in the soak. Torch's sums depend on what
-else is in the batch, so there texts may part where two tokens are as good as equal; the native core's answers are equal, always.
+On a tiny model by default, on the real weights (prompts up to 3,000 tokens) in the tests marked slow: int8, the default, with all
+prompts, the others with a dozen, and all of them in the soak. Torch's sums depend on what else is in the batch, so there texts
+may part where two tokens are as good as equal; the native core's answers are equal, always.
 """
 
 import random
@@ -52,6 +52,7 @@ PRECISIONS: dict[str, dict[str, object]] = {
     "int8": {"quantization": "int8", "dtype": "auto"},
     "int4": {"quantization": "int4", "dtype": "auto"},
 }
+DEFAULT = "int8"
 
 
 def options_for(precision: object) -> dict[str, object]:
@@ -106,14 +107,18 @@ def small(request: pytest.FixtureRequest, small_cases: Callable[[str], Case]) ->
     params=[
         *(pytest.param(("small", name), id=f"small-{name}") for name in PRECISIONS),
         *(pytest.param(("real", name), id=f"real-{name}", marks=pytest.mark.slow) for name in PRECISIONS),
-        pytest.param(("all real", "float32"), id="all-real-float32", marks=pytest.mark.soak),
+        *(
+            pytest.param(("all real", name), id=f"all-real-{name}", marks=pytest.mark.soak)
+            for name in PRECISIONS
+            if name != DEFAULT
+        ),
     ],
 )
 def case(request: pytest.FixtureRequest, small_cases: Callable[[str], Case]) -> Case:
     size, precision = request.param
     if size == "small":
         return small_cases(precision)
-    takes_all = size == "all real" or precision != "float32"
+    takes_all = size == "all real" or precision == DEFAULT
     return real_case(request.getfixturevalue("embedded_gguf"), options_for(precision), takes_all=takes_all)
 
 

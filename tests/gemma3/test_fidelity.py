@@ -15,7 +15,7 @@ pytestmark = needs_native
 
 ROOT = Path(__file__).parents[2]
 CALIBRATION = ROOT / "gemma3" / "cpu" / "calibration.txt"
-NUM_TOKENS = 6_000
+NUM_TOKENS = 4_000
 
 # Of each scheme: the largest divergence, the least share of equal likeliest tokens, the largest multiple of the perplexity.
 LIMITS = {"int8": (0.005, 0.965, 1.02), "int4": (0.10, 0.80, 1.08)}

@@ -137,6 +137,7 @@ def test_a_batch_is_answered_as_its_requests_are_alone(client: openai.OpenAI) ->
         ([request(0), {**request(1), "url": "/v1/chat/completions"}], "invalid_line", 2),
         ([request(0), request(1), request(0)], "duplicate_custom_id", 3),
         ([request(0), "[1]"], "invalid_line", 2),
+        ([request(0), "", "", "[1]"], "invalid_line", 4),  # as an editor counts
         ([""], "empty_file", None),
     ],
 )
