@@ -141,8 +141,8 @@ def _answer(flags: argparse.Namespace, question: Question | None, source: Source
 
 
 def check_files(flags: argparse.Namespace) -> None:
-    """Raises ``ValueError`` if input or output is no file, which a run could not go on with, or the output is of no format
-    or of one that the input's rows do not fit.
+    """Raises ``ValueError`` if input or output is a pipe, which a run could not go on with, or both are one file, or the
+    output is of no format or of one that the input's rows do not fit.
     """
     if flags.output.suffix.lower() not in FORMATS:
         raise ValueError(f"--output {flags.output}: its name must end with {' or '.join(FORMATS)}")
@@ -151,12 +151,9 @@ def check_files(flags: argparse.Namespace) -> None:
         raise ValueError(
             f"--output {flags.output}: only rows of a .csv or .parquet file have the columns of a .csv file"
         )
-    for path, is_wrong in (
-        (flags.input, flags.input.exists() and not flags.input.is_file()),
-        (flags.output, flags.output.is_fifo()),
-    ):
-        if is_wrong:
-            raise ValueError(f"{path}: it is no regular file, and a run that goes on needs it once more")
+    for path in (flags.input, flags.output):
+        if path.is_fifo():
+            raise ValueError(f"{path}: it is a pipe, and a run that goes on needs a file")
     if flags.output.exists() and flags.output.samefile(flags.input):
         raise ValueError(f"--output {flags.output}: it is the input; give another one")
 

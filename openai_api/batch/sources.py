@@ -152,7 +152,7 @@ class CsvRows(_Bytes):
             except csv.Error as error:
                 yield BadRow(f"Line {line_number} is no CSV: {error}.")
                 continue
-            if self._is_over:  # there was another line to be read for this row
+            if self._is_over:  # the row asked for one more line, and there was none
                 yield BadRow(f"A quotation mark in line {line_number} is never closed, so all behind it is one row.")
             elif cells:  # a blank line is none
                 yield self._row(cells, line_number)
